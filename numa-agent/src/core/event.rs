@@ -1,0 +1,77 @@
+//! What the kernel programs report, decoded.
+//!
+//! Times are `CLOCK_MONOTONIC` nanoseconds taken in the kernel when the thing happened.
+
+use super::task::TaskId;
+
+/// One thing that happened to a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskEvent {
+    /// When, in monotonic nanoseconds.
+    pub at_ns: u64,
+    /// The process (thread group) of the task.
+    pub pid: u32,
+    /// The task.
+    pub task: TaskId,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventKind {
+    /// The task was created by a managed task: a thread if `task.tid != pid`, else a process.
+    Fork {
+        /// Process of the creator.
+        parent_pid: u32,
+        /// Thread that created it.
+        parent_tid: u32,
+        /// Its name, copied from its creator.
+        comm: String,
+    },
+    /// The task replaced its program. `task` is the leader.
+    Exec {
+        /// Parent's pid.
+        ppid: u32,
+        /// Real user id.
+        uid: u32,
+        /// Name, from the new program's file name.
+        comm: String,
+        /// Arguments joined by single spaces, read in the kernel.
+        cmdline: String,
+        /// Whether arguments were longer than the kernel side reads.
+        truncated: bool,
+    },
+    /// The task changed its name.
+    Rename {
+        /// The new name.
+        comm: String,
+    },
+    /// The task ended.
+    Exit,
+    /// Somebody set the task's CPU mask by `sched_setaffinity`, successfully.
+    SetAffinity {
+        /// Caller's process.
+        caller_pid: u32,
+        /// Caller's thread.
+        caller_tid: u32,
+        /// Caller's thread name.
+        caller_comm: String,
+    },
+    /// The scheduler moved the task to a CPU of another node.
+    Migrate {
+        /// CPU it was on.
+        from_cpu: u32,
+        /// CPU it goes to.
+        to_cpu: u32,
+    },
+}
+
+/// Counters kept in the kernel for a managed task, from its first mark to now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MigrationCounts {
+    /// Moves to another CPU.
+    pub cpu: u64,
+    /// Of those, moves to a CPU of another node.
+    pub node: u64,
+}

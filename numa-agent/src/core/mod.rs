@@ -1,0 +1,14 @@
+//! The functional core: what a machine looks like, which task plays which role, and where it belongs.
+//!
+//! Nothing below this module reads a file, makes a system call, looks at a clock or knows BPF: everything it decides
+//! on is a parameter, and everything it wants done is returned as data. `tests/purity.rs` holds it to that.
+
+pub mod engine;
+pub mod event;
+pub mod idset;
+pub mod instance;
+pub mod plan;
+pub mod rules;
+pub mod settings;
+pub mod task;
+pub mod topology;

@@ -1,0 +1,91 @@
+//! What the user asked for: the configuration file's keys and the flags over them, as one checked value.
+
+use regex::Regex;
+
+use super::{instance::GroupBy, rules::Rule};
+
+/// Plan policy as asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PolicyChoice {
+    /// [`Policy::Paired`] where every socket has exactly two nodes with CPUs, else [`Policy::Generic`].
+    #[default]
+    Auto,
+    /// As asked.
+    Paired,
+    /// As asked.
+    Generic,
+}
+
+/// Plan policy in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// Groups on the socket's first node, forward threads on its second (A2/A3).
+    Paired,
+    /// Groups dealt over the socket's nodes, forward threads on the nearest other node.
+    Generic,
+}
+
+/// How groups share a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Layout {
+    /// The node's CPUs are divided between its groups.
+    #[default]
+    Split,
+    /// Every group has the whole node.
+    Shared,
+}
+
+/// The unit that a split never cuts, from small to large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Align {
+    /// A CPU (hardware thread).
+    None,
+    /// A physical core.
+    Core,
+    /// A cluster.
+    Cluster,
+}
+
+/// The layout part of the settings.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LayoutSettings {
+    /// `policy`.
+    pub policy: PolicyChoice,
+    /// `layout`.
+    pub layout: Layout,
+    /// `align`; `None`: the largest unit of which the node has at least one per group.
+    pub align: Option<Align>,
+    /// `groups_per_socket`; `None`: 4 for paired, as many as needed for generic. `Some(0)`: as many as needed.
+    pub groups_per_socket: Option<u32>,
+    /// `others_socket_index`, into the sorted socket ids; `None`: 2 for paired, 0 for generic, or the last socket.
+    pub others_socket_index: Option<u32>,
+}
+
+/// Everything the user asked for, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where it came from, for messages: the config file's path, or `flags`.
+    pub source: String,
+    /// How groups are laid out.
+    pub layout: LayoutSettings,
+    /// Which processes share a group.
+    pub group_by: GroupBy,
+    /// `rules`, in order; the first that matches a process decides.
+    pub rules: Vec<Rule>,
+    /// `group_patterns`, searched in "comm cmdline".
+    pub group_patterns: Vec<Regex>,
+    /// `other_patterns`, searched in "comm cmdline".
+    pub other_patterns: Vec<Regex>,
+    /// `forward_thread_patterns`, searched in a thread's comm.
+    pub forward_thread_patterns: Vec<Regex>,
+    /// `group_pids`.
+    pub group_pids: Vec<u32>,
+    /// `other_pids`.
+    pub other_pids: Vec<u32>,
+    /// `report`: where `bind` writes its report.
+    pub report: String,
+    /// Whether the report's path was asked for (an unwritable default is only a warning).
+    pub report_asked: bool,
+    /// What was doubtful but not wrong, in words for the user.
+    pub warnings: Vec<String>,
+}

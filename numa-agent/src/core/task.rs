@@ -1,0 +1,91 @@
+//! What is known of a process or thread: identity, facts, role.
+
+use serde::{Deserialize, Serialize};
+
+use super::idset::CpuSet;
+
+/// A task for life: pids and tids are recycled, the pair is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TaskId {
+    /// Thread id in the agent's pid namespace; the thread group leader's is the pid.
+    pub tid: u32,
+    /// Start time in clock ticks (`USER_HZ`, 100 a second) since boot: field 22 of `/proc/TID/stat`.
+    pub start_time: u64,
+}
+
+/// What the rules and the grouping look at. Text from other processes is kept as lossy UTF-8 and is not safe to print as
+/// it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProcessFacts {
+    /// Process id (thread group id).
+    pub pid: u32,
+    /// Start time of the leader, as in [`TaskId::start_time`].
+    pub start_time: u64,
+    /// Parent's pid; 0 for none.
+    pub ppid: u32,
+    /// Session id; 0 where it is outside our pid namespace.
+    pub session: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// The leader's `comm`, at most 15 bytes.
+    pub comm: String,
+    /// Arguments joined by single spaces, as captured at exec or first sight.
+    pub cmdline: String,
+    /// Target of `/proc/PID/exe`, where readable.
+    pub exe: Option<String>,
+    /// Path in the unified hierarchy, or else of the first v1 controller with a path other than `/`.
+    pub cgroup: Option<String>,
+    /// Value of the environment variable that `--group-by env:NAME` names, where set and readable.
+    pub env: Option<String>,
+    /// `"comm cmdline"` of the parent at first sight.
+    pub parent: Option<String>,
+    /// `PF_KTHREAD`: never managed.
+    pub kernel_thread: bool,
+}
+
+impl ProcessFacts {
+    /// The leader's identity.
+    #[must_use]
+    pub fn id(&self) -> TaskId {
+        TaskId { tid: self.pid, start_time: self.start_time }
+    }
+
+    /// The text that group and other patterns are searched in.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        format!("{} {}", self.comm, self.cmdline)
+    }
+}
+
+/// What is known of one thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThreadFacts {
+    /// Identity.
+    pub id: TaskId,
+    /// Thread name, at most 15 bytes.
+    pub comm: String,
+    /// The CPUs it may run on (`sched_getaffinity`), where read.
+    pub allowed: Option<CpuSet>,
+}
+
+/// What a process is to the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProcessRole {
+    /// Part of a serving instance.
+    Group,
+    /// A background process (Motor, Servicer ...).
+    Other,
+}
+
+/// What a thread is to the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ThreadRole {
+    /// A thread of a group process.
+    Member,
+    /// A thread of a group process whose name matches a forward thread pattern.
+    Forward,
+    /// A thread of a background process.
+    Other,
+}

@@ -1,0 +1,2 @@
+//! Adapters to the machine: sysfs, procfs, system calls, BPF. Every reader takes a root; `unsafe` and libc live in
+//! [`sys`] (and in `numa-ebpf`). Decisions live in `core`.

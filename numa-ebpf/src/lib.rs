@@ -1,0 +1,2 @@
+//! Types shared by the BPF programs and user space.
+#![no_std]

@@ -1,0 +1,2 @@
+//! How people set up, build, test and demo numa-agent.
+fn main() {}
