@@ -68,7 +68,11 @@ impl Plan {
     ///
     /// # Errors
     /// [`PlanError`] where the settings cannot be met on this machine.
-    pub fn new(_topology: &Topology, _settings: &LayoutSettings, _instances: usize) -> Result<Self, PlanError> {
+    pub fn new(
+        _topology: &Topology,
+        _settings: &LayoutSettings,
+        _instances: usize,
+    ) -> Result<Self, PlanError> {
         Err(PlanError::Placeholder)
     }
 

@@ -153,7 +153,8 @@ impl Topology {
         let mut rest = cpus.clone();
         while let Some(first) = rest.first() {
             let whole = self.cpu(first).and_then(&part).map(|part| part.intersection(&rest));
-            let whole = whole.filter(|part| !part.is_empty()).unwrap_or_else(|| [first].into_iter().collect());
+            let whole =
+                whole.filter(|part| !part.is_empty()).unwrap_or_else(|| [first].into_iter().collect());
             rest = rest.difference(&whole);
             parts.push(whole);
         }
