@@ -71,3 +71,18 @@ impl Rules {
         }
     }
 }
+
+/// The facts that rules and grouping look at beyond identity, name and arguments: a reader fetches no others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// [`ProcessFacts::exe`].
+    pub exe: bool,
+    /// [`ProcessFacts::cgroup`].
+    pub cgroup: bool,
+    /// [`ProcessFacts::parent`].
+    pub parent: bool,
+    /// [`ProcessFacts::env`] of that variable.
+    pub env: Option<String>,
+    /// [`ProcessFacts::ancestors`].
+    pub ancestors: bool,
+}

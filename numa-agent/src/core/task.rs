@@ -39,6 +39,8 @@ pub struct ProcessFacts {
     pub env: Option<String>,
     /// `"comm cmdline"` of the parent at first sight.
     pub parent: Option<String>,
+    /// Parent, grandparent and so on, as far as read; only where the grouping needs them.
+    pub ancestors: Vec<TaskId>,
     /// `PF_KTHREAD`: never managed.
     pub kernel_thread: bool,
 }
@@ -88,4 +90,30 @@ pub enum ThreadRole {
     Forward,
     /// A thread of a background process.
     Other,
+}
+
+/// What became of asking the kernel to put a task on some CPUs. Masks are those read back from the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BindOutcome {
+    /// It had that mask already, as far as its cpuset lets it.
+    Unchanged(CpuSet),
+    /// It has that mask now; a subset of what was asked where its cpuset allows no more.
+    Bound(CpuSet),
+    /// It ended first, or its tid belongs to another task by now.
+    Gone,
+    /// It could not be put there.
+    Failed {
+        /// Why, and what to do.
+        why: String,
+        /// The mask in force, where it could be read.
+        actual: Option<CpuSet>,
+    },
+}
+
+/// A command line as one text: the arguments, separated by NUL in `/proc/PID/cmdline` and in memory, joined by single
+/// spaces. Empty arguments are left out; bytes that are no UTF-8 become replacement characters.
+#[must_use]
+pub fn join_arguments(arguments: &[u8]) -> String {
+    let arguments = arguments.split(|byte| *byte == 0).filter(|argument| !argument.is_empty());
+    arguments.map(String::from_utf8_lossy).collect::<Vec<_>>().join(" ")
 }

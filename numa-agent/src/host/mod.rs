@@ -1,2 +1,6 @@
 //! Adapters to the machine: sysfs, procfs, system calls, BPF. Every reader takes a root; `unsafe` and libc live in
 //! [`sys`] (and in `numa-ebpf`). Decisions live in `core`.
+
+pub mod binding;
+pub mod procfs;
+pub mod sys;

@@ -1,0 +1,231 @@
+//! What `/proc` says of processes and threads, at the moment it is asked.
+//!
+//! Every process is read through one directory handle, so that a recycled pid cannot mix two processes into one. A task
+//! that vanished is no error: it is simply not in the answer.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use procfs::process::{Process, Stat};
+
+use super::sys::Kernel;
+use crate::core::{
+    rules::Needs,
+    task::{ProcessFacts, TaskId, ThreadFacts},
+};
+
+/// `PF_KTHREAD` of `include/linux/sched.h` (6.18), field 9 of `/proc/PID/stat`.
+const PF_KTHREAD: u32 = 0x0020_0000;
+
+/// How far up the ancestors are followed: more than any real process tree, fewer than a loop of recycled pids.
+const MAX_ANCESTORS: usize = 64;
+
+/// `/proc` could not be read at all.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}; is procfs mounted, and is this the host's pid namespace?")]
+pub struct ProcError {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+/// A reader of one procfs mount.
+#[derive(Debug, Clone)]
+pub struct ProcReader {
+    root: PathBuf,
+    needs: Needs,
+}
+
+impl ProcReader {
+    /// A reader of `root` (`/proc`) that fetches what the rules look at.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>, needs: Needs) -> Self {
+        Self { root: root.into(), needs }
+    }
+
+    /// All processes' pids, kernel threads included, ascending.
+    ///
+    /// # Errors
+    /// If the directory cannot be listed.
+    pub fn pids(&self) -> Result<Vec<u32>, ProcError> {
+        let error = |source| ProcError { path: self.root.clone(), source };
+        let mut pids: Vec<u32> = std::fs::read_dir(&self.root)
+            .map_err(error)?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .collect();
+        pids.sort_unstable();
+        Ok(pids)
+    }
+
+    /// Identity, name and arguments of a process: what most rules need to reject it.
+    #[must_use]
+    pub fn brief(&self, pid: u32) -> Option<ProcessFacts> {
+        brief(&self.open(pid)?)
+    }
+
+    /// Fetches what [`ProcReader::brief`] left out and the rules need.
+    ///
+    /// `None` if the process is gone or another has its pid by now.
+    #[must_use]
+    pub fn complete(&self, brief: ProcessFacts) -> Option<ProcessFacts> {
+        let process = self.open(brief.pid)?;
+        let status = process.status().ok()?;
+        let stat = process.stat().ok()?;
+        if stat.starttime != brief.start_time {
+            return None;
+        }
+        let needs = &self.needs;
+        let exe = || Some(process.exe().ok()?.to_string_lossy().into_owned());
+        Some(ProcessFacts {
+            uid: status.ruid,
+            ppid: stat.ppid.max(0) as u32,
+            session: stat.session.max(0) as u32,
+            exe: needs.exe.then(exe).flatten(),
+            cgroup: needs.cgroup.then(|| cgroup(&process)).flatten(),
+            env: needs.env.as_deref().and_then(|name| env(&process, name)),
+            parent: needs.parent.then(|| Some(self.brief(stat.ppid as u32)?.subject())).flatten(),
+            ancestors: if needs.ancestors { self.ancestors(stat.ppid) } else { Vec::new() },
+            ..brief
+        })
+    }
+
+    /// The threads of a process, by tid, with their masks.
+    #[must_use]
+    pub fn threads(&self, pid: u32, kernel: &impl Kernel) -> Vec<ThreadFacts> {
+        let Some(tasks) = self.open(pid).and_then(|process| process.tasks().ok()) else { return Vec::new() };
+        let thread = |stat: Stat| {
+            let id = TaskId { tid: stat.pid as u32, start_time: stat.starttime };
+            ThreadFacts { id, comm: stat.comm, allowed: kernel.affinity(id.tid).ok() }
+        };
+        let mut threads: Vec<ThreadFacts> =
+            tasks.filter_map(|task| Some(thread(task.ok()?.stat().ok()?))).collect();
+        threads.sort_by_key(|thread| thread.id);
+        threads
+    }
+
+    fn ancestors(&self, parent: i32) -> Vec<TaskId> {
+        let stat = |pid: i32| self.open(u32::try_from(pid).ok()?)?.stat().ok();
+        std::iter::successors(stat(parent), |child| stat(child.ppid))
+            .take(MAX_ANCESTORS)
+            .map(|stat| TaskId { tid: stat.pid as u32, start_time: stat.starttime })
+            .collect()
+    }
+
+    fn open(&self, pid: u32) -> Option<Process> {
+        Process::new_with_root(self.root.join(pid.to_string())).ok()
+    }
+}
+
+/// The pids of this process and of those of its ancestors that are only there to start it: `sudo numa-agent ...`,
+/// `sh -c 'numa-agent ...'`. Their command lines hold our patterns, but they are no part of the workload.
+#[must_use]
+pub fn own_pids(root: &Path) -> Vec<u32> {
+    let reader = ProcReader::new(root, Needs::default());
+    let me = std::process::id();
+    let mut own = vec![me];
+    let parent = |pid: u32| Some(reader.brief(pid)?.ppid).filter(|ppid| *ppid > 1);
+    let wrappers = std::iter::successors(parent(me), |pid| parent(*pid)).take(MAX_ANCESTORS);
+    own.extend(wrappers.filter(|pid| reader.brief(*pid).is_some_and(|facts| mentions_agent(&facts.cmdline))));
+    own
+}
+
+fn mentions_agent(cmdline: &str) -> bool {
+    cmdline.split(|c: char| c.is_whitespace() || c == '/').any(|word| word == "numa-agent")
+}
+
+fn brief(process: &Process) -> Option<ProcessFacts> {
+    let stat = process.stat().ok()?;
+    let mut arguments = Vec::new();
+    process.open_relative("cmdline").ok()?.read_to_end(&mut arguments).ok()?;
+    Some(ProcessFacts {
+        pid: stat.pid as u32,
+        start_time: stat.starttime,
+        ppid: stat.ppid.max(0) as u32,
+        session: stat.session.max(0) as u32,
+        cmdline: crate::core::task::join_arguments(&arguments),
+        kernel_thread: stat.flags & PF_KTHREAD != 0,
+        comm: stat.comm,
+        ..ProcessFacts::default()
+    })
+}
+
+/// The path that tells containers and services apart: the unified hierarchy's if it is not the root, else the longest of
+/// the v1 controllers' (a v1 host may put a process into some hierarchies only).
+fn cgroup(process: &Process) -> Option<String> {
+    let groups = process.cgroups().ok()?.0;
+    let unified = groups.iter().find(|group| group.hierarchy == 0 && group.pathname != "/");
+    let best = unified.or_else(|| groups.iter().max_by_key(|group| group.pathname.len()))?;
+    Some(best.pathname.clone())
+}
+
+fn env(process: &Process, name: &str) -> Option<String> {
+    let environ = process.environ().ok()?;
+    environ.get(std::ffi::OsStr::new(name)).map(|value| value.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::host::sys::Host;
+
+    fn needs_all() -> Needs {
+        Needs { exe: true, cgroup: true, parent: true, env: Some("NUMA_AGENT_TEST".into()), ancestors: true }
+    }
+
+    #[test]
+    fn reads_a_real_process_whole() {
+        let mut child = Command::new("sh")
+            .args(["-c", "echo up; read line", "", "an argument", "\x1b[31m"])
+            .env("NUMA_AGENT_TEST", "seven")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The name changes before the arguments are there: only a word from the shell says that its exec is over.
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+        let reader = ProcReader::new("/proc", needs_all());
+        let facts = reader.complete(reader.brief(child.id()).unwrap()).unwrap();
+        let threads = reader.threads(child.id(), &Host);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let me = reader.brief(std::process::id()).unwrap();
+        assert_eq!(facts.comm, "sh");
+        assert_eq!(facts.cmdline, "sh -c echo up; read line an argument \x1b[31m");
+        assert_eq!((facts.ppid, facts.session), (me.pid, me.session));
+        assert_eq!(facts.parent, Some(me.subject()));
+        assert_eq!(facts.ancestors.first(), Some(&me.id()));
+        assert_eq!(facts.env.as_deref(), Some("seven"));
+        assert!(facts.exe.is_some_and(|exe| exe.starts_with('/')));
+        assert!(!facts.kernel_thread);
+        assert_eq!(threads.len(), 1);
+        assert_eq!(threads[0].id, TaskId { tid: facts.pid, start_time: facts.start_time });
+        assert!(threads[0].allowed.as_ref().is_some_and(|mask| !mask.is_empty()));
+        assert_eq!(reader.brief(child.id()), None, "a process that ended is not there");
+    }
+
+    #[test]
+    fn kernel_threads_are_known_as_such() {
+        let reader = ProcReader::new("/proc", Needs::default());
+        if let Some(kthreadd) = reader.brief(2).filter(|facts| facts.comm == "kthreadd") {
+            assert!(kthreadd.kernel_thread);
+        }
+        assert!(reader.pids().unwrap().contains(&std::process::id()));
+    }
+
+    #[test]
+    fn a_missing_proc_is_named() {
+        let error = ProcReader::new("/nonexistent/proc", Needs::default()).pids().unwrap_err().to_string();
+        assert!(error.contains("/nonexistent/proc"), "{error}");
+    }
+
+    #[test]
+    fn only_wrappers_of_the_agent_count_as_its_own() {
+        assert!(mentions_agent("sudo /usr/bin/numa-agent bind --group-pattern worker"));
+        assert!(mentions_agent("sh -c numa-agent run --config x"));
+        assert!(!mentions_agent("python worker.py"));
+        assert!(!mentions_agent("/opt/numa-agent-tests/serving-stack worker"));
+    }
+}

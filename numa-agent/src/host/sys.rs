@@ -1,0 +1,181 @@
+//! System calls: the one place in this crate with `unsafe` and libc.
+//!
+//! Other modules reach the kernel through the [`Kernel`] trait, so that every outcome they must handle can be played by
+//! a fake.
+
+use std::{fmt, io};
+
+use nix::{errno::Errno, time::ClockId};
+
+use crate::core::idset::{CpuSet, IdSet};
+
+/// The system calls on other tasks that the agent makes.
+pub trait Kernel {
+    /// The CPUs `tid` may run on (`sched_getaffinity`), cut to its cpuset and the online CPUs by the kernel.
+    ///
+    /// # Errors
+    /// `ESRCH` if there is no such task.
+    fn affinity(&self, tid: u32) -> Result<CpuSet, SysError>;
+
+    /// Asks the kernel to run `tid` on `cpus` only (`sched_setaffinity`). The kernel cuts the mask to the task's cpuset.
+    ///
+    /// # Errors
+    /// `ESRCH`: no such task. `EINVAL`: none of `cpus` is online and in the task's cpuset, or the task is bound by the
+    /// kernel (`PF_NO_SETAFFINITY`). `EPERM`: another user's task and no `CAP_SYS_NICE`.
+    fn set_affinity(&self, tid: u32, cpus: &CpuSet) -> Result<(), SysError>;
+
+    /// The task's start time in clock ticks since boot; `None` if there is no such task.
+    fn start_time(&self, tid: u32) -> Option<u64>;
+}
+
+/// A system call that failed, and on whom.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{call} on task {tid}: {errno}")]
+pub struct SysError {
+    /// Name of the call.
+    pub call: &'static str,
+    /// The task.
+    pub tid: u32,
+    /// Why.
+    pub errno: Errno,
+}
+
+/// The machine we run on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Host;
+
+/// Room for 8192 CPUs, the most any 6.18 configuration allows (`CONFIG_NR_CPUS`, `arch/x86/Kconfig`); a buffer smaller
+/// than the kernel's own mask is refused with `EINVAL`.
+const MASK_WORDS: usize = 8192 / 64;
+
+impl Kernel for Host {
+    fn affinity(&self, tid: u32) -> Result<CpuSet, SysError> {
+        let mut words = vec![0u64; MASK_WORDS];
+        // SAFETY: the kernel writes at most the given number of bytes into `words`, which outlives the call. The raw
+        // call takes any length, unlike libc's fixed `cpu_set_t`.
+        let written = unsafe {
+            libc::syscall(
+                libc::SYS_sched_getaffinity,
+                tid as libc::pid_t,
+                size_of_val(words.as_slice()),
+                words.as_mut_ptr(),
+            )
+        };
+        Errno::result(written).map_err(|errno| SysError { call: "sched_getaffinity", tid, errno })?;
+        Ok(IdSet::from_words(words))
+    }
+
+    fn set_affinity(&self, tid: u32, cpus: &CpuSet) -> Result<(), SysError> {
+        let words = cpus.words();
+        // SAFETY: the kernel reads exactly `words.len() * 8` bytes from `words` and treats missing ones as zero.
+        let result = unsafe {
+            libc::syscall(libc::SYS_sched_setaffinity, tid as libc::pid_t, size_of_val(words), words.as_ptr())
+        };
+        Errno::result(result).map(drop).map_err(|errno| SysError { call: "sched_setaffinity", tid, errno })
+    }
+
+    fn start_time(&self, tid: u32) -> Option<u64> {
+        // Field 22 stands after the comm, which may itself hold blanks and parentheses.
+        let stat = std::fs::read(format!("/proc/{tid}/stat")).ok()?;
+        let after_comm = stat.iter().rposition(|byte| *byte == b')')? + 2;
+        let field = stat.get(after_comm..)?.split(|byte| *byte == b' ').nth(19)?;
+        std::str::from_utf8(field).ok()?.parse().ok()
+    }
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds, the clock of the kernel programs' `bpf_ktime_get_ns`.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    ClockId::CLOCK_MONOTONIC
+        .now()
+        .map(|time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
+        .unwrap_or(0)
+}
+
+/// How the calling thread is scheduled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventPriority {
+    /// `SCHED_FIFO`, priority 1: ahead of every ordinary task, behind every other real-time one.
+    Fifo,
+    /// Ordinary, and why real-time was refused.
+    Normal(Errno),
+}
+
+impl fmt::Display for EventPriority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fifo => f.write_str("SCHED_FIFO 1"),
+            Self::Normal(errno) => write!(f, "SCHED_OTHER (real-time refused: {})", errno.desc()),
+        }
+    }
+}
+
+/// Makes the calling thread `SCHED_FIFO` 1, so that a busy machine does not delay binding (the tail in
+/// `docs/architecture.md`). Threads and processes it creates from now on are ordinary again (`SCHED_RESET_ON_FORK`).
+pub fn prioritise_event_thread() -> EventPriority {
+    let param = libc::sched_param { sched_priority: 1 };
+    // SAFETY: `param` outlives the call; pid 0 is the calling thread.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &param) };
+    match Errno::result(result) {
+        Ok(_) => EventPriority::Fifo,
+        Err(errno) => EventPriority::Normal(errno),
+    }
+}
+
+/// Whether we run as root (effective uid 0).
+#[must_use]
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Host name and kernel release.
+///
+/// # Errors
+/// As `uname(2)`.
+pub fn uname() -> io::Result<(String, String)> {
+    let name = nix::sys::utsname::uname()?;
+    let text = |part: &std::ffi::OsStr| part.to_string_lossy().into_owned();
+    Ok((text(name.nodename()), text(name.release())))
+}
+
+/// Seconds since the epoch, UTC.
+#[must_use]
+pub fn epoch_seconds() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map(|since| since.as_secs())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_and_reads_back_its_own_mask() {
+        let tid = nix::unistd::gettid().as_raw() as u32;
+        let before = Host.affinity(tid).unwrap();
+        let one: CpuSet = before.first().into_iter().collect();
+        Host.set_affinity(tid, &one).unwrap();
+        assert_eq!(Host.affinity(tid).unwrap(), one);
+        Host.set_affinity(tid, &before).unwrap();
+        assert_eq!(Host.affinity(tid).unwrap(), before);
+    }
+
+    #[test]
+    fn names_the_call_the_task_and_the_error() {
+        let error = Host.affinity(u32::MAX >> 1).unwrap_err();
+        assert_eq!((error.call, error.errno), ("sched_getaffinity", Errno::ESRCH));
+        let nowhere: CpuSet = [8191].into_iter().collect();
+        let error = Host.set_affinity(0, &nowhere).unwrap_err();
+        assert_eq!((error.call, error.errno), ("sched_setaffinity", Errno::EINVAL));
+    }
+
+    #[test]
+    fn start_times_are_those_of_proc() {
+        let me = std::process::id();
+        let theirs = procfs::process::Process::myself().unwrap().stat().unwrap().starttime;
+        assert_eq!(Host.start_time(me), Some(theirs));
+        assert_eq!(Host.start_time(u32::MAX >> 1), None);
+    }
+}
