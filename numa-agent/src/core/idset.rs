@@ -32,6 +32,9 @@ pub enum ListError {
     /// An id above [`MAX_ID`].
     #[error("id {0} is above {MAX_ID}")]
     TooLarge(u64),
+    /// A group of a mask is not a 32-bit hexadecimal number.
+    #[error("'{0}' is not a group of a mask; a mask looks like ffffffff,0000000f")]
+    Mask(String),
 }
 
 impl IdSet {
@@ -130,6 +133,26 @@ impl IdSet {
         let mut set = Self { words };
         set.trim();
         set
+    }
+
+    /// Parses a kernel mask: 32-bit hexadecimal groups separated by commas, highest ids first.
+    ///
+    /// # Errors
+    /// [`ListError`] for a group that is no 32-bit number, or an id above [`MAX_ID`].
+    pub fn from_mask(text: &str) -> Result<Self, ListError> {
+        let mut set = Self::new();
+        for (index, group) in text.trim().rsplit(',').map(str::trim).enumerate() {
+            let digits = group.strip_prefix("0x").unwrap_or(group);
+            let number = u32::from_str_radix(digits, 16)
+                .ok()
+                .filter(|_| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+            let bits = number.ok_or_else(|| ListError::Mask(group.to_owned()))?;
+            for bit in (0..32).filter(|bit| bits & (1 << bit) != 0) {
+                let id = index as u64 * 32 + bit;
+                set.insert(u32::try_from(id).ok().filter(|id| *id <= MAX_ID).ok_or(ListError::TooLarge(id))?);
+            }
+        }
+        Ok(set)
     }
 
     /// Ids in both sets.
@@ -267,6 +290,17 @@ mod tests {
         assert_eq!("9-3".parse::<IdSet>(), Err(ListError::Backwards("9-3".into())));
         assert_eq!("0-4294967295".parse::<IdSet>(), Err(ListError::TooLarge(4_294_967_295)));
         assert_eq!("-1".parse::<IdSet>(), Err(ListError::Token("-1".into())));
+    }
+
+    #[test]
+    fn masks_are_read_lowest_group_last() {
+        assert_eq!(IdSet::from_mask("00000001,0000000f\n"), Ok(set("0-3,32")));
+        assert_eq!(IdSet::from_mask("0"), Ok(IdSet::new()));
+        assert_eq!(IdSet::from_mask("f,xyz"), Err(ListError::Mask("xyz".into())));
+        assert_eq!(IdSet::from_mask("123456789"), Err(ListError::Mask("123456789".into())));
+        assert_eq!(IdSet::from_mask("+1"), Err(ListError::Mask("+1".into())));
+        let beyond = format!("1{}", ",0".repeat(MAX_ID as usize / 32 + 1));
+        assert_eq!(IdSet::from_mask(&beyond), Err(ListError::TooLarge(u64::from(MAX_ID) + 1)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The machine: sockets, NUMA nodes, clusters, cores and CPUs, as an immutable value.
 //!
-//! Built by `host::sysfs` from a real or captured `/sys`, or by [`preset`] for machines that are not at hand. A change
+//! Built by `host::sysfs` from a real or captured `/sys`, or by [`super::preset`] and [`super::synthetic`] for machines that are not at hand. A change
 //! (hotplug) is a new value. Ids are the kernel's own and need not be contiguous.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::idset::{CpuSet, NodeSet};
 
 /// A whole machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Topology {
     /// Where it was read: `/sys`, a captured tree's path, or `preset a3`.
     pub source: String,
@@ -22,6 +22,8 @@ pub struct Topology {
     pub offline: CpuSet,
     /// CPUs taken out of the scheduler's balancing (`isolcpus=`, isolated cpuset partitions).
     pub isolated: CpuSet,
+    /// CPUs that run without a tick when they have one task (`nohz_full=`).
+    pub nohz_full: CpuSet,
     /// Online CPUs that our own cgroup lets a task use; all online CPUs for another machine's tree.
     pub allowed: CpuSet,
     /// Nodes whose memory our own cgroup lets a task use; all nodes with memory for another machine's tree.
@@ -96,6 +98,50 @@ pub struct Cache {
 }
 
 impl Topology {
+    /// Completes a topology of which a source gave nodes and CPUs (in any order, with sets that may name offline CPUs):
+    /// cuts every set to the online CPUs, tells each node its CPUs, and derives the sockets.
+    ///
+    /// Clusters stay only on a machine where they are a level of their own: at least one is larger than a core and
+    /// smaller than its node's share of the socket. x86 kernels report the core, and virtual machines the whole socket.
+    #[must_use]
+    pub fn settled(mut self) -> Self {
+        self.nodes.sort_by_key(|node| node.id);
+        self.cpus.sort_by_key(|cpu| cpu.id);
+        let online = self.online();
+        let mut places: BTreeMap<u32, BTreeMap<u32, CpuSet>> = BTreeMap::new();
+        for cpu in &self.cpus {
+            places.entry(cpu.socket).or_default().entry(cpu.node).or_default().insert(cpu.id);
+        }
+        let mut clusters_matter = false;
+        for cpu in &mut self.cpus {
+            let place = &places[&cpu.socket][&cpu.node];
+            cpu.core = cpu.core.intersection(&online);
+            cpu.core.insert(cpu.id);
+            for cache in &mut cpu.caches {
+                cache.shared_cpus = cache.shared_cpus.intersection(&online);
+            }
+            cpu.caches.sort_by(|a, b| (a.level, &a.kind).cmp(&(b.level, &b.kind)));
+            let core = &cpu.core;
+            cpu.cluster = cpu.cluster.take().map(|cluster| cluster.union(core).intersection(place));
+            clusters_matter |=
+                cpu.cluster.as_ref().is_some_and(|cluster| !cluster.is_subset(core) && cluster != place);
+        }
+        if !clusters_matter {
+            self.cpus.iter_mut().for_each(|cpu| cpu.cluster = None);
+        }
+        for node in &mut self.nodes {
+            node.cpus = self.cpus.iter().filter(|cpu| cpu.node == node.id).map(|cpu| cpu.id).collect();
+        }
+        self.sockets = places
+            .into_iter()
+            .map(|(id, nodes)| Socket {
+                id,
+                nodes: nodes.into_iter().map(|(id, cpus)| SocketNode { id, cpus }).collect(),
+            })
+            .collect();
+        self
+    }
+
     /// The node with that id.
     #[must_use]
     pub fn node(&self, id: u32) -> Option<&Node> {
