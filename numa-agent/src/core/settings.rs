@@ -1,5 +1,7 @@
 //! What the user asked for: the configuration file's keys and the flags over them, as one checked value.
 
+use std::fmt;
+
 use regex::Regex;
 
 use super::{instance::GroupBy, rules::Rule};
@@ -44,6 +46,34 @@ pub enum Align {
     Core,
     /// A cluster.
     Cluster,
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Paired => "paired",
+            Self::Generic => "generic",
+        })
+    }
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Split => "split",
+            Self::Shared => "shared",
+        })
+    }
+}
+
+impl fmt::Display for Align {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::None => "none",
+            Self::Core => "core",
+            Self::Cluster => "cluster",
+        })
+    }
 }
 
 /// The layout part of the settings.

@@ -1,0 +1,81 @@
+//! What of the machine a plan may use: sockets and nodes cut down to the CPUs that are online and allowed.
+
+use super::{PlanError, split::Units};
+use crate::core::{
+    idset::{CpuSet, NodeSet},
+    topology::Topology,
+};
+
+/// A socket that can host groups: it has at least one node.
+pub(super) struct HostSocket {
+    pub id: u32,
+    /// Its nodes with usable CPUs, by ascending id; never empty.
+    pub nodes: Vec<HostNode>,
+}
+
+/// A node's usable share of a socket.
+pub(super) struct HostNode {
+    pub id: u32,
+    /// Never empty.
+    pub cpus: CpuSet,
+    pub units: Units,
+}
+
+/// The sockets that can host groups, by ascending id; never empty.
+pub(super) fn usable(topology: &Topology, warnings: &mut Vec<String>) -> Result<Vec<HostSocket>, PlanError> {
+    let mut sockets = Vec::new();
+    for socket in &topology.sockets {
+        let cut = socket.nodes.iter().map(|node| (node.id, node.cpus.intersection(&topology.allowed)));
+        let nodes: Vec<HostNode> = cut
+            .filter(|(_, cpus)| !cpus.is_empty())
+            .map(|(id, cpus)| HostNode { id, units: Units::new(topology, &cpus), cpus })
+            .collect();
+        if nodes.is_empty() {
+            warnings
+                .push(format!("socket {} hosts no groups: our cgroup allows none of its CPUs", socket.id));
+        } else {
+            sockets.push(HostSocket { id: socket.id, nodes });
+        }
+    }
+    if sockets.is_empty() {
+        return Err(PlanError::NoCpus {
+            topology: topology.source.clone(),
+            online: topology.online(),
+            allowed: topology.allowed.clone(),
+        });
+    }
+    Ok(sockets)
+}
+
+/// SLIT distance, for comparing: a distance that the firmware does not give is the farthest.
+pub(super) fn far(topology: &Topology, from: u32, to: u32) -> u32 {
+    topology.distance(from, to).unwrap_or(u32::MAX)
+}
+
+/// The nodes out of `wanted` that can hold memory; else the node nearest to `node` that can; else none.
+pub(super) fn memory_of(
+    topology: &Topology,
+    node: u32,
+    wanted: &NodeSet,
+    warnings: &mut Vec<String>,
+) -> NodeSet {
+    let holders = topology.memory_nodes();
+    let ours = wanted.intersection(&holders);
+    if !ours.is_empty() {
+        return ours;
+    }
+    let nearest = holders.iter().min_by_key(|&holder| (far(topology, node, holder), holder));
+    let warning = match nearest {
+        Some(nearest) => format!(
+            "no node of {wanted} has memory that our cgroup allows: groups on node {node} take node {nearest}'s, the nearest"
+        ),
+        None => {
+            format!("no node has memory that our cgroup allows: no memory policy for groups on node {node}")
+        }
+    };
+    // A node that spans sockets comes by once per socket.
+    if !warnings.contains(&warning) {
+        warnings.push(warning);
+    }
+    nearest.into_iter().collect()
+}
