@@ -1,1 +1,5 @@
-//! Shared by the tests that run the real binary.
+//! The synthetic serving stack, its witnesses, and what the tests that run the real binary share.
+
+pub mod stack;
+pub mod sys;
+pub mod witness;

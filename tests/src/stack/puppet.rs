@@ -1,0 +1,291 @@
+//! A process that does what a test tells it: threads, renames, pins, exec, fork, storms of short processes.
+//!
+//! Orders come on standard input and are answered on standard output when done, so a test needs no sleep to know what
+//! has happened. Between orders each thread keeps looking at its own mask.
+
+use std::{
+    collections::HashMap,
+    io::{self, BufRead},
+    os::unix::process::CommandExt,
+    process::Stdio,
+    sync::{Arc, Mutex, MutexGuard, mpsc},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::unistd::gettid;
+use numa_agent::core::idset::CpuSet;
+use serde::{Deserialize, Serialize};
+
+use super::{Actor, Family, RoleArgs, readable, roles::rename, say, say_hello};
+use crate::{
+    sys::{self, Birth},
+    witness::{Observer, Point, Witness},
+};
+
+/// Time between two looks of an idle thread.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// What a puppet can be told. Threads are named by tid; the main thread's is the pid.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Order {
+    /// Thread `from` starts a thread, which then takes the name, if there is one. Answer: its tid.
+    Thread {
+        /// Creator.
+        from: u32,
+        /// New thread's name.
+        name: Option<String>,
+    },
+    /// The thread takes a name.
+    Rename {
+        /// Which thread.
+        tid: u32,
+        /// Its new name.
+        name: String,
+    },
+    /// The thread sets its own mask, as OpenMP runtimes do.
+    Pin {
+        /// Which thread.
+        tid: u32,
+        /// Its new mask.
+        cpus: CpuSet,
+    },
+    /// Thread `from` sets the mask of another task.
+    PinOther {
+        /// Who does it.
+        from: u32,
+        /// Whose mask.
+        tid: u32,
+        /// The mask.
+        cpus: CpuSet,
+    },
+    /// The process becomes a puppet of another role, by exec. Answered by the new program's hello.
+    Exec {
+        /// The new role.
+        role: String,
+    },
+    /// The process forks without exec. Answer: the child's pid; it lives as long as the puppet.
+    Fork,
+    /// The process starts and reaps this many processes, each of which ends after its first look.
+    Storm {
+        /// How many.
+        count: u32,
+        /// Their role.
+        role: String,
+    },
+}
+
+/// A running puppet, as a test holds it.
+#[derive(Debug)]
+pub struct Puppet {
+    actor: Actor,
+}
+
+impl Puppet {
+    /// Starts a puppet with the arguments of `role`.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn start(family: &Family, role: &str, instance: u32, birth: Birth) -> Result<Self> {
+        let mut command = family.command(role, instance);
+        command.arg("--puppet");
+        Ok(Self { actor: Actor::start(command, birth)? })
+    }
+
+    /// Its pid, also its main thread's tid.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.actor.pid()
+    }
+
+    /// Has it carry out `order`; returns the answer's number, 0 where the order has none.
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub fn order(&mut self, order: &Order) -> Result<u32> {
+        self.actor.tell(order)?;
+        if let Order::Exec { .. } = order {
+            self.actor.hello = self.actor.hear()?;
+            return Ok(self.pid());
+        }
+        self.actor.hear::<Result<u32, String>>()?.map_err(|error| anyhow!("{order:?}: {error}"))
+    }
+
+    /// Has the main thread start a thread of that name; returns its tid.
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub fn thread(&mut self, name: &str) -> Result<u32> {
+        self.order(&Order::Thread { from: self.pid(), name: Some(name.to_owned()) })
+    }
+
+    /// Has thread `tid` rename itself.
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub fn rename(&mut self, tid: u32, name: &str) -> Result<()> {
+        self.order(&Order::Rename { tid, name: name.to_owned() }).map(drop)
+    }
+
+    /// Has thread `tid` set its own mask.
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub fn pin(&mut self, tid: u32, cpus: &CpuSet) -> Result<()> {
+        self.order(&Order::Pin { tid, cpus: cpus.clone() }).map(drop)
+    }
+
+    /// Has it exec the program of another role.
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub fn exec(&mut self, role: &str) -> Result<()> {
+        self.order(&Order::Exec { role: role.to_owned() }).map(drop)
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// If it does not end well.
+    pub fn stop(self) -> Result<()> {
+        self.actor.stop()
+    }
+}
+
+/// What a thread is told, with where to answer.
+type Errand = (Order, mpsc::Sender<Result<u32, String>>);
+
+/// What the threads of a puppet share.
+struct Strings {
+    args: RoleArgs,
+    witness: Arc<Witness>,
+    threads: Mutex<HashMap<u32, mpsc::Sender<Errand>>>,
+}
+
+impl Strings {
+    fn threads(&self) -> MutexGuard<'_, HashMap<u32, mpsc::Sender<Errand>>> {
+        self.threads.lock().expect("nobody panics with the lock")
+    }
+}
+
+/// The puppet's side: looks at itself and carries out orders until its standard input ends.
+pub(super) fn play(args: &RoleArgs, witness: &Arc<Witness>, me: &mut Observer) -> Result<()> {
+    let strings =
+        Arc::new(Strings { args: args.clone(), witness: Arc::clone(witness), threads: Mutex::default() });
+    say_hello(0, Vec::new())?;
+    loop {
+        if !readable(io::stdin(), LOOK_EVERY)? {
+            me.sample();
+            continue;
+        }
+        let mut line = String::new();
+        if io::stdin().lock().read_line(&mut line).context("cannot read an order")? == 0 {
+            return Ok(());
+        }
+        let order = serde_json::from_str(&line).with_context(|| format!("not an order: {line}"))?;
+        let answer = dispatch(&strings, me, order);
+        say(&answer.map_err(|error| format!("{error:#}")))?;
+    }
+}
+
+/// Has the thread that `order` is for carry it out.
+fn dispatch(strings: &Arc<Strings>, me: &mut Observer, order: Order) -> Result<u32> {
+    let pid = std::process::id();
+    let by = match &order {
+        Order::Thread { from, .. } | Order::PinOther { from, .. } => *from,
+        Order::Rename { tid, .. } | Order::Pin { tid, .. } => *tid,
+        Order::Exec { .. } | Order::Fork | Order::Storm { .. } => pid,
+    };
+    if by == pid {
+        return carry_out(strings, me, order);
+    }
+    let thread = strings.threads().get(&by).cloned().with_context(|| format!("no thread {by}"))?;
+    let (sender, answer) = mpsc::channel();
+    thread.send((order, sender)).context("the thread is gone")?;
+    answer.recv().context("the thread is gone")?.map_err(|error| anyhow!(error))
+}
+
+/// Carries out `order` on the calling thread.
+fn carry_out(strings: &Arc<Strings>, me: &mut Observer, order: Order) -> Result<u32> {
+    let args = &strings.args;
+    match order {
+        Order::Thread { name, .. } => {
+            let (errand, inbox) = mpsc::channel();
+            let (ready, tid) = mpsc::channel();
+            let shared = Arc::clone(strings);
+            thread::spawn(move || puppet_thread(&shared, name, &inbox, &ready));
+            let tid = tid.recv().context("the new thread is gone")?;
+            strings.threads().insert(tid, errand);
+            return Ok(tid);
+        }
+        Order::Rename { name, .. } => {
+            rename(&name);
+            me.note(Point::Renamed);
+        }
+        Order::Pin { cpus, .. } => {
+            sys::set_affinity(0, &cpus).with_context(|| format!("cannot pin myself to {cpus}"))?;
+            me.note(Point::Pinned);
+        }
+        Order::PinOther { tid, cpus, .. } => {
+            sys::set_affinity(tid, &cpus).with_context(|| format!("cannot pin {tid} to {cpus}"))?;
+        }
+        Order::Exec { role } => {
+            let mut command = Family::of(args)?.command(&role, args.instance);
+            return Err(command.arg("--puppet").exec()).context("cannot exec");
+        }
+        Order::Fork => {
+            let args = args.clone();
+            return Ok(sys::fork(move || forked(&args))?);
+        }
+        Order::Storm { count, role } => {
+            let family = Family::of(args)?;
+            for _ in 0..count {
+                let mut command = family.command(&role, args.instance);
+                let child = command.arg("--blink").stdin(Stdio::null()).stdout(Stdio::null()).status();
+                let status = child.context("cannot start one of a storm")?;
+                if !status.success() {
+                    bail!("one of a storm ended with {status}");
+                }
+            }
+        }
+    }
+    Ok(0)
+}
+
+/// A thread of a puppet; it ends with the process.
+fn puppet_thread(
+    strings: &Arc<Strings>,
+    name: Option<String>,
+    inbox: &mpsc::Receiver<Errand>,
+    ready: &mpsc::Sender<u32>,
+) {
+    let mut me = strings.witness.observer();
+    me.note(Point::Start);
+    if let Some(name) = name {
+        rename(&name);
+        me.note(Point::Renamed);
+    }
+    let mut alive = ready.send(gettid().as_raw().cast_unsigned()).is_ok();
+    while alive {
+        match inbox.recv_timeout(LOOK_EVERY) {
+            Ok((order, answer)) => {
+                let result = carry_out(strings, &mut me, order);
+                alive = answer.send(result.map_err(|error| format!("{error:#}"))).is_ok();
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => me.sample(),
+            Err(mpsc::RecvTimeoutError::Disconnected) => alive = false,
+        }
+    }
+}
+
+/// A forked child: looks at itself until its creator dies, and it with it.
+fn forked(args: &RoleArgs) {
+    let Ok(witness) = Witness::open(&args.out, &args.role, args.instance) else { return };
+    let mut me = witness.observer();
+    me.note(Point::Start);
+    loop {
+        thread::sleep(LOOK_EVERY);
+        me.sample();
+    }
+}

@@ -1,0 +1,107 @@
+//! The system calls that neither std nor nix has, and nothing else: the only place with `unsafe` in this crate.
+//!
+//! Written anew instead of borrowed from the agent on purpose: a witness that shares code with the accused proves little.
+
+use std::{io, os::unix::process::CommandExt, process::Command};
+
+use numa_agent::core::idset::CpuSet;
+
+/// Words of the largest CPU mask: 8192 CPUs, the largest `NR_CPUS` (x86_64 `MAXSMP`, 6.18 `arch/x86/Kconfig`).
+const MASK_WORDS: usize = 8192 / 64;
+
+/// The CPUs that task `tid` may run on; 0 is the caller.
+///
+/// # Errors
+/// As `sched_getaffinity(2)`.
+pub fn affinity(tid: u32) -> io::Result<CpuSet> {
+    let mut words = vec![0u64; MASK_WORDS];
+    // SAFETY: the buffer is as long as said, writable and alive for the call.
+    let written = unsafe {
+        libc::syscall(libc::SYS_sched_getaffinity, tid, size_of_val(words.as_slice()), words.as_mut_ptr())
+    };
+    let bytes = usize::try_from(written).map_err(|_| io::Error::last_os_error())?;
+    words.truncate(bytes.div_ceil(8));
+    Ok(CpuSet::from_words(words))
+}
+
+/// Makes task `tid` (0: the caller) run on `cpus` only.
+///
+/// # Errors
+/// As `sched_setaffinity(2)`.
+pub fn set_affinity(tid: u32, cpus: &CpuSet) -> io::Result<()> {
+    let words = cpus.words();
+    // SAFETY: the buffer is as long as said, readable and alive for the call.
+    let result =
+        unsafe { libc::syscall(libc::SYS_sched_setaffinity, tid, size_of_val(words), words.as_ptr()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The CPU the caller runs on.
+///
+/// # Panics
+/// If the kernel has no `getcpu`, which every kernel we run on has.
+#[must_use]
+pub fn cpu() -> u32 {
+    // SAFETY: no arguments, no memory.
+    u32::try_from(unsafe { libc::sched_getcpu() }).expect("sched_getcpu")
+}
+
+/// How a new process stands to its creator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Birth {
+    /// In the creator's session.
+    Plain,
+    /// Leader of a session of its own before it execs, as `setsid(1)` does it.
+    Session,
+    /// Forked twice with a new session in between, and so a child of init: a daemon of the old school.
+    Daemon,
+}
+
+/// Makes `command` start as `birth` says, and die with the thread that starts it (a daemon has no such parent: it ends,
+/// as all roles do, at the end of its standard input).
+pub fn born(command: &mut Command, birth: Birth) {
+    let creator = std::process::id();
+    // SAFETY: the closure runs between fork and exec and makes async-signal-safe system calls only.
+    unsafe {
+        command.pre_exec(move || {
+            match birth {
+                Birth::Plain => {}
+                Birth::Session => drop(nix::unistd::setsid()?),
+                Birth::Daemon => {
+                    nix::unistd::setsid()?;
+                    // The intermediate leaves at once; its creator reaps it in place of the daemon.
+                    if libc::fork() > 0 {
+                        libc::_exit(0);
+                    }
+                    return Ok(());
+                }
+            }
+            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+            // A creator that died before the line above sends no signal any more.
+            if nix::unistd::getppid().as_raw().cast_unsigned() != creator {
+                libc::_exit(1);
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Forks without exec, as Python's multiprocessing does; runs `child` in the child, which ends with it and dies with
+/// its creator.
+///
+/// # Errors
+/// As `fork(2)`.
+pub fn fork(child: impl FnOnce()) -> io::Result<u32> {
+    // SAFETY: the child runs on a copy of this thread only. It must not wait for a lock another thread held; `child` here
+    // writes to its own file and reads its own pipe, and glibc repairs the allocator's locks at fork.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+            child();
+            // SAFETY: ends the process without running the parent's exit handlers twice.
+            unsafe { libc::_exit(0) }
+        }
+        pid => Ok(pid.cast_unsigned()),
+    }
+}
