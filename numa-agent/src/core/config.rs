@@ -1,0 +1,334 @@
+//! The configuration file and the flags over it, as given: one [`Partial`] each, checked value by value.
+//!
+//! Owns the keys, their types and bounds, and the messages about them; [`super::settings`] puts the layers together.
+//! The caller reads the file and passes its text.
+
+mod document;
+mod error;
+mod pattern;
+
+use std::str::FromStr;
+
+use super::{
+    instance::GroupBy,
+    rules::{Rule, RuleRole},
+    settings::{Align, ChoiceError, Layout, PolicyChoice},
+};
+use document::{Node, Value};
+pub(super) use error::suggest;
+pub use error::{ConfigError, Origin};
+pub(super) use pattern::{Pattern, Subject};
+
+/// Keys of the file's top level. A later table is one more word here and one more field in [`Partial`].
+const KEYS: [&str; 13] = [
+    "policy",
+    "layout",
+    "align",
+    "groups_per_socket",
+    "others_socket_index",
+    "group_by",
+    "rules",
+    "group_patterns",
+    "other_patterns",
+    "forward_thread_patterns",
+    "group_pids",
+    "other_pids",
+    "report",
+];
+
+/// Keys of an entry of `rules`.
+const RULE_KEYS: [&str; 8] = ["name", "role", "comm", "cmdline", "exe", "cgroup", "uid", "parent"];
+
+/// No socket holds more groups than it has CPUs, and no kernel more than 8192 CPUs (6.18 `arch/x86/Kconfig`).
+const MAX_GROUPS: u32 = 8192;
+/// Sockets are numbered by position, so this too is bounded by the number of CPUs.
+const MAX_SOCKET_INDEX: u32 = 8191;
+/// `PID_MAX_LIMIT` on 64-bit kernels (`include/linux/threads.h`, 5.10 to 6.18).
+const MAX_PID: u32 = 4_194_304;
+/// The highest user id; the next one, `(uid_t)-1`, means "no user".
+const MAX_UID: u32 = u32::MAX - 1;
+
+/// The flags that stand over the configuration file. A list that is empty was not given; one that was given replaces
+/// the file's.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--policy`.
+    pub policy: Option<PolicyChoice>,
+    /// `--layout`.
+    pub layout: Option<Layout>,
+    /// `--align`.
+    pub align: Option<Align>,
+    /// `--groups-per-socket`.
+    pub groups_per_socket: Option<u32>,
+    /// `--others-socket-index`.
+    pub others_socket_index: Option<u32>,
+    /// `--group-by`.
+    pub group_by: Option<GroupBy>,
+    /// `--group-pattern`, each.
+    pub group_patterns: Vec<String>,
+    /// `--other-pattern`, each.
+    pub other_patterns: Vec<String>,
+    /// `--forward-thread-pattern`, each.
+    pub forward_thread_patterns: Vec<String>,
+    /// `--group-pid`, each.
+    pub group_pids: Vec<u32>,
+    /// `--other-pid`, each.
+    pub other_pids: Vec<u32>,
+    /// `--report`.
+    pub report: Option<String>,
+}
+
+/// One layer: what the file says, or the flags. `None`: it does not say.
+#[derive(Debug, Default)]
+pub(super) struct Partial {
+    pub policy: Option<PolicyChoice>,
+    pub layout: Option<Layout>,
+    pub align: Option<Align>,
+    pub groups_per_socket: Option<u32>,
+    pub others_socket_index: Option<u32>,
+    pub group_by: Option<GroupBy>,
+    pub rules: Option<Vec<Rule>>,
+    pub group_patterns: Option<Vec<Pattern>>,
+    pub other_patterns: Option<Vec<Pattern>>,
+    pub forward_thread_patterns: Option<Vec<Pattern>>,
+    pub group_pids: Option<Vec<(Origin, u32)>>,
+    pub other_pids: Option<Vec<(Origin, u32)>>,
+    pub report: Option<String>,
+}
+
+impl Partial {
+    /// Parses and checks a configuration file's text; `path` is for its extension and for messages.
+    pub fn from_file(path: &str, text: &str) -> Result<Self, ConfigError> {
+        let root = document::parse(path, text).map_err(|error| ConfigError::Syntax {
+            file: path.to_owned(),
+            line: error.line,
+            format: error.format,
+            problem: error.problem,
+        })?;
+        let top = Item { at: Origin::file(path, root.line, ""), node: &root }.table(&KEYS)?;
+        Ok(Self {
+            policy: top.get("policy", Item::choice)?,
+            layout: top.get("layout", Item::choice)?,
+            align: top.get("align", Item::choice)?,
+            groups_per_socket: top.get("groups_per_socket", |item| item.number(0, MAX_GROUPS))?,
+            others_socket_index: top.get("others_socket_index", |item| item.number(0, MAX_SOCKET_INDEX))?,
+            group_by: top.get("group_by", Item::choice)?,
+            rules: top.get("rules", |item| item.list("tables", rule))?,
+            group_patterns: top.get("group_patterns", |item| item.list("strings", process_pattern))?,
+            other_patterns: top.get("other_patterns", |item| item.list("strings", process_pattern))?,
+            forward_thread_patterns: top
+                .get("forward_thread_patterns", |item| item.list("strings", Item::pattern))?,
+            group_pids: top.get("group_pids", |item| item.list("process ids", pid))?,
+            other_pids: top.get("other_pids", |item| item.list("process ids", pid))?,
+            report: top.get("report", |item| report(&item.at, item.string()?))?,
+        })
+    }
+
+    /// Checks the flags. Their types are checked already, by the command line's parser.
+    pub fn from_flags(flags: Overrides) -> Result<Self, ConfigError> {
+        let patterns = |flag: &str, texts: Vec<String>| {
+            let pattern = |text: &String| Pattern::new(Origin::flag(flag), text);
+            let patterns = texts.iter().map(pattern).collect::<Result<Vec<_>, _>>()?;
+            Ok((!patterns.is_empty()).then_some(patterns))
+        };
+        let process_patterns = |flag: &str, texts: Vec<String>| {
+            let given: Option<Vec<Pattern>> = patterns(flag, texts)?;
+            given.map(|given| given.into_iter().map(Pattern::for_processes).collect()).transpose()
+        };
+        let pids = |flag: &str, pids: Vec<u32>| {
+            let pid = |pid: &u32| {
+                Ok((Origin::flag(flag), bounded(&Origin::flag(flag), (*pid).into(), 1, MAX_PID)?))
+            };
+            let pids = pids.iter().map(pid).collect::<Result<Vec<_>, ConfigError>>()?;
+            Ok((!pids.is_empty()).then_some(pids))
+        };
+        let small = |flag: &str, value: Option<u32>, max: u32| {
+            value.map(|value| bounded(&Origin::flag(flag), value.into(), 0, max)).transpose()
+        };
+        Ok(Self {
+            policy: flags.policy,
+            layout: flags.layout,
+            align: flags.align,
+            groups_per_socket: small("--groups-per-socket", flags.groups_per_socket, MAX_GROUPS)?,
+            others_socket_index: small("--others-socket-index", flags.others_socket_index, MAX_SOCKET_INDEX)?,
+            group_by: flags.group_by,
+            rules: None,
+            group_patterns: process_patterns("--group-pattern", flags.group_patterns)?,
+            other_patterns: process_patterns("--other-pattern", flags.other_patterns)?,
+            forward_thread_patterns: patterns("--forward-thread-pattern", flags.forward_thread_patterns)?,
+            group_pids: pids("--group-pid", flags.group_pids)?,
+            other_pids: pids("--other-pid", flags.other_pids)?,
+            report: flags.report.map(|path| report(&Origin::flag("--report"), &path)).transpose()?,
+        })
+    }
+
+    /// This layer over `below`.
+    pub fn or(self, below: Self) -> Self {
+        Self {
+            policy: self.policy.or(below.policy),
+            layout: self.layout.or(below.layout),
+            align: self.align.or(below.align),
+            groups_per_socket: self.groups_per_socket.or(below.groups_per_socket),
+            others_socket_index: self.others_socket_index.or(below.others_socket_index),
+            group_by: self.group_by.or(below.group_by),
+            rules: self.rules.or(below.rules),
+            group_patterns: self.group_patterns.or(below.group_patterns),
+            other_patterns: self.other_patterns.or(below.other_patterns),
+            forward_thread_patterns: self.forward_thread_patterns.or(below.forward_thread_patterns),
+            group_pids: self.group_pids.or(below.group_pids),
+            other_pids: self.other_pids.or(below.other_pids),
+            report: self.report.or(below.report),
+        }
+    }
+}
+
+/// A value of the file and its key.
+struct Item<'a> {
+    at: Origin,
+    node: &'a Node,
+}
+
+/// A table of the file; its keys are known ones.
+struct Table<'a> {
+    at: Origin,
+    entries: &'a [(String, Node)],
+}
+
+impl<'a> Item<'a> {
+    fn table(self, known: &[&'static str]) -> Result<Table<'a>, ConfigError> {
+        let Value::Table(entries) = &self.node.value else { return Err(self.not("a table")) };
+        for (key, node) in entries {
+            if !known.contains(&key.as_str()) {
+                return Err(ConfigError::unknown_key(self.at.key(key, node.line), key, known));
+            }
+        }
+        Ok(Table { at: self.at, entries })
+    }
+
+    fn list<T>(
+        self,
+        what: &str,
+        read: impl Fn(Item<'a>) -> Result<T, ConfigError>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let Value::List(items) = &self.node.value else { return Err(self.not(&format!("a list of {what}"))) };
+        let item =
+            |(index, node): (usize, &'a Node)| read(Item { at: self.at.index(index, node.line), node });
+        items.iter().enumerate().map(item).collect()
+    }
+
+    fn string(&self) -> Result<&'a str, ConfigError> {
+        let Value::String(text) = &self.node.value else { return Err(self.not("a string")) };
+        Ok(text)
+    }
+
+    fn number(self, min: u32, max: u32) -> Result<u32, ConfigError> {
+        let Value::Integer(number) = self.node.value else { return Err(self.not("a whole number")) };
+        bounded(&self.at, number, min, max)
+    }
+
+    /// One word of a few, or such.
+    fn choice<T: FromStr<Err = ChoiceError>>(self) -> Result<T, ConfigError> {
+        self.string()?.parse().map_err(|error| ConfigError::Choice { at: self.at, error })
+    }
+
+    fn pattern(self) -> Result<Pattern, ConfigError> {
+        let text = self.string()?;
+        Pattern::new(self.at, text)
+    }
+
+    fn not(&self, wanted: &str) -> ConfigError {
+        let problem = format!("this is {}, not {wanted}", self.node.value.kind());
+        self.at.wrong(problem, format!("write {wanted}"))
+    }
+}
+
+impl<'a> Table<'a> {
+    /// The key's value as `read` takes it; `None` where it is absent or `null`.
+    fn get<T>(
+        &self,
+        key: &str,
+        read: impl FnOnce(Item<'a>) -> Result<T, ConfigError>,
+    ) -> Result<Option<T>, ConfigError> {
+        let entry = self.entries.iter().find(|(name, node)| name == key && node.value != Value::Null);
+        entry.map(|(_, node)| read(Item { at: self.at.key(key, node.line), node })).transpose()
+    }
+}
+
+fn bounded(at: &Origin, number: i128, min: u32, max: u32) -> Result<u32, ConfigError> {
+    let inside = u32::try_from(number).ok().filter(|number| (min..=max).contains(number));
+    inside.ok_or_else(|| at.wrong(format!("{number} is out of range"), format!("use {min} to {max}")))
+}
+
+fn process_pattern(item: Item<'_>) -> Result<Pattern, ConfigError> {
+    item.pattern()?.for_processes()
+}
+
+fn pid(item: Item<'_>) -> Result<(Origin, u32), ConfigError> {
+    Ok((item.at.clone(), item.number(1, MAX_PID)?))
+}
+
+fn report(at: &Origin, path: &str) -> Result<String, ConfigError> {
+    if path.is_empty() {
+        return Err(
+            at.wrong("the path is empty".into(), "name a file, or leave it out for the default".into())
+        );
+    }
+    Ok(path.to_owned())
+}
+
+fn uids(item: Item<'_>) -> Result<Vec<u32>, ConfigError> {
+    if !matches!(item.node.value, Value::List(_)) {
+        return Ok(vec![item.number(0, MAX_UID)?]);
+    }
+    let at = item.at.clone();
+    let uids = item.list("user ids", |item| item.number(0, MAX_UID))?;
+    if uids.is_empty() {
+        return Err(
+            at.wrong("the list is empty, so the rule can never match".into(), "name a user id".into())
+        );
+    }
+    Ok(uids)
+}
+
+fn rule(item: Item<'_>) -> Result<Rule, ConfigError> {
+    let at = item.at.clone();
+    let table = item.table(&RULE_KEYS)?;
+    let condition = |key| table.get(key, Item::pattern);
+    let (comm, cmdline, parent) = (condition("comm")?, condition("cmdline")?, condition("parent")?);
+    let (exe, cgroup, uid) = (condition("exe")?, condition("cgroup")?, table.get("uid", uids)?);
+    let role: Option<RuleRole> = table.get("role", Item::choice)?;
+    let role = role.ok_or_else(|| {
+        at.wrong("the rule has no role".into(), "add role = \"group\", \"other\" or \"ignore\"".into())
+    })?;
+    if let Some(comm) = comm.as_ref().filter(|comm| comm.never_fits_comm()) {
+        return Err(comm.origin.wrong(comm.why_never(), "shorten it, or use cmdline instead".into()));
+    }
+    let narrow = uid.is_some() || exe.is_some() || cgroup.is_some();
+    let texts = [(&comm, Subject::Comm), (&cmdline, Subject::Cmdline), (&parent, Subject::Process)];
+    let mut given =
+        texts.iter().filter_map(|(pattern, subject)| Some((pattern.as_ref()?, *subject))).peekable();
+    if !narrow && given.peek().is_none() {
+        let hint = "give at least one of comm, cmdline, exe, cgroup, uid, parent".into();
+        return Err(at.wrong("the rule has no condition".into(), hint));
+    }
+    if !narrow && given.all(|(pattern, subject)| pattern.matches_everything(subject)) {
+        let hint = "make a condition narrower; a process that no rule matches is left alone anyway".into();
+        return Err(at.wrong("the rule matches every process of the host".into(), hint));
+    }
+    let regex = |pattern: Option<Pattern>| pattern.map(|pattern| pattern.regex);
+    Ok(Rule {
+        name: table
+            .get("name", |item| Ok(item.string()?.to_owned()))?
+            .unwrap_or_else(|| at.path().to_owned()),
+        role,
+        comm: regex(comm),
+        cmdline: regex(cmdline),
+        exe: regex(exe),
+        cgroup: regex(cgroup),
+        uid,
+        parent: regex(parent),
+    })
+}
+
+#[cfg(test)]
+mod tests;
