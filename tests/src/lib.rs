@@ -2,4 +2,5 @@
 
 pub mod stack;
 pub mod sys;
+pub mod sysfs_tree;
 pub mod witness;

@@ -24,16 +24,16 @@ pub type NodeSet = IdSet;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ListError {
     /// A token is neither a number nor a range.
-    #[error("'{0}' is not an id or a range; write a list like 0-9,12")]
+    #[error("{0:?} is not an id or a range; write a list like 0-9,12")]
     Token(String),
     /// A range runs backwards.
-    #[error("range '{0}' runs backwards")]
+    #[error("range {0:?} runs backwards")]
     Backwards(String),
     /// An id above [`MAX_ID`].
     #[error("id {0} is above {MAX_ID}")]
     TooLarge(u64),
     /// A group of a mask is not a 32-bit hexadecimal number.
-    #[error("'{0}' is not a group of a mask; a mask looks like ffffffff,0000000f")]
+    #[error("{0:?} is not a group of a mask; a mask looks like ffffffff,0000000f")]
     Mask(String),
 }
 

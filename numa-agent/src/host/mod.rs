@@ -2,5 +2,7 @@
 //! [`sys`] (and in `numa-ebpf`). Decisions live in `core`.
 
 pub mod binding;
+pub mod cpuset;
 pub mod procfs;
 pub mod sys;
+pub mod sysfs;
