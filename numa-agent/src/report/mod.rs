@@ -2,9 +2,20 @@
 //!
 //! Text that came from other processes (comm, cmdline, paths) goes through [`escape`] before it reaches any output.
 
+pub mod escape;
+pub mod json;
+pub mod markdown;
+#[cfg(test)]
+mod sample;
+mod table;
+pub mod text;
+
+use std::collections::BTreeMap;
+
 use crate::core::{
     idset::CpuSet,
-    plan::Plan,
+    plan::{Group, Plan},
+    settings::Align,
     task::{ProcessRole, TaskId, ThreadRole},
     topology::Topology,
 };
@@ -24,6 +35,149 @@ pub struct BindReport {
     pub warnings: Vec<String>,
     /// Host name, kernel release and agent version, local time as RFC 3339: the evidence header.
     pub host: HostFacts,
+}
+
+/// How many threads came to what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Dry run: would be bound.
+    pub planned: usize,
+    /// Bound, and read back.
+    pub bound: usize,
+    /// Were as planned already.
+    pub unchanged: usize,
+    /// Not bound.
+    pub failed: usize,
+}
+
+impl BindReport {
+    /// The threads of all processes, counted by outcome.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for thread in self.processes.iter().flat_map(|process| &process.threads) {
+            counts.add(&thread.outcome);
+        }
+        counts
+    }
+
+    /// `applied` or `dry run`, in words for the user.
+    fn mode(&self) -> &'static str {
+        if self.applied { "applied" } else { "dry run: nothing was changed" }
+    }
+
+    /// `paired policy, split layout, 16 groups on 4 sockets (preset a3)`; not escaped.
+    fn shape(&self) -> String {
+        let plan = &self.plan;
+        format!(
+            "{} policy, {} layout, {} on {} ({})",
+            plan.policy,
+            plan.layout,
+            many(plan.groups.len(), "group", "s"),
+            many(self.topology.sockets.len(), "socket", "s"),
+            self.topology.source
+        )
+    }
+
+    /// Who sits in a group: instance names, not escaped, each with its numbers of processes and threads.
+    fn tenants(&self, group: &Group) -> BTreeMap<&str, (usize, usize)> {
+        let mut tenants = BTreeMap::new();
+        for process in self.processes.iter().filter(|process| process.group.as_ref() == Some(&group.name)) {
+            let (processes, threads): &mut (usize, usize) =
+                tenants.entry(process.instance.as_deref().unwrap_or("?")).or_default();
+            *processes += 1;
+            *threads += process.threads.len();
+        }
+        tenants
+    }
+
+    /// The background processes, by comm (not escaped), each with its number of processes.
+    fn background(&self) -> BTreeMap<&str, usize> {
+        let mut names = BTreeMap::new();
+        for process in self.processes.iter().filter(|process| process.role == ProcessRole::Other) {
+            *names.entry(process.comm.as_str()).or_default() += 1;
+        }
+        names
+    }
+}
+
+impl Counts {
+    fn add(&mut self, outcome: &Outcome) {
+        *match outcome {
+            Outcome::Planned => &mut self.planned,
+            Outcome::Bound => &mut self.bound,
+            Outcome::Unchanged => &mut self.unchanged,
+            Outcome::Failed(_) => &mut self.failed,
+        } += 1;
+    }
+}
+
+impl std::fmt::Display for Counts {
+    /// `12 bound, 1 failed`: what there is, failures last.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let all = [
+            (self.planned, "planned"),
+            (self.bound, "bound"),
+            (self.unchanged, "unchanged"),
+            (self.failed, "failed"),
+        ];
+        let some: Vec<String> = all
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        f.write_str(if some.is_empty() { "no threads" } else { "" })?;
+        f.write_str(&some.join(", "))
+    }
+}
+
+/// The memory policy that a group's processes should run under.
+fn memory_policy(group: &Group) -> &'static str {
+    if group.mem_nodes.is_empty() { "default" } else { "interleave" }
+}
+
+/// `1 process`, `3 processes`.
+fn many(count: usize, one: &str, ending: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { ending })
+}
+
+/// The unit that the group's CPUs were dealt by.
+fn unit(group: &Group) -> &'static str {
+    match group.align {
+        Align::None => "cpu",
+        Align::Core => "core",
+        Align::Cluster => "cluster",
+    }
+}
+
+/// A set for people: `none` where a list would be empty.
+fn shown(cpus: &CpuSet) -> String {
+    if cpus.is_empty() { "none".to_owned() } else { cpus.to_string() }
+}
+
+fn process_role(role: ProcessRole) -> &'static str {
+    match role {
+        ProcessRole::Group => "group",
+        ProcessRole::Other => "other",
+    }
+}
+
+fn thread_role(role: ThreadRole) -> &'static str {
+    match role {
+        ThreadRole::Member => "member",
+        ThreadRole::Forward => "forward",
+        ThreadRole::Other => "other",
+    }
+}
+
+/// `120 GiB`.
+fn gib(bytes: Option<u64>) -> String {
+    match bytes {
+        None => "memory unknown".to_owned(),
+        Some(0) => "no memory".to_owned(),
+        Some(bytes) if bytes < 1 << 30 => format!("{} MiB", bytes >> 20),
+        Some(bytes) => format!("{} GiB", (bytes + (1 << 29)) >> 30),
+    }
 }
 
 /// Where and when a report was made.
