@@ -9,6 +9,7 @@ pub mod markdown;
 mod sample;
 mod table;
 pub mod text;
+pub mod topology;
 
 use std::collections::BTreeMap;
 

@@ -257,6 +257,9 @@ impl Reader<'_> {
             else {
                 continue;
             };
+            if !["Data", "Instruction", "Unified"].contains(&kind.as_str()) {
+                return Err(self.tree.content(&file("type"), &kind, "not Data, Instruction or Unified"));
+            }
             let level = u32::try_from(level)
                 .map_err(|_| self.tree.content(&file("level"), &level.to_string(), "not a level"))?;
             let size_bytes = match self.tree.text(&file("size"))? {
