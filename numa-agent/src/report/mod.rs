@@ -3,10 +3,12 @@
 //! Text that came from other processes (comm, cmdline, paths) goes through [`escape`] before it reaches any output.
 
 pub mod escape;
+pub mod html;
 pub mod json;
 pub mod markdown;
 #[cfg(test)]
 mod sample;
+pub mod svg;
 mod table;
 pub mod text;
 pub mod topology;
