@@ -1,6 +1,79 @@
-//! How people set up, build, test and demo numa-agent.
+//! How people set up, build, test and demo numa-agent. `docs/development.md` explains each command.
+//!
+//! Small on purpose: `cargo xtask` has to start within seconds on a machine that has built nothing yet, so it depends on
+//! `anyhow` and `clap` alone and never on numa-agent itself.
 
-#[allow(dead_code, reason = "`setup` installs what `discover` misses")]
+mod build;
+mod demo;
+mod lint;
+mod setup;
+mod sh;
+mod tally;
+mod test;
+#[allow(dead_code, reason = "shared with numa-agent's build script, which uses the rest")]
 mod toolchain;
 
-fn main() {}
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::{build::Build, setup::Purpose};
+
+/// Sets up, builds, tests and demonstrates numa-agent.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what building needs and this machine lacks: the eBPF toolchain
+    Setup(setup::Args),
+    /// Build the agent
+    Build {
+        /// Optimized, as it is shipped
+        #[arg(long)]
+        release: bool,
+    },
+    /// Check formatting, clippy, the eBPF programs' warnings, and the dependencies' licenses
+    Lint,
+    /// Run all tests (some need root) and count them
+    Test(test::Args),
+    /// Show the agent at work on a synthetic serving stack
+    Demo(demo::DemoArgs),
+}
+
+fn main() -> ExitCode {
+    run(Cli::parse().command).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Setup(args) => setup::run(&args),
+        Command::Build { release } => {
+            setup::ensure(Purpose::Build)?;
+            println!("built {}", Build::new(release)?.agent()?.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Lint => {
+            setup::ensure(Purpose::Test)?;
+            lint::run()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Test(args) => {
+            setup::ensure(Purpose::Test)?;
+            test::run(&args)
+        }
+        Command::Demo(args) => {
+            setup::ensure(Purpose::Build)?;
+            demo::run(&args, &Build::new(true)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

@@ -10,6 +10,10 @@ use std::{
     process::Command,
 };
 
+/// The nightly that `cargo xtask setup` installs: its LLVM (22) is the newest for which cargo can build `bpf-linker` by
+/// itself.
+pub const PINNED_NIGHTLY: &str = "nightly-2026-05-20";
+
 /// A complete toolchain for the eBPF programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Toolchain {
@@ -102,9 +106,15 @@ pub fn discover() -> Result<Toolchain, Missing> {
 /// # Errors
 /// [`Missing`] names the first part that is not there.
 pub fn discover_in(places: &Places) -> Result<Toolchain, Missing> {
-    let compiler = nightly(places).or_else(|| distribution(places)).ok_or(Missing::Compiler)?;
+    let compiler = compiler(places).ok_or(Missing::Compiler)?;
     let linker = find_linker(places).ok_or(Missing::Linker)?;
     Ok(Toolchain { linker, ..compiler })
+}
+
+/// The compiler that [`discover_in`] takes, without its linker.
+#[must_use]
+pub fn compiler(places: &Places) -> Option<Toolchain> {
+    nightly(places).or_else(|| distribution(places))
 }
 
 /// `bpf-linker`, from `PATH` or cargo's bin directory.
@@ -120,9 +130,10 @@ fn nightly(places: &Places) -> Option<Toolchain> {
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| name.starts_with("nightly"))
         .collect();
-    // `nightly-HOST` before `nightly-DATE-HOST`, and the latest date first.
+    // What setup installed, then `nightly-HOST` before `nightly-DATE-HOST`, and the latest date first.
     let dated = |name: &str| name.trim_start_matches("nightly-").starts_with(|c: char| c.is_ascii_digit());
-    names.sort_by(|a, b| dated(a).cmp(&dated(b)).then(b.cmp(a)));
+    let other = |name: &str| !name.starts_with(PINNED_NIGHTLY);
+    names.sort_by(|a, b| (other(a), dated(a)).cmp(&(other(b), dated(b))).then(b.cmp(a)));
     names.into_iter().find_map(|name| {
         let root = places.rustup_home.join("toolchains").join(name);
         let rustc = root.join("bin/rustc");
@@ -153,7 +164,9 @@ fn distribution(places: &Places) -> Option<Toolchain> {
     Some(Toolchain { rustc, cargo, needs_bootstrap: !about.nightly, linker: PathBuf::new(), llvm })
 }
 
-fn has_source(sysroot: &Path) -> bool {
+/// Whether the standard library's source lies in that sysroot.
+#[must_use]
+pub fn has_source(sysroot: &Path) -> bool {
     sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file()
 }
 
@@ -272,6 +285,9 @@ mod tests {
         machine.compiler("rustup/toolchains/nightly-x", "1.97.0-nightly", true);
         let found = discover_in(&machine.places()).unwrap();
         assert_eq!(found.cargo, machine.0.join("rustup/toolchains/nightly-x/bin/cargo"));
+        machine.compiler(&format!("rustup/toolchains/{PINNED_NIGHTLY}-x"), "1.97.0-nightly", true);
+        let found = discover_in(&machine.places()).unwrap();
+        assert_eq!(found.rustc, machine.0.join(format!("rustup/toolchains/{PINNED_NIGHTLY}-x/bin/rustc")));
     }
 
     #[test]

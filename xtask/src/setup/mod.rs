@@ -1,0 +1,104 @@
+//! `cargo xtask setup`: brings what building needs and the machine lacks.
+//!
+//! [`facts`] looks, [`plan`] decides, this runs the steps one by one and looks again after each.
+
+mod facts;
+mod plan;
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result, bail};
+
+use self::plan::{Action, Facts, Plan, plan};
+use crate::sh;
+
+/// What `cargo xtask setup` takes.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only say what is missing and what would be installed; exit code 1 if anything is
+    #[arg(long)]
+    check: bool,
+    /// Also what only `lint` and `test` need: rustfmt and clippy
+    #[arg(long)]
+    tests: bool,
+}
+
+/// What the machine is set up for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Building the agent.
+    Build,
+    /// Linting and testing too.
+    Test,
+}
+
+/// The command.
+///
+/// # Errors
+/// If something cannot be installed.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let purpose = if args.tests { Purpose::Test } else { Purpose::Build };
+    if args.check {
+        let plan = plan(&facts::gather(purpose, &Facts::default()));
+        report(&plan);
+        return Ok(if plan.missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    ensure(purpose)?;
+    println!("{}", facts::summary());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Installs what is missing; silent and quick if nothing is.
+///
+/// # Errors
+/// If something is missing and cannot be installed; says what to do.
+pub fn ensure(purpose: Purpose) -> Result<()> {
+    let mut tried = Facts::default();
+    loop {
+        let facts = facts::gather(purpose, &tried);
+        let next = plan(&facts);
+        if next.missing.is_empty() {
+            return Ok(());
+        }
+        report(&next);
+        let Some(step) = next.steps.first().filter(|_| next.by_hand.is_empty()) else {
+            bail!("setup cannot go on by itself; what is missing, and the commands, are above");
+        };
+        match execute(step) {
+            Ok(()) => tried.done.push(step.clone()),
+            Err(error) => {
+                eprintln!("setup: {error:#}; looking for another way");
+                tried.failed.push(step.clone());
+            }
+        }
+    }
+}
+
+fn execute(action: &Action) -> Result<()> {
+    let words = action.command();
+    let (program, args) = words.split_first().context("an empty command")?;
+    let mut command = Command::new(program);
+    command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
+    // The linker is built by the toolchain in use, whichever this workspace's cargo runs on.
+    if *action == Action::InstallLinker {
+        command = sh::cargo();
+        command.args(args);
+    }
+    sh::run(&mut command)
+}
+
+fn report(plan: &Plan) {
+    if plan.missing.is_empty() {
+        println!("setup: nothing is missing");
+    }
+    for missing in &plan.missing {
+        eprintln!("setup: missing: {missing}");
+    }
+    for step in &plan.steps {
+        eprintln!("setup: {}: {step}", if plan.by_hand.is_empty() { "will run" } else { "can run" });
+        eprintln!("         ({})", step.why());
+    }
+    for command in &plan.by_hand {
+        eprintln!("setup: run by hand, with network access (apt-get and dnf as root):\n        {command}");
+    }
+}

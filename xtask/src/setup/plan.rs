@@ -1,0 +1,310 @@
+//! What to install: facts about the machine in, commands out. No I/O.
+//!
+//! A compiler, its LLVM and `bpf-linker` have to fit one another, and so they decide together:
+//!
+//! | LLVM of the compiler | `bpf-linker` |
+//! |---|---|
+//! | 21, 22 (Rust 1.91 and newer) | 0.10.3, built by cargo; it loads the compiler's own LLVM at run time |
+//! | 22, 23 | 0.11 and newer, which has LLVM inside; cargo can build it only against an installed LLVM, so we use one that is already there and never install it |
+//! | older | none: `aya-ebpf` wants newer compilers anyway |
+//!
+//! That is why rustup's newest nightly (LLVM 23 since summer 2026) is not what we install, but [`PINNED_NIGHTLY`].
+
+use std::fmt;
+
+use crate::toolchain::PINNED_NIGHTLY;
+
+/// The `bpf-linker` that cargo can build without an installed LLVM; 0.11 took that away.
+pub const LINKER_VERSION: &str = "0.10.3";
+
+/// The oldest distribution compiler worth looking at: the workspace's `rust-version`.
+const OLDEST_RELEASE: (u32, u32) = (1, 88);
+
+/// Everything the decision depends on.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The compiler that the build would take.
+    pub compiler: Option<Compiler>,
+    /// The `bpf-linker` that the build would take.
+    pub linker: Option<Linker>,
+    /// Whether rustup is there.
+    pub rustup: bool,
+    /// rustup's `nightly` without rust-src: its LLVM's major version.
+    pub bare_nightly: Option<u32>,
+    /// Whether rustup's toolchains for this architecture have LLVM as a library; only x86_64's are known to.
+    pub rustup_has_llvm: bool,
+    /// Whether packages can be installed.
+    pub root: bool,
+    /// The distribution's packages.
+    pub packages: Packages,
+    /// rustup components that only `lint` needs, and that do not run.
+    pub lint_lacks: Vec<&'static str>,
+    /// What was run already and worked.
+    pub done: Vec<Action>,
+    /// What was run already and failed.
+    pub failed: Vec<Action>,
+}
+
+/// A compiler with the standard library's source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiler {
+    /// Its path.
+    pub path: String,
+    /// The major version of its LLVM.
+    pub llvm: u32,
+}
+
+/// An installed `bpf-linker`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Linker {
+    /// Major, minor and patch.
+    pub version: (u32, u32, u32),
+    /// Why it could not link an empty program of the compiler.
+    pub fault: Option<String>,
+}
+
+/// The package manager, and what it offers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Packages {
+    /// apt, with (package, version) of each compiler and source package it knows.
+    Apt(Vec<(String, String)>),
+    /// dnf; its compiler and source always match.
+    Dnf,
+    /// One that we cannot drive.
+    #[default]
+    Unknown,
+}
+
+/// One thing to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Give rustup's nightly the library's source.
+    AddSource,
+    /// Install the nightly that is known to fit.
+    InstallNightly,
+    /// Fetch apt's package lists.
+    AptUpdate,
+    /// Install `NAME=VERSION` packages with apt.
+    AptInstall(Vec<String>),
+    /// Install the compiler and its source with dnf.
+    DnfInstall,
+    /// Build `bpf-linker`.
+    InstallLinker,
+    /// Give rustup's active toolchain what `lint` runs.
+    AddComponents(Vec<&'static str>),
+}
+
+impl Action {
+    /// The command line.
+    pub fn command(&self) -> Vec<String> {
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        match self {
+            Self::AddSource => words("rustup component add rust-src --toolchain nightly"),
+            // rustup would otherwise take the occasion to replace itself.
+            Self::InstallNightly => words(&format!(
+                "rustup toolchain install {PINNED_NIGHTLY} --profile minimal --component rust-src --no-self-update"
+            )),
+            Self::AptUpdate => words("apt-get update"),
+            Self::AptInstall(packages) => {
+                [words("apt-get install --yes --no-install-recommends"), packages.clone()].concat()
+            }
+            Self::DnfInstall => words("dnf install --assumeyes rust rust-src"),
+            Self::InstallLinker => {
+                words(&format!("cargo install bpf-linker --version {LINKER_VERSION} --locked"))
+            }
+            Self::AddComponents(names) => words(&format!("rustup component add {}", names.join(" "))),
+        }
+    }
+
+    /// What it is for, and about how long it takes.
+    pub fn why(&self) -> &'static str {
+        match self {
+            Self::AddSource => "the standard library's source for rustup's nightly, 45 MB, seconds",
+            Self::InstallNightly => {
+                "a Rust nightly with the standard library's source, 700 MB on disk, under a minute"
+            }
+            Self::AptUpdate => "the distribution's current package lists, seconds",
+            Self::AptInstall(_) => {
+                "the distribution's Rust compiler with its source, 780 MB on disk, about a minute"
+            }
+            Self::DnfInstall => "the distribution's Rust compiler with its source, about a minute",
+            Self::InstallLinker => "the linker for eBPF programs, into cargo's bin directory, 1 to 3 minutes",
+            Self::AddComponents(_) => "what `cargo xtask lint` runs, seconds",
+        }
+    }
+
+    fn needs_root(&self) -> bool {
+        matches!(self, Self::AptUpdate | Self::AptInstall(_) | Self::DnfInstall)
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.command().join(" "))
+    }
+}
+
+/// What is missing, and what to do about it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// One line for each thing that is missing; nothing is missing if it is empty.
+    pub missing: Vec<String>,
+    /// What to run, in this order. After the first, look again: it may have changed what the others should be.
+    pub steps: Vec<Action>,
+    /// Where no way is left: what a person can do.
+    pub by_hand: Vec<String>,
+}
+
+/// Decides.
+pub fn plan(facts: &Facts) -> Plan {
+    let mut plan = Plan::default();
+    let usable = facts.compiler.as_ref().filter(|compiler| linker_for(compiler.llvm, facts.linker.as_ref()));
+    if usable.is_none() {
+        plan.missing.push(match &facts.compiler {
+            None => "a Rust compiler with the standard library's source".to_owned(),
+            Some(Compiler { path, llvm }) => format!(
+                "a Rust compiler that bpf-linker {LINKER_VERSION} fits ({path} has LLVM {llvm}; it would do with a prebuilt \
+                 bpf-linker 0.11 or newer in PATH)"
+            ),
+        });
+        let routes = compiler_routes(facts);
+        match routes.iter().find(|route| route.iter().all(|action| facts.allows(action))) {
+            Some(route) => plan.steps.extend(route.iter().cloned()),
+            None => plan.by_hand.push(one_of(&routes)),
+        }
+    }
+    let llvm = usable.map_or(22, |compiler| compiler.llvm);
+    let fault = match &facts.linker {
+        None => Some("bpf-linker".to_owned()),
+        Some(linker) if !reads(linker.version, llvm) => Some(format!(
+            "a bpf-linker that reads LLVM {llvm} (the installed one is {})",
+            dotted(linker.version)
+        )),
+        Some(linker) => linker
+            .fault
+            .as_ref()
+            .filter(|_| usable.is_some())
+            .map(|fault| format!("a working bpf-linker (the installed one fails: {fault})")),
+    };
+    if let Some(fault) = fault {
+        plan.missing.push(fault);
+        plan.take(facts, Action::InstallLinker);
+    }
+    if !facts.lint_lacks.is_empty() {
+        plan.missing.push(facts.lint_lacks.join(" and "));
+        plan.take(facts, Action::AddComponents(facts.lint_lacks.clone()));
+    }
+    plan
+}
+
+impl Plan {
+    fn take(&mut self, facts: &Facts, action: Action) {
+        if facts.allows(&action) {
+            self.steps.push(action);
+        } else {
+            self.by_hand.push(action.to_string());
+        }
+    }
+}
+
+impl Facts {
+    /// Whether `action` can be run and was not already, in vain.
+    fn allows(&self, action: &Action) -> bool {
+        (self.root || !action.needs_root())
+            && (self.rustup || !matches!(action, Action::AddComponents(_)))
+            && !self.failed.contains(action)
+            && !self.done.contains(action)
+    }
+}
+
+/// The ways to a compiler, best first. rustup needs no root and says the same everywhere.
+fn compiler_routes(facts: &Facts) -> Vec<Vec<Action>> {
+    let mut routes = Vec::new();
+    if facts.rustup && facts.rustup_has_llvm {
+        if facts.bare_nightly.is_some_and(built_by_cargo) {
+            routes.push(vec![Action::AddSource]);
+        }
+        routes.push(vec![Action::InstallNightly]);
+    }
+    match &facts.packages {
+        Packages::Apt(offered) => {
+            // Lists of a fresh machine are empty or old; what they offer now is only what we expect.
+            let update = (!facts.done.contains(&Action::AptUpdate)).then_some(Action::AptUpdate);
+            let install = newest_pair(offered).map(Action::AptInstall);
+            let route: Vec<_> = update.into_iter().chain(install).collect();
+            if !route.is_empty() {
+                routes.push(route);
+            }
+        }
+        Packages::Dnf => routes.push(vec![Action::DnfInstall]),
+        Packages::Unknown => {}
+    }
+    routes
+}
+
+/// The compiler and source packages of the newest release that apt offers both of, in the same version.
+fn newest_pair(offered: &[(String, String)]) -> Option<Vec<String>> {
+    // Debian's `-web` packages follow upstream for the browsers' sake; on a release the plain ones are years old.
+    let pairs = [("rustc-web", "rust-web-src"), ("rustc", "rust-src")];
+    let has = |name: &str, version: &str| offered.iter().any(|(n, v)| n == name && v == version);
+    offered
+        .iter()
+        .filter_map(|(name, version)| {
+            let (compiler, source) = pairs.into_iter().find(|(compiler, _)| compiler == name)?;
+            let release = release(version).filter(|release| *release >= OLDEST_RELEASE)?;
+            has(source, version)
+                .then(|| (release, vec![format!("{compiler}={version}"), format!("{source}={version}")]))
+        })
+        .max_by_key(|(release, _)| *release)
+        .map(|(_, packages)| packages)
+}
+
+/// Major and minor of a Debian version such as `1.96.0+dfsg1-1~deb12u2`, with or without an epoch.
+fn release(version: &str) -> Option<(u32, u32)> {
+    let upstream = version.split_once(':').map_or(version, |(_, rest)| rest);
+    let mut numbers = upstream.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// Whether some `bpf-linker` fits `llvm`: the one we can build, or the one that is there.
+fn linker_for(llvm: u32, installed: Option<&Linker>) -> bool {
+    built_by_cargo(llvm)
+        || installed.is_some_and(|linker| reads(linker.version, llvm) && linker.fault.is_none())
+}
+
+/// Whether [`LINKER_VERSION`] fits `llvm`.
+fn built_by_cargo(llvm: u32) -> bool {
+    matches!(llvm, 21 | 22)
+}
+
+/// Whether that `bpf-linker` takes what a compiler with that LLVM emits. LLVM reads what older versions wrote.
+fn reads((major, minor, _): (u32, u32, u32), llvm: u32) -> bool {
+    match (major, minor) {
+        (0, ..=9) => llvm <= 21,
+        (0, 10) => built_by_cargo(llvm),
+        _ => llvm >= 21,
+    }
+}
+
+fn dotted((major, minor, patch): (u32, u32, u32)) -> String {
+    format!("{major}.{minor}.{patch}")
+}
+
+fn one_of(routes: &[Vec<Action>]) -> String {
+    let routes: Vec<String> = routes
+        .iter()
+        .map(|route| route.iter().map(ToString::to_string).collect::<Vec<_>>().join(" && "))
+        .collect();
+    if routes.is_empty() {
+        return format!(
+            "install rustup (https://rustup.rs), then {}; or your distribution's rustc (LLVM 21 or 22) with the standard \
+             library's source",
+            Action::InstallNightly
+        );
+    }
+    routes.join("\n    or: ")
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,151 @@
+use super::*;
+
+fn pair(name: &str, version: &str) -> (String, String) {
+    (name.to_owned(), version.to_owned())
+}
+
+/// What apt offers on Debian 12 after `apt-get update`.
+fn bookworm() -> Packages {
+    Packages::Apt(vec![
+        pair("rustc-web", "1.96.0+dfsg1-1~deb12u2"),
+        pair("rustc-web", "1.85.0+dfsg3-1~deb12u3"),
+        pair("rust-web-src", "1.96.0+dfsg1-1~deb12u2"),
+        pair("rust-web-src", "1.85.0+dfsg3-1~deb12u3"),
+        pair("rustc", "1.63.0+dfsg1-2"),
+        pair("rust-src", "1.63.0+dfsg1-2"),
+    ])
+}
+
+fn compiler(llvm: u32) -> Option<Compiler> {
+    Some(Compiler { path: "/usr/bin/rustc".to_owned(), llvm })
+}
+
+fn linker(version: (u32, u32, u32)) -> Option<Linker> {
+    Some(Linker { version, fault: None })
+}
+
+/// Root, rustup with stable only, Debian 12.
+fn fresh() -> Facts {
+    Facts { rustup: true, rustup_has_llvm: true, root: true, packages: bookworm(), ..Facts::default() }
+}
+
+fn debian_pair() -> Action {
+    Action::AptInstall(vec![
+        "rustc-web=1.96.0+dfsg1-1~deb12u2".to_owned(),
+        "rust-web-src=1.96.0+dfsg1-1~deb12u2".to_owned(),
+    ])
+}
+
+#[test]
+fn nothing_is_missing_on_a_machine_that_has_it_all() {
+    let facts = Facts { compiler: compiler(22), linker: linker((0, 10, 3)), ..Facts::default() };
+    assert_eq!(plan(&facts), Plan::default());
+}
+
+#[test]
+fn rustup_comes_first_and_needs_no_root() {
+    let facts = Facts { root: false, ..fresh() };
+    assert_eq!(plan(&facts).steps, [Action::InstallNightly, Action::InstallLinker]);
+    // A nightly whose LLVM fits only needs the source; a newer one does not help.
+    let facts = Facts { bare_nightly: Some(22), ..fresh() };
+    assert_eq!(plan(&facts).steps, [Action::AddSource, Action::InstallLinker]);
+    let facts = Facts { bare_nightly: Some(23), ..fresh() };
+    assert_eq!(plan(&facts).steps[0], Action::InstallNightly);
+}
+
+#[test]
+fn the_distribution_follows_when_rustup_cannot_download() {
+    let mut facts = Facts { bare_nightly: Some(22), failed: vec![Action::AddSource], ..fresh() };
+    assert_eq!(plan(&facts).steps[0], Action::InstallNightly);
+    facts.failed.push(Action::InstallNightly);
+    assert_eq!(plan(&facts).steps, [Action::AptUpdate, debian_pair(), Action::InstallLinker]);
+    facts.done.push(Action::AptUpdate);
+    assert_eq!(plan(&facts).steps, [debian_pair(), Action::InstallLinker]);
+}
+
+#[test]
+fn rustup_without_an_llvm_library_is_passed_over() {
+    let facts = Facts { rustup_has_llvm: false, ..fresh() };
+    assert_eq!(plan(&facts).steps[0], Action::AptUpdate);
+}
+
+#[test]
+fn empty_package_lists_are_fetched_before_anything_is_said_about_packages() {
+    let empty = Packages::Apt(Vec::new());
+    let facts = Facts { rustup: false, packages: empty, ..fresh() };
+    assert_eq!(plan(&facts).steps[0], Action::AptUpdate);
+    // Fetched, and still nothing recent enough: no endless loop, but what a person can do.
+    let facts = Facts { done: vec![Action::AptUpdate], ..facts };
+    let plan = plan(&facts);
+    assert_eq!(plan.steps, [Action::InstallLinker]);
+    assert!(plan.by_hand[0].contains("https://rustup.rs"), "{plan:?}");
+}
+
+#[test]
+fn compiler_and_source_come_in_the_same_newest_version() {
+    let offered =
+        [pair("rustc-web", "1.97.0-1"), pair("rustc-web", "1.96.0-1"), pair("rust-web-src", "1.96.0-1")];
+    let newest = newest_pair(&offered).unwrap();
+    assert_eq!(newest, ["rustc-web=1.96.0-1", "rust-web-src=1.96.0-1"]);
+    // 1.100 is newer than 1.96, epochs do not count, and plain packages will do.
+    let offered =
+        [offered.to_vec(), vec![pair("rustc", "1:1.100.0-1"), pair("rust-src", "1:1.100.0-1")]].concat();
+    assert_eq!(newest_pair(&offered).unwrap(), ["rustc=1:1.100.0-1", "rust-src=1:1.100.0-1"]);
+    assert_eq!(newest_pair(&[pair("rustc", "1.87.0-1"), pair("rust-src", "1.87.0-1")]), None);
+}
+
+#[test]
+fn without_root_or_network_every_command_is_named_and_none_is_run_in_vain() {
+    let facts = Facts {
+        root: false,
+        failed: vec![Action::InstallNightly, Action::InstallLinker],
+        lint_lacks: vec!["rustfmt"],
+        ..fresh()
+    };
+    let plan = plan(&facts);
+    assert_eq!(plan.missing.len(), 3);
+    assert_eq!(plan.steps, [Action::AddComponents(vec!["rustfmt"])]);
+    let all = plan.by_hand.join("\n");
+    for command in [Action::InstallNightly, Action::AptUpdate, debian_pair(), Action::InstallLinker] {
+        assert!(all.contains(&command.to_string()), "{command} is not in {all}");
+    }
+}
+
+#[test]
+fn a_linker_that_does_not_fit_or_work_is_replaced() {
+    let with = |installed| Facts { compiler: compiler(22), linker: installed, ..fresh() };
+    assert_eq!(plan(&with(linker((0, 9, 15)))).steps, [Action::InstallLinker]);
+    let broken =
+        Some(Linker { version: (0, 10, 3), fault: Some("unable to find LLVM shared lib".to_owned()) });
+    let broken = plan(&with(broken));
+    assert!(broken.missing[0].contains("unable to find LLVM shared lib"), "{broken:?}");
+    assert_eq!(broken.steps, [Action::InstallLinker]);
+    // A prebuilt one of the user's own is left alone.
+    assert_eq!(plan(&with(linker((0, 13, 0)))), Plan::default());
+}
+
+#[test]
+fn a_compiler_whose_llvm_no_linker_of_ours_reads_is_not_taken() {
+    let facts = Facts { compiler: compiler(23), linker: linker((0, 10, 3)), ..fresh() };
+    let plan_23 = plan(&facts);
+    assert!(plan_23.missing[0].contains("LLVM 23"), "{plan_23:?}");
+    assert_eq!(plan_23.steps, [Action::InstallNightly]);
+    let facts = Facts { linker: linker((0, 13, 0)), ..facts };
+    assert_eq!(plan(&facts), Plan::default());
+    let facts = Facts { compiler: compiler(19), linker: None, ..fresh() };
+    assert_eq!(plan(&facts).steps, [Action::InstallNightly, Action::InstallLinker]);
+}
+
+#[test]
+fn a_step_that_changed_nothing_is_not_repeated() {
+    let facts = Facts { compiler: compiler(22), done: vec![Action::InstallLinker], ..fresh() };
+    let plan = plan(&facts);
+    assert!(plan.steps.is_empty());
+    assert_eq!(plan.by_hand, ["cargo install bpf-linker --version 0.10.3 --locked"]);
+}
+
+#[test]
+fn other_distributions_are_told_their_packages() {
+    let facts = Facts { rustup: false, packages: Packages::Dnf, ..fresh() };
+    assert_eq!(plan(&facts).steps[0].to_string(), "dnf install --assumeyes rust rust-src");
+}
