@@ -240,6 +240,15 @@ fn a_default_that_does_not_fit_is_reduced_an_explicit_number_is_not() {
 }
 
 #[test]
+fn a_small_node_limits_the_groups_only_from_its_turn_on() {
+    let machine = Machine { nodes: vec![(Some(0), 0, 2), (Some(0), 1, 1)], ..Machine::default() };
+    let ask = |count| LayoutSettings { groups_per_socket: Some(count), ..generic() };
+    assert_eq!(places(&plan(&machine, &ask(3), 0), 0), ["0 2 0-1", "2 0-1 0-1", "1 2 0-1"]);
+    let message = refused(&machine, &ask(4));
+    assert!(message.contains("put 2 on node 1, which has 1 usable CPU; at most 3 groups"), "{message}");
+}
+
+#[test]
 fn an_explicit_alignment_limits_the_groups() {
     let settings = LayoutSettings {
         align: Some(Align::Cluster),
