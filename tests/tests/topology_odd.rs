@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use numa_agent::{
     core::{synthetic::Machine, topology::Topology},
     host::{
-        cpuset::{self, Cpuset},
+        cpuset::Cpuset,
         sysfs::{self, SysfsError},
     },
 };
@@ -158,29 +158,10 @@ fn the_cgroups_limits_narrow_what_is_allowed() {
     assert_eq!(topology.online().to_string(), "0-7");
 }
 
-/// `nproc` cannot be the witness (it looks at our mask): the kernel's own view of our cgroup is.
-#[test]
-fn this_host_is_read() {
-    let topology = sysfs::read_host().expect("this machine's /sys is read");
-    let limits = cpuset::own(Path::new("/")).expect("our cgroup is read");
-    let online = fs::read_to_string("/sys/devices/system/cpu/online").expect("cpu/online");
-    assert_eq!(topology.online().to_string(), online.trim());
-    assert!(topology.allowed.is_subset(&topology.online()) && !topology.allowed.is_empty());
-    if let Some(cpus) = limits.cpus {
-        assert_eq!(topology.allowed, cpus.intersection(&topology.online()));
-    }
-    let status = fs::read_to_string("/proc/self/status").expect("/proc/self/status");
-    let mems = status.lines().find_map(|line| line.strip_prefix("Mems_allowed_list:")).map(str::trim);
-    assert_eq!(
-        Some(topology.allowed_mems.to_string().as_str()),
-        mems,
-        "the kernel's word for our cpuset's nodes"
-    );
-}
-
 #[test]
 fn errors_name_the_file_and_what_to_do() {
-    let cases: [(&dyn Fn(&Path), &str, &str); 9] = [
+    type Change<'a> = &'a dyn Fn(&Path);
+    let cases: [(Change<'_>, &str, &str); 10] = [
         (&|system| remove(&system.join("cpu")), "devices/system/cpu is missing", "give the directory"),
         (
             &|system| write(&system.join("cpu/online"), "0-x\n"),
@@ -209,6 +190,11 @@ fn errors_name_the_file_and_what_to_do() {
             &|system| write(&system.join("cpu/cpu2/cache/index3/size"), "big"),
             "index3/size holds \"big\"",
             "512K",
+        ),
+        (
+            &|system| write(&system.join("cpu/cpu2/cache/index3/type"), "\x1b["),
+            "index3/type holds \"\\u{1b}[\"",
+            "not Data, Instruction or Unified",
         ),
     ];
     for (change, file, hint) in cases {
