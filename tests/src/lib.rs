@@ -1,5 +1,6 @@
 //! The synthetic serving stack, its witnesses, and what the tests that run the real binary share.
 
+pub mod hwloc;
 pub mod stack;
 pub mod sys;
 pub mod sysfs_tree;
