@@ -48,7 +48,10 @@ pub enum EventKind {
         comm: String,
     },
     /// The task ended.
-    Exit,
+    Exit {
+        /// How often it had migrated since it was marked.
+        migrations: MigrationCounts,
+    },
     /// Somebody set the task's CPU mask by `sched_setaffinity`, successfully.
     SetAffinity {
         /// Caller's process.

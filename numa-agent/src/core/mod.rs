@@ -12,6 +12,7 @@ pub mod plan;
 pub mod preset;
 pub mod rules;
 pub mod settings;
+pub mod stats;
 pub mod synthetic;
 pub mod task;
 pub mod topology;

@@ -78,9 +78,11 @@ impl Rule {
     }
 }
 
-/// The facts beyond pid, comm, cmdline and uid that the rules and the grouping look at: what a reader must fetch.
+/// The facts beyond pid, comm and cmdline that the rules and the grouping look at: what a reader must fetch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Needs {
+    /// [`ProcessFacts::uid`], where no event told it.
+    pub uid: bool,
     /// [`ProcessFacts::exe`].
     pub exe: bool,
     /// [`ProcessFacts::cgroup`].
@@ -89,7 +91,7 @@ pub struct Needs {
     pub parent: bool,
     /// [`ProcessFacts::env`] of that variable.
     pub env: Option<String>,
-    /// [`ProcessFacts::ancestors`].
+    /// [`ProcessFacts::ancestors`] of every process; without it only of those that have no session.
     pub ancestors: bool,
 }
 
@@ -143,6 +145,7 @@ impl Rules {
         // All but `pid` and `tree`, which always tell, may fall back to `auto`.
         let auto = !matches!(self.settings.group_by, GroupBy::Tree | GroupBy::Pid);
         Needs {
+            uid: any(|rule| rule.uid.is_some()),
             exe: any(|rule| rule.exe.is_some()),
             cgroup: auto || any(|rule| rule.cgroup.is_some()),
             parent: any(|rule| rule.parent.is_some()),
@@ -150,7 +153,7 @@ impl Rules {
                 GroupBy::Env(name) => Some(name.clone()),
                 _ => None,
             },
-            ancestors: auto || matches!(self.settings.group_by, GroupBy::Tree),
+            ancestors: matches!(self.settings.group_by, GroupBy::Tree),
         }
     }
 
@@ -362,15 +365,18 @@ mod tests {
     #[test]
     fn only_what_somebody_looks_at_is_needed() {
         let needs = |toml: &str| rules(toml).needs();
-        let auto = Needs { cgroup: true, ancestors: true, ..Needs::default() };
+        let auto = Needs { cgroup: true, ..Needs::default() };
         for by in ["auto", "session", "cgroup", "arg:(x)"] {
             assert_eq!(needs(&format!("group_by = '{by}'\ngroup_patterns = ['x']")), auto, "{by}");
         }
-        assert_eq!(needs("group_by = 'tree'"), Needs { cgroup: false, ..auto.clone() });
+        assert_eq!(needs("group_by = 'tree'"), Needs { ancestors: true, ..Needs::default() });
         assert_eq!(needs("group_by = 'env:A'"), Needs { env: Some("A".into()), ..auto });
         assert_eq!(needs("group_by = 'pid'"), Needs::default());
-        let all = "group_by = 'pid'\nrules = [{role = 'group', exe = 'x'}, {role = 'other', parent = 'y', cgroup = 'z'}]";
-        assert_eq!(needs(all), Needs { exe: true, cgroup: true, parent: true, ..Needs::default() });
+        let all = "group_by = 'pid'\nrules = [{role = 'group', exe = 'x'}, {role = 'other', uid = 5, parent = 'y', cgroup = 'z'}]";
+        assert_eq!(
+            needs(all),
+            Needs { uid: true, exe: true, cgroup: true, parent: true, ..Needs::default() }
+        );
     }
 
     #[test]

@@ -99,6 +99,8 @@ pub enum BindOutcome {
     Unchanged(CpuSet),
     /// It has that mask now; a subset of what was asked where its cpuset allows no more.
     Bound(CpuSet),
+    /// Dry run: it has this mask, and would be asked to take another.
+    Planned(CpuSet),
     /// It ended first, or its tid belongs to another task by now.
     Gone,
     /// It could not be put there.
@@ -116,4 +118,37 @@ pub enum BindOutcome {
 pub fn join_arguments(arguments: &[u8]) -> String {
     let arguments = arguments.split(|byte| *byte == 0).filter(|argument| !argument.is_empty());
     arguments.map(String::from_utf8_lossy).collect::<Vec<_>>().join(" ")
+}
+
+impl BindOutcome {
+    /// One word for messages and JSON.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unchanged(_) => "unchanged",
+            Self::Bound(_) => "bound",
+            Self::Planned(_) => "planned",
+            Self::Gone => "gone",
+            Self::Failed { .. } => "failed",
+        }
+    }
+
+    /// The mask in force, where known.
+    #[must_use]
+    pub fn mask(&self) -> Option<&CpuSet> {
+        match self {
+            Self::Unchanged(mask) | Self::Bound(mask) | Self::Planned(mask) => Some(mask),
+            Self::Gone => None,
+            Self::Failed { actual, .. } => actual.as_ref(),
+        }
+    }
+}
+
+impl std::fmt::Display for BindOutcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Failed { why, .. } => write!(f, "failed: {why}"),
+            other => f.write_str(other.name()),
+        }
+    }
 }

@@ -4,5 +4,6 @@
 pub mod binding;
 pub mod cpuset;
 pub mod procfs;
+pub mod scan;
 pub mod sys;
 pub mod sysfs;

@@ -61,7 +61,10 @@ impl ProcReader {
     /// Identity, name and arguments of a process: what most rules need to reject it.
     #[must_use]
     pub fn brief(&self, pid: u32) -> Option<ProcessFacts> {
-        brief(&self.open(pid)?)
+        let process = self.open(pid)?;
+        let facts = brief(&process)?;
+        let uid = if self.needs.uid { process.status().ok()?.ruid } else { facts.uid };
+        Some(ProcessFacts { uid, ..facts })
     }
 
     /// Fetches what [`ProcReader::brief`] left out and the rules need.
@@ -70,7 +73,6 @@ impl ProcReader {
     #[must_use]
     pub fn complete(&self, brief: ProcessFacts) -> Option<ProcessFacts> {
         let process = self.open(brief.pid)?;
-        let status = process.status().ok()?;
         let stat = process.stat().ok()?;
         if stat.starttime != brief.start_time {
             return None;
@@ -78,14 +80,17 @@ impl ProcReader {
         let needs = &self.needs;
         let exe = || Some(process.exe().ok()?.to_string_lossy().into_owned());
         Some(ProcessFacts {
-            uid: status.ruid,
             ppid: stat.ppid.max(0) as u32,
             session: stat.session.max(0) as u32,
             exe: needs.exe.then(exe).flatten(),
             cgroup: needs.cgroup.then(|| cgroup(&process)).flatten(),
             env: needs.env.as_deref().and_then(|name| env(&process, name)),
             parent: needs.parent.then(|| Some(self.brief(stat.ppid as u32)?.subject())).flatten(),
-            ancestors: if needs.ancestors { self.ancestors(stat.ppid) } else { Vec::new() },
+            ancestors: if needs.ancestors || stat.session <= 0 {
+                self.ancestors(stat.ppid)
+            } else {
+                Vec::new()
+            },
             ..brief
         })
     }
@@ -172,7 +177,14 @@ mod tests {
     use crate::host::sys::Host;
 
     fn needs_all() -> Needs {
-        Needs { exe: true, cgroup: true, parent: true, env: Some("NUMA_AGENT_TEST".into()), ancestors: true }
+        Needs {
+            uid: true,
+            exe: true,
+            cgroup: true,
+            parent: true,
+            env: Some("NUMA_AGENT_TEST".into()),
+            ancestors: true,
+        }
     }
 
     #[test]
@@ -193,6 +205,7 @@ mod tests {
         child.wait().unwrap();
         let me = reader.brief(std::process::id()).unwrap();
         assert_eq!(facts.comm, "sh");
+        assert_eq!(facts.uid, nix::unistd::getuid().as_raw());
         assert_eq!(facts.cmdline, "sh -c echo up; read line an argument \x1b[31m");
         assert_eq!((facts.ppid, facts.session), (me.pid, me.session));
         assert_eq!(facts.parent, Some(me.subject()));

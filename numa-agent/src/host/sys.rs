@@ -138,13 +138,10 @@ pub fn uname() -> io::Result<(String, String)> {
     Ok((text(name.nodename()), text(name.release())))
 }
 
-/// Seconds since the epoch, UTC.
+/// The time as RFC 3339, UTC, to the second.
 #[must_use]
-pub fn epoch_seconds() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map(|since| since.as_secs())
-        .unwrap_or(0)
+pub fn now_rfc3339() -> String {
+    humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string()
 }
 
 #[cfg(test)]

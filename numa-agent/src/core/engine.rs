@@ -1,1 +1,0 @@
-//! The state of the world and what to do about it.

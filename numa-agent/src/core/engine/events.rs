@@ -1,0 +1,199 @@
+//! Live events into actions.
+
+use super::{Action, Caller, Cause, Engine, Process, Thread};
+use crate::core::{
+    event::{EventKind, TaskEvent},
+    task::{ProcessFacts, TaskId},
+};
+
+impl Engine {
+    /// Whether [`Engine::apply`] needs the facts of the event's process: those that the kernel does not send along.
+    #[must_use]
+    pub fn wants_facts(&self, event: &TaskEvent) -> bool {
+        let EventKind::Exec { uid, comm, cmdline, truncated, .. } = &event.kind else { return false };
+        let facts = ProcessFacts {
+            pid: event.pid,
+            start_time: event.task.start_time,
+            uid: *uid,
+            comm: comm.clone(),
+            cmdline: cmdline.clone(),
+            ..ProcessFacts::default()
+        };
+        !self.own.contains(&event.pid) && self.rules.may_match(&facts, *truncated)
+    }
+
+    /// Takes one event in. `facts` are those of the event's process where [`Engine::wants_facts`] asked for them; `None`
+    /// if it was gone by then.
+    pub fn apply(&mut self, event: &TaskEvent, facts: Option<ProcessFacts>) -> Vec<Action> {
+        let groups = self.plan.groups.len();
+        let mut actions = self.answer(event, facts);
+        if self.plan.groups.len() != groups {
+            // The plan grew: its nodes are divided anew between all groups.
+            actions.retain(|action| !matches!(action, Action::Bind(_)));
+            actions.extend(self.pending(&Cause::Replan));
+        }
+        actions
+    }
+
+    fn answer(&mut self, event: &TaskEvent, facts: Option<ProcessFacts>) -> Vec<Action> {
+        match &event.kind {
+            EventKind::Fork { parent_pid, comm, .. } if event.task.tid == event.pid => {
+                self.new_process(event, *parent_pid, comm)
+            }
+            EventKind::Fork { comm, .. } => self.new_thread(event, comm, Cause::Fork),
+            EventKind::Exec { .. } => self.exec(event, facts),
+            EventKind::Rename { comm } => self.rename(event, comm),
+            EventKind::Exit { .. } => {
+                self.forget_thread(event.pid, event.task);
+                Vec::new()
+            }
+            EventKind::SetAffinity { caller_pid, caller_tid, caller_comm } => {
+                let caller = Caller { pid: *caller_pid, tid: *caller_tid, comm: caller_comm.clone() };
+                self.repinned(event, caller)
+            }
+            EventKind::Migrate { .. } => Vec::new(),
+        }
+    }
+
+    fn new_process(&mut self, event: &TaskEvent, parent_pid: u32, comm: &str) -> Vec<Action> {
+        let Some(parent) = self.processes.get(&parent_pid) else {
+            // Marked in the kernel as a possible match's child; the parent has since turned out not to be ours.
+            return vec![look(event, Cause::Fork)];
+        };
+        if self.knows(event.pid, event.task) {
+            return Vec::new();
+        }
+        let mut ancestors = vec![parent.facts.id()];
+        ancestors.extend(parent.facts.ancestors.iter().copied());
+        let facts = ProcessFacts {
+            pid: event.pid,
+            start_time: event.task.start_time,
+            ppid: parent_pid,
+            comm: comm.to_owned(),
+            parent: Some(parent.facts.subject()),
+            ancestors,
+            ..parent.facts.clone()
+        };
+        if !self.admit(facts, event.at_ns) {
+            return vec![Action::Unmark { tid: event.task.tid }];
+        }
+        self.enter(event, comm, Cause::Fork)
+    }
+
+    fn new_thread(&mut self, event: &TaskEvent, comm: &str, cause: Cause) -> Vec<Action> {
+        if !self.manages(event.pid) {
+            return vec![look(event, cause)];
+        }
+        if self.knows(event.pid, event.task) {
+            return Vec::new();
+        }
+        self.enter(event, comm, cause)
+    }
+
+    fn exec(&mut self, event: &TaskEvent, facts: Option<ProcessFacts>) -> Vec<Action> {
+        let EventKind::Exec { comm, cmdline, truncated, .. } = &event.kind else { return Vec::new() };
+        if self.processes.get(&event.pid).is_some_and(|process| process.as_of_ns > event.at_ns) {
+            return Vec::new();
+        }
+        let before = self.processes.get(&event.pid).map(|process| process.threads.keys().copied());
+        let mut unmark: Vec<u32> = before.into_iter().flatten().collect();
+        let admitted = facts.filter(|facts| facts.id() == event.task).is_some_and(|facts| {
+            // What the kernel read at exec; the process may have written over its arguments by now.
+            let cmdline = if *truncated { facts.cmdline.clone() } else { cmdline.clone() };
+            self.admit(ProcessFacts { comm: comm.clone(), cmdline, ..facts }, event.at_ns)
+        });
+        if !admitted {
+            self.forget(event.pid);
+            if !unmark.contains(&event.task.tid) {
+                unmark.push(event.task.tid);
+            }
+            return unmark.into_iter().map(|tid| Action::Unmark { tid }).collect();
+        }
+        if let Some(process) = self.processes.get_mut(&event.pid) {
+            process.threads.clear();
+        }
+        self.enter(event, comm, Cause::Exec)
+    }
+
+    fn rename(&mut self, event: &TaskEvent, comm: &str) -> Vec<Action> {
+        let leader = event.task.tid == event.pid;
+        let Some(process) = self.processes.get(&event.pid) else {
+            return if leader { vec![look(event, Cause::Rename)] } else { Vec::new() };
+        };
+        let Some(thread) = process.threads.get(&event.task.tid).filter(|thread| thread.id == event.task)
+        else {
+            return self.new_thread(event, comm, Cause::Rename);
+        };
+        if thread.as_of_ns > event.at_ns || thread.comm == comm {
+            return Vec::new();
+        }
+        if !leader {
+            return self.rename_thread(event, comm);
+        }
+        let facts = ProcessFacts { comm: comm.to_owned(), ..process.facts.clone() };
+        let tids: Vec<u32> = process.threads.keys().copied().collect();
+        if !self.admit(facts, event.at_ns) {
+            return tids.into_iter().map(|tid| Action::Unmark { tid }).collect();
+        }
+        self.rename_thread(event, comm);
+        self.settle_roles(event.pid);
+        self.off_plan(event.pid, &Cause::Rename, Some(event.at_ns))
+    }
+
+    fn rename_thread(&mut self, event: &TaskEvent, comm: &str) -> Vec<Action> {
+        let Some(process) = self.processes.get_mut(&event.pid) else { return Vec::new() };
+        let Some(thread) = process.threads.get_mut(&event.task.tid) else { return Vec::new() };
+        comm.clone_into(&mut thread.comm);
+        thread.role = self.rules.thread_role(process.role, comm);
+        thread.as_of_ns = event.at_ns;
+        self.rebind(event.pid, event.task, Cause::Rename, event.at_ns)
+    }
+
+    fn repinned(&mut self, event: &TaskEvent, caller: Caller) -> Vec<Action> {
+        let Some(process) = self.processes.get_mut(&event.pid) else { return Vec::new() };
+        let Some(thread) = process.threads.get_mut(&event.task.tid).filter(|thread| thread.id == event.task)
+        else {
+            return Vec::new();
+        };
+        thread.actual = None;
+        if !thread.may_repin(event.at_ns) {
+            let (comm, tid) = (thread.comm.clone(), thread.id.tid);
+            self.warnings.insert(format!(
+                "thread {tid} ({comm}) keeps being re-pinned by thread {} ({}); it is put back at reconcile only",
+                caller.tid, caller.comm
+            ));
+            return Vec::new();
+        }
+        self.rebind(event.pid, event.task, Cause::SetAffinity(caller), event.at_ns)
+    }
+
+    /// Adds the event's task to its process, which is managed, and binds it.
+    fn enter(&mut self, event: &TaskEvent, comm: &str, cause: Cause) -> Vec<Action> {
+        let Some(process) = self.processes.get_mut(&event.pid) else { return Vec::new() };
+        let role = self.rules.thread_role(process.role, comm);
+        let thread = Thread::new(event.task, comm.to_owned(), role, event.at_ns);
+        process.threads.insert(event.task.tid, thread);
+        self.rebind(event.pid, event.task, cause, event.at_ns)
+    }
+
+    /// Binds one thread, unless it is known to be on plan.
+    fn rebind(&self, pid: u32, task: TaskId, cause: Cause, at_ns: u64) -> Vec<Action> {
+        let Some(process) = self.processes.get(&pid) else { return Vec::new() };
+        let Some(thread) = process.threads.get(&task.tid) else { return Vec::new() };
+        let planned = self.cpus_of(process, thread.role);
+        if thread.is_on(planned) {
+            return Vec::new();
+        }
+        vec![self.bind(process, thread, cause, Some(at_ns))]
+    }
+
+    fn knows(&self, pid: u32, task: TaskId) -> bool {
+        let thread =
+            |process: &Process| process.threads.get(&task.tid).is_some_and(|thread| thread.id == task);
+        self.processes.get(&pid).is_some_and(thread)
+    }
+}
+
+fn look(event: &TaskEvent, cause: Cause) -> Action {
+    Action::Look { pid: event.pid, cause, at_ns: event.at_ns }
+}

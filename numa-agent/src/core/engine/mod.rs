@@ -1,0 +1,515 @@
+//! The state of the world and what to do about it: one matcher, one planner, one owner, for the scan and for live events.
+//!
+//! The engine holds the managed processes and threads. Snapshots (from a scan) and events (from the kernel programs)
+//! go in; [`Action`]s come out. Each piece of knowledge carries the time it was true, and older news never overwrites
+//! newer, so that scan and events may come in either order. The engine does nothing itself.
+
+mod events;
+mod snapshots;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    idset::CpuSet,
+    instance::{Instance, InstanceKey, Slots, instance_of},
+    plan::{Group, Plan, PlanError},
+    rules::Rules,
+    settings::{Policy, Settings},
+    task::{BindOutcome, ProcessFacts, ProcessRole, TaskId, ThreadFacts, ThreadRole},
+    topology::Topology,
+};
+
+/// How often a thread is put back within [`REPIN_WINDOW_NS`] when others keep re-pinning it; after that it waits for the
+/// next reconcile, so that two enforcers never fight in a loop.
+const REPIN_BURST: u32 = 8;
+/// See [`REPIN_BURST`].
+const REPIN_WINDOW_NS: u64 = 10_000_000_000;
+
+/// Something to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Put a thread where the plan says, and [`Engine::record`] the outcome.
+    Bind(Bind),
+    /// Have the kernel programs report on this thread of process `pid` from now on.
+    Mark {
+        /// Its process.
+        pid: u32,
+        /// The thread.
+        task: TaskId,
+    },
+    /// Have them forget it.
+    Unmark {
+        /// The thread.
+        tid: u32,
+    },
+    /// Read this process and hand it to [`Engine::observe`]; have its threads unmarked if that does not make it managed.
+    Look {
+        /// The process.
+        pid: u32,
+        /// What made it worth a look.
+        cause: Cause,
+        /// When that happened, in monotonic nanoseconds.
+        at_ns: u64,
+    },
+}
+
+/// A thread to be put on its CPUs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// Its process.
+    pub pid: u32,
+    /// The thread.
+    pub task: TaskId,
+    /// Its name.
+    pub comm: String,
+    /// Its role.
+    pub role: ThreadRole,
+    /// Its group's name; `None` for background processes.
+    pub group: Option<String>,
+    /// The CPUs the plan gives it.
+    pub cpus: CpuSet,
+    /// Why now.
+    pub cause: Cause,
+    /// When the event happened that this answers, in monotonic nanoseconds; `None` for scans.
+    pub at_ns: Option<u64>,
+}
+
+/// Why a thread is bound now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// Found running when the agent started.
+    Scan,
+    /// Its process ran a matching program.
+    Exec,
+    /// It was created by a managed task.
+    Fork,
+    /// It, or its process, changed its name.
+    Rename,
+    /// Somebody changed its mask.
+    SetAffinity(Caller),
+    /// A periodic scan found it off plan.
+    Reconcile,
+    /// The plan changed.
+    Replan,
+}
+
+/// Who called `sched_setaffinity`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Process.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Thread name.
+    pub comm: String,
+}
+
+impl Cause {
+    /// One word for messages and JSON.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Scan => "scan",
+            Self::Exec => "exec",
+            Self::Fork => "fork",
+            Self::Rename => "rename",
+            Self::SetAffinity(_) => "setaffinity",
+            Self::Reconcile => "reconcile",
+            Self::Replan => "replan",
+        }
+    }
+}
+
+/// One process as a scan saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its facts, complete as far as the rules need them.
+    pub facts: ProcessFacts,
+    /// Its threads.
+    pub threads: Vec<ThreadFacts>,
+    /// Monotonic nanoseconds before the first of it was read.
+    pub as_of_ns: u64,
+    /// Events were lost since the last scan: what was captured at exec may be another program's by now.
+    pub after_loss: bool,
+}
+
+/// A managed process.
+#[derive(Debug, Clone)]
+pub struct Process {
+    /// As captured at exec or first sight.
+    pub facts: ProcessFacts,
+    /// Its role.
+    pub role: ProcessRole,
+    /// Its serving instance; `None` for background processes.
+    pub instance: Option<InstanceKey>,
+    /// Its threads, by tid.
+    pub threads: BTreeMap<u32, Thread>,
+    as_of_ns: u64,
+}
+
+/// A managed thread.
+#[derive(Debug, Clone)]
+pub struct Thread {
+    /// Identity.
+    pub id: TaskId,
+    /// Name.
+    pub comm: String,
+    /// Role.
+    pub role: ThreadRole,
+    /// The mask last read from the kernel, where known.
+    pub actual: Option<CpuSet>,
+    /// What the last attempt to bind it came to; `None` if none was needed yet.
+    pub outcome: Option<BindOutcome>,
+    /// What that attempt asked for, and the mask that the kernel made of it.
+    asked: Option<CpuSet>,
+    granted: Option<CpuSet>,
+    as_of_ns: u64,
+    repins: u32,
+    repins_since_ns: u64,
+}
+
+/// The owner of all state.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    topology: Topology,
+    settings: Settings,
+    rules: Rules,
+    plan: Plan,
+    slots: Slots,
+    own: BTreeSet<u32>,
+    processes: BTreeMap<u32, Process>,
+    warnings: BTreeSet<String>,
+}
+
+impl Engine {
+    /// An engine with nothing in it. `own` are the pids that never match: the agent's.
+    ///
+    /// # Errors
+    /// [`PlanError`] where the settings cannot be met on this machine.
+    pub fn new(
+        topology: Topology,
+        settings: Settings,
+        own: impl IntoIterator<Item = u32>,
+    ) -> Result<Self, PlanError> {
+        let plan = Plan::new(&topology, &settings.layout, 0)?;
+        Ok(Self {
+            slots: Slots::new(&sockets_of_slots(&plan)),
+            rules: Rules::new(settings.clone()),
+            own: own.into_iter().collect(),
+            processes: BTreeMap::new(),
+            warnings: BTreeSet::new(),
+            topology,
+            settings,
+            plan,
+        })
+    }
+
+    /// The same processes under other settings, on a machine that may have changed. What was captured at exec is kept, and
+    /// so are the instances' slots where the plan still has the same ones.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn reconfigured(&self, topology: Topology, settings: Settings) -> Result<Self, PlanError> {
+        let mut next = Self::new(topology, settings, self.own.iter().copied())?;
+        if sockets_of_slots(&next.plan) == sockets_of_slots(&self.plan) {
+            next.slots = self.slots.clone();
+        }
+        let mut processes: Vec<&Process> = self.processes.values().collect();
+        let slot =
+            |process: &Process| process.instance.as_ref().and_then(|instance| self.slots.slot_of(instance));
+        processes.sort_by_key(|process| (slot(process), process.facts.start_time, process.facts.pid));
+        for process in processes {
+            let pid = process.facts.pid;
+            if next.admit(process.facts.clone(), 0) {
+                next.processes
+                    .entry(pid)
+                    .and_modify(|admitted| admitted.threads.clone_from(&process.threads));
+                next.settle_roles(pid);
+            }
+        }
+        Ok(next)
+    }
+
+    /// The plan in force.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The machine.
+    #[must_use]
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// The matcher.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The managed processes, by pid.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.processes.values()
+    }
+
+    /// A managed process.
+    #[must_use]
+    pub fn process(&self, pid: u32) -> Option<&Process> {
+        self.processes.get(&pid)
+    }
+
+    /// Ties the explicit pids to the processes that have them now. Gives those that nobody has. `start_time` tells a
+    /// pid's, as in [`TaskId::start_time`].
+    pub fn pin_pids(&mut self, start_time: impl Fn(u32) -> Option<u64>) -> Vec<u32> {
+        self.rules.pin_pids(start_time)
+    }
+
+    /// Adds something the user should know.
+    pub fn warn(&mut self, warning: String) {
+        self.warnings.insert(warning);
+    }
+
+    /// Whether that process is managed.
+    #[must_use]
+    pub fn manages(&self, pid: u32) -> bool {
+        self.processes.contains_key(&pid)
+    }
+
+    /// What the settings, the machine and the plan had to give up, in words for the user.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let fixed = self.settings.warnings.iter().chain(&self.topology.warnings).chain(&self.plan.warnings);
+        fixed.chain(&self.warnings).cloned().collect()
+    }
+
+    /// The group a process belongs to.
+    #[must_use]
+    pub fn group_of(&self, process: &Process) -> Option<&Group> {
+        let slot = self.slots.slot_of(process.instance.as_ref()?)?;
+        self.plan.slots().get(slot).copied()
+    }
+
+    /// The CPUs the plan gives a thread of that role in that process.
+    #[must_use]
+    pub fn cpus_of(&self, process: &Process, role: ThreadRole) -> &CpuSet {
+        match (role, self.group_of(process)) {
+            (ThreadRole::Forward, Some(group)) => &group.forward_cpus,
+            (ThreadRole::Member, Some(group)) => &group.primary_cpus,
+            _ => &self.plan.others.cpus,
+        }
+    }
+
+    /// Everything that is not known to be on plan.
+    #[must_use]
+    pub fn pending(&self, cause: &Cause) -> Vec<Action> {
+        self.processes.keys().flat_map(|pid| self.off_plan(*pid, cause, None)).collect()
+    }
+
+    /// Marks for every managed thread.
+    #[must_use]
+    pub fn marks(&self) -> Vec<Action> {
+        let of = |process: &Process| {
+            let pid = process.facts.pid;
+            process
+                .threads
+                .values()
+                .map(move |thread| Action::Mark { pid, task: thread.id })
+                .collect::<Vec<_>>()
+        };
+        self.processes.values().flat_map(of).collect()
+    }
+
+    /// Takes note of what became of a [`Action::Bind`]. A thread that is gone is forgotten.
+    pub fn record(&mut self, bind: &Bind, outcome: BindOutcome) {
+        let Some(process) = self.processes.get_mut(&bind.pid) else { return };
+        let Some(thread) = process.threads.get_mut(&bind.task.tid).filter(|thread| thread.id == bind.task)
+        else {
+            return;
+        };
+        let granted = match &outcome {
+            BindOutcome::Gone => return self.forget_thread(bind.pid, bind.task),
+            BindOutcome::Failed { .. } => None,
+            BindOutcome::Planned(mask) => Some(mask),
+            BindOutcome::Unchanged(mask) | BindOutcome::Bound(mask) => {
+                if *mask != bind.cpus {
+                    let cgroup = process.facts.cgroup.as_deref().unwrap_or("?");
+                    let planned = &bind.cpus;
+                    self.warnings.insert(format!(
+                        "the cpuset of cgroup {cgroup} lets its tasks use only {mask} of the planned {planned}"
+                    ));
+                }
+                Some(mask)
+            }
+        };
+        thread.asked = Some(bind.cpus.clone());
+        thread.granted = granted.cloned();
+        thread.actual = outcome.mask().cloned();
+        thread.outcome = Some(outcome);
+    }
+
+    /// Binds for the threads of a process that are not known to be on plan.
+    fn off_plan(&self, pid: u32, cause: &Cause, at_ns: Option<u64>) -> Vec<Action> {
+        let Some(process) = self.processes.get(&pid) else { return Vec::new() };
+        let off_plan =
+            process.threads.values().filter(|thread| !thread.is_on(self.cpus_of(process, thread.role)));
+        off_plan.map(|thread| self.bind(process, thread, cause.clone(), at_ns)).collect()
+    }
+
+    /// Gives the threads of a process the roles that follow from its own and from their names.
+    fn settle_roles(&mut self, pid: u32) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        for thread in process.threads.values_mut() {
+            thread.role = self.rules.thread_role(process.role, &thread.comm);
+        }
+    }
+
+    fn bind(&self, process: &Process, thread: &Thread, cause: Cause, at_ns: Option<u64>) -> Action {
+        Action::Bind(Bind {
+            pid: process.facts.pid,
+            task: thread.id,
+            comm: thread.comm.clone(),
+            role: thread.role,
+            group: self.group_of(process).map(|group| group.name.clone()),
+            cpus: self.cpus_of(process, thread.role).clone(),
+            cause,
+            at_ns,
+        })
+    }
+
+    /// Takes a process in, or takes its changed facts over: role, instance and slot follow from the facts. `false` if it
+    /// is not ours, or not any more. The caller sees to its threads.
+    fn admit(&mut self, facts: ProcessFacts, as_of_ns: u64) -> bool {
+        let pid = facts.pid;
+        let role = (!self.own.contains(&pid)).then(|| self.rules.process_role(&facts)).flatten();
+        let Some(role) = role else {
+            self.forget(pid);
+            return false;
+        };
+        let before = self.processes.get(&pid).filter(|process| process.facts.start_time == facts.start_time);
+        let (threads, previous) = match before {
+            Some(process) => (process.threads.clone(), process.instance.clone()),
+            None => (BTreeMap::new(), None),
+        };
+        if before.is_none() {
+            self.forget(pid);
+        }
+        let instance = (role == ProcessRole::Group).then(|| self.instance_of(&facts));
+        if let Some(instance) = &instance {
+            self.seat(instance, &facts);
+        }
+        self.processes.insert(pid, Process { facts, role, instance: instance.clone(), threads, as_of_ns });
+        if let Some(previous) = previous.filter(|previous| Some(previous) != instance.as_ref()) {
+            self.release_if_last(&previous);
+        }
+        true
+    }
+
+    fn instance_of(&mut self, facts: &ProcessFacts) -> InstanceKey {
+        let is_group = |id: TaskId| {
+            let process = self.processes.get(&id.tid);
+            process.is_some_and(|process| process.facts.id() == id && process.role == ProcessRole::Group)
+        };
+        let Instance { key, note } = instance_of(&self.settings.group_by, facts, is_group);
+        self.warnings.extend(note);
+        key
+    }
+
+    /// Gives an instance its slot, and makes room where the plan has as many groups as instances need.
+    fn seat(&mut self, instance: &InstanceKey, facts: &ProcessFacts) {
+        if self.slots.slot_of(instance).is_some() {
+            return;
+        }
+        if self.grows() && self.slots.is_full() {
+            self.grow();
+        }
+        match self.slots.assign(instance, &facts.subject(), None) {
+            Ok(assignment) if assignment.shared => {
+                let group =
+                    self.plan.slots().get(assignment.slot).map_or("?", |group| &group.name).to_owned();
+                self.warn(format!("more serving instances than groups: {instance} shares {group} with another; raise --groups-per-socket if the node has CPUs for more"));
+            }
+            Ok(_) => {}
+            Err(error) => self.warn(format!("{instance}: {error}")),
+        }
+    }
+
+    /// Whether the plan has as many groups as the instances need.
+    fn grows(&self) -> bool {
+        match self.settings.layout.groups_per_socket {
+            Some(count) => count == 0,
+            None => self.plan.policy == Policy::Generic,
+        }
+    }
+
+    /// Plans for one instance more. A plan that cannot hold more keeps its groups: the new instance then shares one.
+    fn grow(&mut self) {
+        let plan = Plan::new(&self.topology, &self.settings.layout, self.slots.instances() + 1);
+        if let Ok(plan) = plan
+            && self.slots.grow(&sockets_of_slots(&plan)).is_ok()
+        {
+            self.plan = plan;
+        }
+    }
+
+    fn forget(&mut self, pid: u32) {
+        if let Some(instance) = self.processes.remove(&pid).and_then(|process| process.instance) {
+            self.release_if_last(&instance);
+        }
+    }
+
+    fn forget_thread(&mut self, pid: u32, task: TaskId) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        if process.threads.get(&task.tid).is_some_and(|thread| thread.id == task) {
+            process.threads.remove(&task.tid);
+        }
+        if process.threads.is_empty() {
+            self.forget(pid);
+        }
+    }
+
+    fn release_if_last(&mut self, instance: &InstanceKey) {
+        if !self.processes.values().any(|process| process.instance.as_ref() == Some(instance)) {
+            self.slots.release(instance);
+        }
+    }
+}
+
+impl Thread {
+    fn new(id: TaskId, comm: String, role: ThreadRole, as_of_ns: u64) -> Self {
+        Self {
+            id,
+            comm,
+            role,
+            actual: None,
+            outcome: None,
+            asked: None,
+            granted: None,
+            as_of_ns,
+            repins: 0,
+            repins_since_ns: 0,
+        }
+    }
+
+    /// Whether it is known to be where the plan wants it, as far as its cpuset lets it: asking again for what was granted
+    /// in part would change nothing.
+    fn is_on(&self, planned: &CpuSet) -> bool {
+        self.actual.as_ref() == Some(planned)
+            || (self.actual.is_some() && self.granted == self.actual && self.asked.as_ref() == Some(planned))
+    }
+
+    /// Whether it may be put back once more now, see [`REPIN_BURST`].
+    fn may_repin(&mut self, at_ns: u64) -> bool {
+        if at_ns.saturating_sub(self.repins_since_ns) > REPIN_WINDOW_NS {
+            (self.repins, self.repins_since_ns) = (0, at_ns);
+        }
+        self.repins += 1;
+        self.repins <= REPIN_BURST
+    }
+}
+
+fn sockets_of_slots(plan: &Plan) -> Vec<u32> {
+    plan.slots().iter().map(|group| group.socket).collect()
+}

@@ -1,0 +1,82 @@
+//! Scans into state.
+
+use std::collections::BTreeSet;
+
+use super::{Action, Cause, Engine, Snapshot, Thread};
+use crate::core::task::{ProcessFacts, TaskId, ThreadFacts};
+
+impl Engine {
+    /// Takes in one process as a scan saw it. The answer binds what it found off plan and marks what the kernel programs
+    /// did not know; nothing for a process that is not ours. `at_ns`: see [`super::Bind::at_ns`].
+    pub fn observe(&mut self, snapshot: &Snapshot, cause: &Cause, at_ns: Option<u64>) -> Vec<Action> {
+        let groups = self.plan.groups.len();
+        let pid = snapshot.facts.pid;
+        let before = self.threads_of(pid);
+        let facts = self.newest_facts(snapshot);
+        let as_of_ns = self.processes.get(&pid).map_or(0, |process| process.as_of_ns).max(snapshot.as_of_ns);
+        if !self.admit(facts, as_of_ns) {
+            return before.into_iter().map(|task| Action::Unmark { tid: task.tid }).collect();
+        }
+        self.merge_threads(pid, snapshot);
+        self.settle_roles(pid);
+        let fresh = self.threads_of(pid).into_iter().filter(|task| !before.contains(task));
+        let mut actions: Vec<Action> = fresh.map(|task| Action::Mark { pid, task }).collect();
+        actions.extend(match self.plan.groups.len() == groups {
+            true => self.off_plan(pid, cause, at_ns),
+            false => self.pending(&Cause::Replan),
+        });
+        actions
+    }
+
+    /// Forgets the processes that a scan begun at `as_of_ns` did not find alive.
+    pub fn sweep(&mut self, alive: &BTreeSet<TaskId>, as_of_ns: u64) {
+        let gone = self.processes.values().filter(|process| process.as_of_ns < as_of_ns);
+        let gone = gone.map(|process| process.facts.id()).filter(|id| !alive.contains(id));
+        for id in gone.collect::<Vec<_>>() {
+            self.forget(id.tid);
+        }
+    }
+
+    /// What was captured at exec stays while it still makes the process ours: programs write over their arguments. What
+    /// an event told later than the snapshot was read stays in any case.
+    fn newest_facts(&self, snapshot: &Snapshot) -> ProcessFacts {
+        let seen = &snapshot.facts;
+        let Some(process) = self.processes.get(&seen.pid).filter(|process| process.facts.id() == seen.id())
+        else {
+            return seen.clone();
+        };
+        let known = &process.facts;
+        let newer_event = process.as_of_ns > snapshot.as_of_ns;
+        let comm = if newer_event { known.comm.clone() } else { seen.comm.clone() };
+        let captured = ProcessFacts { comm: comm.clone(), cmdline: known.cmdline.clone(), ..seen.clone() };
+        if newer_event || (!snapshot.after_loss && self.rules.process_role(&captured).is_some()) {
+            return ProcessFacts { parent: known.parent.clone(), env: known.env.clone(), ..captured };
+        }
+        ProcessFacts { comm, ..seen.clone() }
+    }
+
+    fn merge_threads(&mut self, pid: u32, snapshot: &Snapshot) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let as_of_ns = snapshot.as_of_ns;
+        let seen: BTreeSet<TaskId> = snapshot.threads.iter().map(|thread| thread.id).collect();
+        process.threads.retain(|_, thread| seen.contains(&thread.id) || thread.as_of_ns >= as_of_ns);
+        for ThreadFacts { id, comm, allowed } in &snapshot.threads {
+            let role = self.rules.thread_role(process.role, comm);
+            let fresh = || Thread::new(*id, comm.clone(), role, as_of_ns);
+            let thread = process.threads.entry(id.tid).or_insert_with(fresh);
+            if thread.id != *id && thread.as_of_ns < as_of_ns {
+                *thread = fresh();
+            }
+            if thread.as_of_ns <= as_of_ns {
+                thread.comm.clone_from(comm);
+                thread.as_of_ns = as_of_ns;
+                thread.actual.clone_from(allowed);
+            }
+        }
+    }
+
+    fn threads_of(&self, pid: u32) -> BTreeSet<TaskId> {
+        let process = self.processes.get(&pid);
+        process.into_iter().flat_map(|process| process.threads.values()).map(|thread| thread.id).collect()
+    }
+}

@@ -1,0 +1,503 @@
+//! The engine against a made-up world: what happens in it is told as events, and seen by scans.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::{
+    config::Overrides,
+    event::{EventKind, MigrationCounts, TaskEvent},
+    settings::Settings,
+    synthetic::Machine,
+};
+
+fn settings(overrides: Overrides) -> Settings {
+    let overrides = Overrides {
+        group_patterns: vec!["scheduler|worker".into()],
+        other_patterns: vec!["Motor".into()],
+        ..overrides
+    };
+    Settings::from_sources(None, overrides).unwrap()
+}
+
+fn engine(overrides: Overrides) -> Engine {
+    Engine::new(Machine::default().topology(), settings(overrides), [1]).unwrap()
+}
+
+/// Two sockets of two nodes with eight CPUs each: paired, 0-7 and 8-15, 16-23 and 24-31.
+fn paired(groups_per_socket: u32) -> Engine {
+    let machine = Machine { sockets: 2, nodes_per_socket: 2, cores_per_node: 8, ..Machine::default() };
+    let overrides = Overrides { groups_per_socket: Some(groups_per_socket), ..Overrides::default() };
+    Engine::new(machine.topology(), settings(overrides), [1]).unwrap()
+}
+
+/// The truth: processes with their threads, and the history of how they came to be.
+#[derive(Clone, Default)]
+struct World {
+    now_ns: u64,
+    processes: BTreeMap<u32, (ProcessFacts, BTreeMap<u32, ThreadFacts>)>,
+    masks: BTreeMap<TaskId, CpuSet>,
+    next_id: u32,
+}
+
+#[derive(Clone)]
+struct Happened {
+    event: TaskEvent,
+    facts: Option<ProcessFacts>,
+}
+
+impl World {
+    fn tick(&mut self) -> u64 {
+        self.now_ns += 10_000_000;
+        self.now_ns
+    }
+
+    fn new_task(&mut self) -> TaskId {
+        self.next_id += 1;
+        TaskId { tid: 100 + self.next_id, start_time: self.now_ns / 10_000_000 }
+    }
+
+    fn event(&self, pid: u32, task: TaskId, kind: EventKind) -> Happened {
+        let facts = self.processes.get(&pid).map(|(facts, _)| facts.clone());
+        Happened { event: TaskEvent { at_ns: self.now_ns, pid, task, kind }, facts }
+    }
+
+    /// A process started by somebody who is not managed.
+    fn spawn(&mut self, session: u32, comm: &str) -> Happened {
+        self.tick();
+        let id = self.new_task();
+        let facts = ProcessFacts {
+            pid: id.tid,
+            start_time: id.start_time,
+            ppid: 1,
+            session,
+            comm: comm.into(),
+            cmdline: format!("/opt/{comm}"),
+            ..ProcessFacts::default()
+        };
+        let thread = ThreadFacts { id, comm: comm.into(), allowed: None };
+        self.processes.insert(id.tid, (facts, BTreeMap::from([(id.tid, thread)])));
+        self.exec_event(id.tid)
+    }
+
+    fn exec_event(&self, pid: u32) -> Happened {
+        let (facts, _) = &self.processes[&pid];
+        let (comm, cmdline) = (facts.comm.clone(), facts.cmdline.clone());
+        let kind = EventKind::Exec { ppid: facts.ppid, uid: 0, comm, cmdline, truncated: false };
+        self.event(pid, facts.id(), kind)
+    }
+
+    fn other_threads(&self, pid: u32) -> Vec<(u32, u32)> {
+        self.processes[&pid].1.keys().filter(|tid| **tid != pid).map(|tid| (pid, *tid)).collect()
+    }
+
+    fn exec(&mut self, pid: u32, comm: &str) -> Happened {
+        self.tick();
+        let (facts, threads) = self.processes.get_mut(&pid).unwrap();
+        (facts.comm, facts.cmdline) = (comm.into(), format!("/opt/{comm}"));
+        threads.get_mut(&pid).unwrap().comm = comm.into();
+        self.exec_event(pid)
+    }
+
+    fn thread(&mut self, pid: u32) -> Happened {
+        self.tick();
+        let id = self.new_task();
+        let (facts, threads) = self.processes.get_mut(&pid).unwrap();
+        let comm = facts.comm.clone();
+        threads.insert(id.tid, ThreadFacts { id, comm: comm.clone(), allowed: None });
+        self.event(pid, id, EventKind::Fork { parent_pid: pid, parent_tid: pid, comm })
+    }
+
+    fn fork(&mut self, parent: u32) -> Happened {
+        self.tick();
+        let id = self.new_task();
+        let (facts, _) = self.processes[&parent].clone();
+        let comm = facts.comm.clone();
+        let facts = ProcessFacts { pid: id.tid, start_time: id.start_time, ppid: parent, ..facts };
+        let thread = ThreadFacts { id, comm: comm.clone(), allowed: None };
+        self.processes.insert(id.tid, (facts, BTreeMap::from([(id.tid, thread)])));
+        self.event(id.tid, id, EventKind::Fork { parent_pid: parent, parent_tid: parent, comm })
+    }
+
+    fn rename(&mut self, pid: u32, tid: u32, comm: &str) -> Happened {
+        self.tick();
+        let (facts, threads) = self.processes.get_mut(&pid).unwrap();
+        let thread = threads.get_mut(&tid).unwrap();
+        thread.comm = comm.into();
+        if pid == tid {
+            facts.comm = comm.into();
+        }
+        let id = thread.id;
+        self.event(pid, id, EventKind::Rename { comm: comm.into() })
+    }
+
+    fn exit_thread(&mut self, pid: u32, tid: u32) -> Happened {
+        self.tick();
+        let id = self.processes.get_mut(&pid).unwrap().1.remove(&tid).unwrap().id;
+        if self.processes[&pid].1.is_empty() {
+            self.processes.remove(&pid);
+        }
+        self.event(pid, id, EventKind::Exit { migrations: MigrationCounts::default() })
+    }
+
+    /// What the agent sees when it scans now.
+    fn scan(&mut self) -> (Vec<Snapshot>, BTreeSet<TaskId>, u64) {
+        let as_of_ns = self.tick();
+        let mut snapshots: Vec<Snapshot> = (self.processes.values())
+            .map(|(facts, threads)| {
+                let mask = |thread: &ThreadFacts| self.masks.get(&thread.id).cloned();
+                let threads =
+                    threads.values().map(|thread| ThreadFacts { allowed: mask(thread), ..thread.clone() });
+                Snapshot { facts: facts.clone(), threads: threads.collect(), as_of_ns, after_loss: false }
+            })
+            .collect();
+        snapshots.sort_by_key(|snapshot| (snapshot.facts.start_time, snapshot.facts.pid));
+        (snapshots, self.processes.values().map(|(facts, _)| facts.id()).collect(), as_of_ns)
+    }
+
+    /// The agent's hands: masks are set, and outcomes recorded.
+    fn carry_out(&mut self, engine: &mut Engine, actions: Vec<Action>) -> Vec<Bind> {
+        let mut binds = Vec::new();
+        for action in actions {
+            match action {
+                Action::Bind(bind) => {
+                    self.masks.insert(bind.task, bind.cpus.clone());
+                    engine.record(&bind, BindOutcome::Bound(bind.cpus.clone()));
+                    binds.push(bind);
+                }
+                Action::Look { pid, cause, at_ns } => {
+                    let (snapshots, ..) = self.scan();
+                    if let Some(snapshot) = snapshots.into_iter().find(|snapshot| snapshot.facts.pid == pid) {
+                        let actions = engine.observe(&snapshot, &cause, Some(at_ns));
+                        binds.extend(self.carry_out(engine, actions));
+                    }
+                }
+                Action::Mark { .. } | Action::Unmark { .. } => {}
+            }
+        }
+        binds
+    }
+
+    fn tell(&mut self, engine: &mut Engine, happened: &Happened) -> Vec<Bind> {
+        let facts = engine.wants_facts(&happened.event).then(|| happened.facts.clone()).flatten();
+        let actions = engine.apply(&happened.event, facts);
+        self.carry_out(engine, actions)
+    }
+
+    fn show(&mut self, engine: &mut Engine) -> Vec<Bind> {
+        let (snapshots, alive, as_of_ns) = self.scan();
+        let mut binds = Vec::new();
+        for snapshot in snapshots {
+            let actions = engine.observe(&snapshot, &Cause::Reconcile, None);
+            binds.extend(self.carry_out(engine, actions));
+        }
+        engine.sweep(&alive, as_of_ns);
+        binds
+    }
+}
+
+/// Where the engine wants each thread: role, group and CPUs.
+fn placement(engine: &Engine) -> BTreeMap<TaskId, (ThreadRole, Option<String>, CpuSet)> {
+    let of = |process: &Process| {
+        let group = engine.group_of(process).map(|group| group.name.clone());
+        let place =
+            |thread: &Thread| (thread.role, group.clone(), engine.cpus_of(process, thread.role).clone());
+        process.threads.values().map(|thread| (thread.id, place(thread))).collect::<Vec<_>>()
+    };
+    engine.processes().flat_map(of).collect()
+}
+
+fn cpus(binds: &[Bind]) -> Vec<String> {
+    binds.iter().map(|bind| bind.cpus.to_string()).collect()
+}
+
+#[test]
+fn a_process_is_bound_at_exec_and_its_threads_at_rename() {
+    let (mut world, mut engine) = (World::default(), paired(2));
+    let started = world.spawn(7, "worker");
+    let pid = started.event.pid;
+    let binds = world.tell(&mut engine, &started);
+    assert_eq!((cpus(&binds), binds[0].cause.clone()), (vec!["0-3".to_owned()], Cause::Exec));
+    assert_eq!(binds[0].group.as_deref(), Some("socket0_group0"));
+    assert_eq!(binds[0].at_ns, Some(started.event.at_ns));
+
+    let thread = world.thread(pid);
+    assert_eq!(cpus(&world.tell(&mut engine, &thread)), ["0-3"], "inheritance is never trusted");
+    let tid = thread.event.task.tid;
+    let renamed = world.rename(pid, tid, "decode_0");
+    assert_eq!(cpus(&world.tell(&mut engine, &renamed)), ["8-15"]);
+    let renamed = world.rename(pid, tid, "prefill_0");
+    assert!(world.tell(&mut engine, &renamed).is_empty(), "still a forward thread, still in place");
+    let renamed = world.rename(pid, tid, "loader");
+    assert_eq!(cpus(&world.tell(&mut engine, &renamed)), ["0-3"]);
+}
+
+#[test]
+fn strangers_and_the_agent_are_left_alone() {
+    let (mut world, mut engine) = (World::default(), paired(1));
+    let stranger = world.spawn(7, "sshd");
+    assert!(world.tell(&mut engine, &stranger).is_empty());
+    let mut own = world.spawn(8, "worker");
+    own.event.pid = 1;
+    assert!(!engine.wants_facts(&own.event));
+    assert_eq!(engine.processes().count(), 0);
+}
+
+#[test]
+fn exec_into_a_stranger_lets_go_and_back_again_binds() {
+    let (mut world, mut engine) = (World::default(), paired(1));
+    let started = world.spawn(7, "worker");
+    world.tell(&mut engine, &started);
+    let pid = started.event.pid;
+    let left = world.exec(pid, "sleep");
+    let actions = engine.apply(&left.event, None);
+    assert_eq!(actions, [Action::Unmark { tid: pid }]);
+    assert!(!engine.manages(pid));
+    let back = world.exec(pid, "scheduler");
+    assert_eq!(cpus(&world.tell(&mut engine, &back)), ["0-7"]);
+}
+
+#[test]
+fn background_processes_go_to_the_others_place() {
+    let (mut world, mut engine) = (World::default(), paired(1));
+    let motor = world.spawn(9, "Motor");
+    let binds = world.tell(&mut engine, &motor);
+    assert_eq!(
+        (cpus(&binds), binds[0].role, binds[0].group.clone()),
+        (vec!["16-23".into()], ThreadRole::Other, None)
+    );
+}
+
+#[test]
+fn a_leaders_new_name_can_make_the_whole_process_ours() {
+    let (mut world, mut engine) = (World::default(), paired(1));
+    let stranger = world.spawn(7, "python");
+    world.tell(&mut engine, &stranger);
+    let pid = stranger.event.pid;
+    world.thread(pid);
+    let renamed = world.rename(pid, pid, "worker");
+    assert_eq!(cpus(&world.tell(&mut engine, &renamed)), ["0-7", "0-7"]);
+}
+
+#[test]
+fn a_repinned_thread_is_put_back_but_not_for_ever() {
+    let (mut world, mut engine) = (World::default(), paired(1));
+    let started = world.spawn(7, "worker");
+    world.tell(&mut engine, &started);
+    let pid = started.event.pid;
+    let mut binds = 0;
+    for _ in 0..40 {
+        world.tick();
+        let kind = EventKind::SetAffinity { caller_pid: 5, caller_tid: 6, caller_comm: "omp".into() };
+        let happened = world.event(pid, started.event.task, kind);
+        let put_back = world.tell(&mut engine, &happened);
+        assert!(
+            put_back
+                .iter()
+                .all(|bind| matches!(&bind.cause, Cause::SetAffinity(caller) if caller.comm == "omp"))
+        );
+        binds += put_back.len();
+    }
+    assert_eq!(binds, REPIN_BURST as usize);
+    assert!(
+        engine.warnings().iter().any(|warning| warning.contains("omp") && warning.contains(&pid.to_string()))
+    );
+    assert_eq!(engine.pending(&Cause::Reconcile).len(), 1, "the next reconcile still puts it back");
+    world.now_ns += REPIN_WINDOW_NS;
+    let kind = EventKind::SetAffinity { caller_pid: 5, caller_tid: 6, caller_comm: "omp".into() };
+    let happened = world.event(pid, started.event.task, kind);
+    assert_eq!(world.tell(&mut engine, &happened).len(), 1);
+}
+
+#[test]
+fn a_mask_cut_by_a_cpuset_is_asked_for_once_and_named() {
+    let (mut world, mut engine) = (World::default(), paired(1));
+    let started = world.spawn(7, "worker");
+    let actions = engine.apply(&started.event, started.facts.clone());
+    let Some(Action::Bind(bind)) = actions.first() else { panic!("{actions:?}") };
+    let granted: CpuSet = "0-1".parse().unwrap();
+    engine.record(bind, BindOutcome::Bound(granted.clone()));
+    assert!(engine.warnings().iter().any(|warning| warning.contains("0-1") && warning.contains("0-7")));
+    world.masks.insert(started.event.task, granted);
+    assert!(world.show(&mut engine).is_empty(), "nothing is gained by asking again");
+    world.masks.insert(started.event.task, "5".parse().unwrap());
+    assert_eq!(cpus(&world.show(&mut engine)), ["0-7"], "but somebody else's change is answered");
+}
+
+#[test]
+fn as_many_groups_as_needed_divide_the_node_anew() {
+    let machine = Machine { sockets: 1, nodes_per_socket: 1, cores_per_node: 8, ..Machine::default() };
+    let mut engine = Engine::new(machine.topology(), settings(Overrides::default()), [1]).unwrap();
+    let mut world = World::default();
+    let first = world.spawn(7, "worker");
+    assert_eq!(cpus(&world.tell(&mut engine, &first)), ["0-7"]);
+    let second = world.spawn(8, "worker");
+    let mut both = cpus(&world.tell(&mut engine, &second));
+    both.sort();
+    assert_eq!(both, ["0-3", "4-7"], "the first instance moves over");
+}
+
+#[test]
+fn an_instance_keeps_its_slot_and_gets_it_back_after_a_restart() {
+    let (mut world, mut engine) = (World::default(), paired(2));
+    let pids: Vec<u32> = (0..3)
+        .map(|session| {
+            let started = world.spawn(session + 50, &format!("worker{session}"));
+            world.tell(&mut engine, &started);
+            started.event.pid
+        })
+        .collect();
+    let ended = world.exit_thread(pids[1], pids[1]);
+    world.tell(&mut engine, &ended);
+    let newcomer = world.spawn(77, "worker_new");
+    assert_eq!(world.tell(&mut engine, &newcomer)[0].group.as_deref(), Some("socket1_group1"));
+    let restarted = world.spawn(78, "worker1");
+    assert_eq!(world.tell(&mut engine, &restarted)[0].group.as_deref(), Some("socket1_group0"));
+}
+
+#[test]
+fn a_reload_keeps_instances_in_place_and_drops_what_no_longer_matches() {
+    let (mut world, mut engine) = (World::default(), paired(2));
+    for (session, comm) in [(50, "scheduler"), (51, "worker"), (52, "Motor")] {
+        let started = world.spawn(session, comm);
+        world.tell(&mut engine, &started);
+    }
+    let before = placement(&engine);
+    let overrides = Overrides { groups_per_socket: Some(2), ..Overrides::default() };
+    let same = engine.reconfigured(engine.topology().clone(), settings(overrides.clone())).unwrap();
+    assert_eq!(placement(&same), before);
+    let overrides = Overrides { group_patterns: vec!["worker".into()], ..overrides };
+    let only_workers = Settings::from_sources(None, overrides).unwrap();
+    let fewer = engine.reconfigured(engine.topology().clone(), only_workers).unwrap();
+    let left: BTreeMap<_, _> = placement(&fewer);
+    assert_eq!(left.len(), 1);
+    assert!(left.iter().all(|(task, place)| before[task] == *place), "the worker stays in its group");
+}
+
+#[test]
+fn a_recycled_pid_inherits_nothing() {
+    let (mut world, mut engine) = (World::default(), paired(1));
+    let started = world.spawn(7, "worker");
+    world.tell(&mut engine, &started);
+    // Its exit was lost, and the pid belongs to a stranger by now.
+    let pid = started.event.pid;
+    world.now_ns += 1_000_000_000;
+    let (facts, threads) = world.processes.get_mut(&pid).unwrap();
+    facts.start_time += 100;
+    (facts.comm, facts.cmdline) = ("sshd".into(), "/usr/sbin/sshd".into());
+    threads.get_mut(&pid).unwrap().id.start_time += 100;
+    assert!(world.show(&mut engine).is_empty());
+    assert!(!engine.manages(pid));
+}
+
+/// One thing that happens to a random task of a random process.
+#[derive(Debug, Clone)]
+enum Step {
+    Spawn(bool),
+    Thread(usize),
+    Fork(usize),
+    Exec(usize, usize),
+    Rename(usize, usize, usize),
+    ExitThread(usize, usize),
+}
+
+const NAMES: [&str; 6] = ["worker", "decode_0", "prefill", "python", "Motor", "scheduler"];
+
+fn step() -> impl Strategy<Value = Step> {
+    let index = 0usize..64;
+    prop_oneof![
+        2 => any::<bool>().prop_map(Step::Spawn),
+        4 => index.clone().prop_map(Step::Thread),
+        2 => index.clone().prop_map(Step::Fork),
+        1 => (index.clone(), index.clone()).prop_map(|(process, name)| Step::Exec(process, name)),
+        5 => (index.clone(), index.clone(), index.clone()).prop_map(|(process, thread, name)| Step::Rename(process, thread, name)),
+        2 => (index.clone(), index).prop_map(|(process, thread)| Step::ExitThread(process, thread)),
+    ]
+}
+
+/// Lets `steps` happen. The first process of each session is a worker that never changes, so that instances come in the
+/// same order for a scan (by start time) and for events (by exec), and none is over before a scan could see it.
+fn live(steps: &[Step]) -> (Vec<Happened>, Vec<World>) {
+    let mut world = World::default();
+    let (mut history, mut worlds, mut founders) = (Vec::new(), vec![World::default()], BTreeSet::new());
+    for step in steps {
+        let pick = |index: usize, world: &World| {
+            world.processes.keys().nth(index % world.processes.len().max(1)).copied()
+        };
+        let free = |pid: &u32| !founders.contains(pid);
+        // The kernel ends a process's other threads before it runs the new program.
+        let ends = match step {
+            Step::Exec(process, _) => pick(*process, &world).filter(free).map(|pid| world.other_threads(pid)),
+            _ => None,
+        };
+        for (pid, tid) in ends.into_iter().flatten() {
+            history.push(world.exit_thread(pid, tid));
+            worlds.push(world.clone());
+        }
+        let happened = match step {
+            Step::Spawn(new_session) => {
+                let session = 1000 + if *new_session { world.next_id + 1 } else { 0 };
+                let happened = world.spawn(session, "worker");
+                founders.insert(happened.event.pid);
+                Some(happened)
+            }
+            Step::Thread(process) => pick(*process, &world).map(|pid| world.thread(pid)),
+            Step::Fork(process) => pick(*process, &world).map(|pid| world.fork(pid)),
+            Step::Exec(process, name) => {
+                pick(*process, &world).filter(free).map(|pid| world.exec(pid, NAMES[name % NAMES.len()]))
+            }
+            Step::Rename(process, thread, name) => pick(*process, &world).and_then(|pid| {
+                let threads: Vec<u32> = world.processes[&pid].1.keys().copied().collect();
+                let tid = threads[thread % threads.len()];
+                let name = NAMES[name % NAMES.len()];
+                (tid != pid || free(&pid)).then(|| world.rename(pid, tid, name))
+            }),
+            Step::ExitThread(process, thread) => pick(*process, &world).and_then(|pid| {
+                let threads: Vec<u32> = world.processes[&pid].1.keys().copied().collect();
+                let tid = threads[thread % threads.len()];
+                (tid != pid).then(|| world.exit_thread(pid, tid))
+            }),
+        };
+        if let Some(happened) = happened {
+            history.push(happened);
+            worlds.push(world.clone());
+        }
+    }
+    (history, worlds)
+}
+
+proptest! {
+    /// However much of the history happened before the agent started, and however many events are told again after a scan
+    /// has shown their result: the same placement, and every mask in force is the planned one.
+    #[test]
+    fn scan_then_events_and_events_then_scan_agree(
+        steps in prop::collection::vec(step(), 1..40), cut in 0.0..1.0f64, again in 0usize..6, fixed in any::<bool>(),
+    ) {
+        let (history, worlds) = live(&steps);
+        let cut = (cut * history.len() as f64) as usize;
+        let fresh = || if fixed { paired(3) } else { engine(Overrides::default()) };
+
+        let (mut live_world, mut by_events) = (World::default(), fresh());
+        for (happened, world) in history.iter().zip(&worlds[1..]) {
+            live_world = World { masks: live_world.masks, ..world.clone() };
+            live_world.tell(&mut by_events, happened);
+        }
+
+        let (mut late_world, mut by_scan) = (worlds[cut].clone(), fresh());
+        late_world.show(&mut by_scan);
+        for index in cut.saturating_sub(again)..history.len() {
+            late_world = World { masks: late_world.masks, ..worlds[index.max(cut).max(index + 1)].clone() };
+            late_world.tell(&mut by_scan, &history[index]);
+        }
+        prop_assert_eq!(placement(&by_events), placement(&by_scan));
+
+        // A last scan finds nothing to do, and changes nothing.
+        let before = placement(&by_events);
+        prop_assert_eq!(live_world.show(&mut by_events), vec![]);
+        prop_assert_eq!(placement(&by_events), before.clone());
+        for (task, (_, _, planned)) in before {
+            prop_assert_eq!(live_world.masks.get(&task), Some(&planned));
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What the agent did, counted.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+use super::{
+    engine::Bind,
+    event::MigrationCounts,
+    task::{BindOutcome, TaskId},
+};
+
+/// Longest event-to-bound time told apart: a minute, in nanoseconds.
+const LATENCY_MAX_NS: u64 = 60_000_000_000;
+/// How many of the most migrated threads a summary names.
+const TOP_MIGRATED: usize = 10;
+
+/// Counters from start to now.
+#[derive(Debug, Default)]
+pub struct Stats {
+    results: BTreeMap<&'static str, u64>,
+    causes: BTreeMap<&'static str, u64>,
+    latency: BTreeMap<&'static str, Histogram<u64>>,
+    migrations: BTreeMap<TaskId, Migrated>,
+    /// Lines of output that a slow reader made us drop.
+    pub lines_dropped: u64,
+    /// Scans done, the first included.
+    pub scans: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Migrated {
+    pid: u32,
+    comm: String,
+    role: &'static str,
+    counts: MigrationCounts,
+}
+
+impl Stats {
+    /// Counts one attempt to bind, answered `latency_ns` after its event where it answers one.
+    pub fn bound(&mut self, bind: &Bind, outcome: &BindOutcome, latency_ns: Option<u64>) {
+        *self.results.entry(outcome.name()).or_default() += 1;
+        if let BindOutcome::Bound(_) = outcome {
+            *self.causes.entry(bind.cause.name()).or_default() += 1;
+            if let Some(latency_ns) = latency_ns {
+                let histogram = self.latency.entry(bind.cause.name()).or_insert_with(new_histogram);
+                histogram.saturating_record(latency_ns);
+            }
+        }
+    }
+
+    /// Takes over a thread's migration counts, which only grow.
+    pub fn migrated(
+        &mut self,
+        task: TaskId,
+        pid: u32,
+        comm: &str,
+        role: &'static str,
+        counts: MigrationCounts,
+    ) {
+        if counts.cpu > 0 {
+            self.migrations.insert(task, Migrated { pid, comm: comm.to_owned(), role, counts });
+        }
+    }
+
+    /// How often the attempts to bind came to that result.
+    #[must_use]
+    pub fn count(&self, result: &str) -> u64 {
+        self.results.get(result).copied().unwrap_or(0)
+    }
+
+    /// All of it as JSON: times in microseconds.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let latency = self.latency.iter().map(|(cause, histogram)| {
+            let us = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1000.0;
+            let figures = json!({
+                "count": histogram.len(), "p50": us(0.5), "p90": us(0.9), "p99": us(0.99), "max": histogram.max() as f64 / 1000.0,
+            });
+            ((*cause).to_owned(), figures)
+        });
+        json!({
+            "results": self.results,
+            "bound_by_cause": self.causes,
+            "event_to_bound_us": latency.collect::<serde_json::Map<_, _>>(),
+            "migrations": self.migrations_json(),
+            "scans": self.scans,
+            "output_lines_dropped": self.lines_dropped,
+        })
+    }
+
+    fn migrations_json(&self) -> Value {
+        let sum = |count: fn(&MigrationCounts) -> u64| -> u64 {
+            self.migrations.values().map(|migrated| count(&migrated.counts)).sum()
+        };
+        let mut top: Vec<_> = self.migrations.iter().collect();
+        top.sort_by_key(|(task, migrated)| {
+            (std::cmp::Reverse((migrated.counts.node, migrated.counts.cpu)), **task)
+        });
+        let top = top.into_iter().take(TOP_MIGRATED).map(|(task, migrated)| {
+            json!({
+                "pid": migrated.pid, "tid": task.tid, "comm": migrated.comm, "role": migrated.role,
+                "cpu": migrated.counts.cpu, "node": migrated.counts.node,
+            })
+        });
+        json!({ "cpu": sum(|counts| counts.cpu), "node": sum(|counts| counts.node), "top": top.collect::<Vec<_>>() })
+    }
+}
+
+fn new_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3).expect("constant bounds that hdrhistogram accepts")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{engine::Cause, idset::CpuSet, task::ThreadRole};
+
+    fn bind(cause: Cause) -> Bind {
+        Bind {
+            pid: 1,
+            task: TaskId { tid: 1, start_time: 1 },
+            comm: "worker".into(),
+            role: ThreadRole::Member,
+            group: None,
+            cpus: CpuSet::new(),
+            cause,
+            at_ns: Some(0),
+        }
+    }
+
+    #[test]
+    fn percentiles_are_of_what_was_bound_by_an_event() {
+        let mut stats = Stats::default();
+        for us in 1..=100 {
+            stats.bound(&bind(Cause::Exec), &BindOutcome::Bound(CpuSet::new()), Some(us * 1000));
+        }
+        stats.bound(&bind(Cause::Exec), &BindOutcome::Unchanged(CpuSet::new()), Some(9_000_000));
+        stats.bound(&bind(Cause::Scan), &BindOutcome::Bound(CpuSet::new()), None);
+        let json = stats.json();
+        assert_eq!(json["results"], serde_json::json!({"bound": 101, "unchanged": 1}));
+        assert_eq!(json["event_to_bound_us"]["exec"]["count"], 100);
+        let p50 = json["event_to_bound_us"]["exec"]["p50"].as_f64().unwrap();
+        assert!((49.9..50.2).contains(&p50), "{p50}");
+        assert!(json["event_to_bound_us"].get("scan").is_none());
+    }
+
+    #[test]
+    fn migrations_are_summed_and_the_worst_come_first() {
+        let mut stats = Stats::default();
+        for tid in 1..=12 {
+            let counts = MigrationCounts { cpu: 100, node: u64::from(tid) };
+            stats.migrated(TaskId { tid, start_time: 0 }, 1, "t", "member", counts);
+        }
+        stats.migrated(
+            TaskId { tid: 12, start_time: 0 },
+            1,
+            "t",
+            "member",
+            MigrationCounts { cpu: 101, node: 12 },
+        );
+        let json = stats.json();
+        assert_eq!(
+            (json["migrations"]["cpu"].as_u64(), json["migrations"]["node"].as_u64()),
+            (Some(1201), Some(78))
+        );
+        assert_eq!(json["migrations"]["top"][0]["tid"], 12);
+        assert_eq!(json["migrations"]["top"].as_array().unwrap().len(), 10);
+    }
+}

@@ -1,0 +1,76 @@
+//! A scan: every process that may be ours, with its threads and their masks.
+
+use std::collections::BTreeSet;
+
+use super::{
+    procfs::{ProcError, ProcReader},
+    sys::{self, Kernel},
+};
+use crate::core::{
+    engine::Snapshot,
+    rules::Rules,
+    task::{ProcessFacts, TaskId},
+};
+
+/// What to look for.
+#[derive(Debug, Clone)]
+pub struct Scanner {
+    /// Where to look.
+    pub reader: ProcReader,
+    /// What may be ours.
+    pub rules: Rules,
+    /// Pids that are ours already, and may have stopped to match.
+    pub managed: BTreeSet<u32>,
+    /// See [`Snapshot::after_loss`].
+    pub after_loss: bool,
+}
+
+/// What was there.
+#[derive(Debug, Clone)]
+pub struct Scan {
+    /// Processes that may be ours, oldest first: the order in which live events would have told of them.
+    pub snapshots: Vec<Snapshot>,
+    /// All processes alive.
+    pub alive: BTreeSet<TaskId>,
+    /// Monotonic nanoseconds when it began.
+    pub as_of_ns: u64,
+}
+
+impl Scanner {
+    /// Reads all of `/proc` once.
+    ///
+    /// # Errors
+    /// If the directory cannot be listed.
+    pub fn scan(&self, kernel: &impl Kernel) -> Result<Scan, ProcError> {
+        let as_of_ns = sys::monotonic_ns();
+        let mut scan = Scan { snapshots: Vec::new(), alive: BTreeSet::new(), as_of_ns };
+        for pid in self.reader.pids()? {
+            let as_of_ns = sys::monotonic_ns();
+            let Some(brief) = self.reader.brief(pid) else { continue };
+            scan.alive.insert(brief.id());
+            if self.may_be_ours(&brief) {
+                scan.snapshots.extend(self.complete(brief, as_of_ns, kernel));
+            }
+        }
+        scan.snapshots.sort_by_key(|snapshot| (snapshot.facts.start_time, snapshot.facts.pid));
+        Ok(scan)
+    }
+
+    /// Reads one process, whether it may be ours or not; `None` if it is gone.
+    #[must_use]
+    pub fn look(&self, pid: u32, kernel: &impl Kernel) -> Option<Snapshot> {
+        let as_of_ns = sys::monotonic_ns();
+        self.complete(self.reader.brief(pid)?, as_of_ns, kernel)
+    }
+
+    fn may_be_ours(&self, brief: &ProcessFacts) -> bool {
+        let matches = || self.rules.may_match(brief, false);
+        !brief.kernel_thread && (self.managed.contains(&brief.pid) || matches())
+    }
+
+    fn complete(&self, brief: ProcessFacts, as_of_ns: u64, kernel: &impl Kernel) -> Option<Snapshot> {
+        let facts = self.reader.complete(brief)?;
+        let threads = self.reader.threads(facts.pid, kernel);
+        Some(Snapshot { facts, threads, as_of_ns, after_loss: self.after_loss })
+    }
+}
