@@ -1,1 +1,89 @@
-//! The command line: one file per subcommand; results become exit codes in `main`.
+//! The command line: one file per subcommand; [`main`] maps results to exit codes.
+//!
+//! Exit codes: 0 done and verified; 1 the thing asked for failed; 2 bad usage or bad configuration.
+
+mod bind;
+mod machine;
+mod plan_args;
+mod topology;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::core::{config::ConfigError, plan::PlanError};
+
+/// Puts every process and thread of an inference server on the right NUMA node, and keeps it there.
+#[derive(Debug, Parser)]
+#[command(name = "numa-agent", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show sockets, NUMA nodes, clusters, caches, distances and memory.
+    Topology(topology::TopologyArgs),
+    /// Plan, and bind what runs now: a dry run with a report unless --apply is given.
+    Bind(bind::BindArgs),
+}
+
+/// What was asked for makes no sense, independent of the machine: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct UsageError(String);
+
+/// Some of what was asked for did not succeed, and has been reported already: exit code 1.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Incomplete(String);
+
+/// Runs the command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging();
+    let result = match cli.command {
+        Command::Topology(args) => topology::run(&args),
+        Command::Bind(args) => bind::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Each line by itself: messages may have several, but hold names from other processes too.
+            let message = format!("{error:#}");
+            let lines: Vec<String> = message.lines().map(crate::report::escape::text).collect();
+            eprintln!("numa-agent: {}", lines.join("\n"));
+            exit_code(&error)
+        }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let usage = error.is::<UsageError>() || error.is::<ConfigError>() || error.is::<PlanError>();
+    ExitCode::from(if usage { 2 } else { 1 })
+}
+
+/// Messages go to standard error; `NUMA_AGENT_LOG=debug` shows more.
+fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("NUMA_AGENT_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let colour =
+        std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .with_target(false)
+        .init();
+}
+
+/// Writes `text` to standard output. A reader that has seen enough (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}

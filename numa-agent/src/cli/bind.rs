@@ -1,0 +1,200 @@
+//! `numa-agent bind`: plan, bind what runs now, report.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+
+use super::{Incomplete, machine::MachineArgs, plan_args::PlanArgs};
+use crate::{
+    core::{
+        engine::{Action, Cause, Engine, Process, Thread},
+        settings::Settings,
+        task::BindOutcome,
+    },
+    host::{
+        binding,
+        procfs::{self, ProcReader},
+        scan::Scanner,
+        sys::{self, Host, Kernel},
+    },
+    report::{self, BindReport, HostFacts, Outcome, ProcessRow, ThreadRow},
+};
+
+/// Scans until nothing new turns up, but not for ever: a storm of short processes always has something new.
+const MAX_ROUNDS: usize = 16;
+
+/// Flags of `bind`.
+#[derive(Debug, Args)]
+pub struct BindArgs {
+    #[command(flatten)]
+    plan: PlanArgs,
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// Bind now. Without it nothing is changed.
+    #[arg(long)]
+    apply: bool,
+    /// Where the report goes; its ending (.md, .html, .json, .svg, .txt) says in which format. Default:
+    /// workflow_visualization/numa_binding_report.md
+    #[arg(long, value_name = "PATH")]
+    report: Option<PathBuf>,
+    /// Format of standard output.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Markdown,
+    Json,
+}
+
+impl Format {
+    fn of_path(path: &Path) -> Self {
+        match path.extension().and_then(|ending| ending.to_str()) {
+            Some("json") => Self::Json,
+            Some("txt") => Self::Text,
+            _ => Self::Markdown,
+        }
+    }
+
+    fn render(self, report: &BindReport) -> String {
+        match self {
+            Self::Text => report::text::bind(report),
+            Self::Markdown => report::markdown::bind(report),
+            Self::Json => format!("{:#}\n", report::json::bind(report)),
+        }
+    }
+}
+
+/// Plans, binds if asked to, reports.
+pub fn run(args: &BindArgs) -> anyhow::Result<()> {
+    let settings = args.plan.settings(args.report.as_deref())?;
+    let topology = args.machine.topology()?;
+    if args.apply {
+        args.machine.check_applicable(&topology)?;
+    }
+    let mut engine = Engine::new(topology, settings.clone(), procfs::own_pids("/proc".as_ref()))?;
+    for pid in engine.pin_pids(|pid| Host.start_time(pid)) {
+        engine.warn(format!("pid {pid} was asked for, but no such process runs"));
+    }
+    enforce(&mut engine, args.apply)?;
+    let report = report_of(&engine, args.apply)?;
+    write_report(&settings, &report)?;
+    super::print(&args.format.render(&report))?;
+    if args.format != Format::Text {
+        for warning in &report.warnings {
+            eprintln!("numa-agent: warning: {}", report::escape::text(warning));
+        }
+    }
+    let failed = report.counts().failed;
+    if failed > 0 {
+        return Err(Incomplete(format!("{failed} threads could not be bound; the report names each")).into());
+    }
+    Ok(())
+}
+
+/// Looks at everything that runs, and with `apply` binds it, until a scan finds nothing new.
+fn enforce(engine: &mut Engine, apply: bool) -> anyhow::Result<()> {
+    for _ in 0..MAX_ROUNDS {
+        let scanner = Scanner {
+            reader: ProcReader::new("/proc", engine.rules().needs()),
+            rules: engine.rules().clone(),
+            managed: engine.processes().map(|process| process.facts.pid).collect(),
+            after_loss: false,
+        };
+        let scan = scanner.scan(&Host)?;
+        for snapshot in &scan.snapshots {
+            engine.observe(snapshot, &Cause::Scan, None);
+        }
+        engine.sweep(&scan.alive, scan.as_of_ns);
+        let pending = engine.pending(&Cause::Scan);
+        if pending.is_empty() || !apply {
+            return Ok(());
+        }
+        for action in pending {
+            if let Action::Bind(bind) = action {
+                let outcome = binding::bind(&Host, bind.task, &bind.cpus);
+                engine.record(&bind, outcome);
+            }
+        }
+    }
+    engine.warn(format!("new threads kept turning up in each of {MAX_ROUNDS} scans; `numa-agent run` binds them as they are born"));
+    Ok(())
+}
+
+fn report_of(engine: &Engine, applied: bool) -> anyhow::Result<BindReport> {
+    let (hostname, kernel) = sys::uname().context("uname")?;
+    Ok(BindReport {
+        topology: engine.topology().clone(),
+        plan: engine.plan().clone(),
+        applied,
+        processes: engine.processes().map(|process| process_row(engine, process)).collect(),
+        warnings: engine.warnings(),
+        host: HostFacts {
+            hostname,
+            kernel,
+            time: sys::now_rfc3339(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+    })
+}
+
+fn process_row(engine: &Engine, process: &Process) -> ProcessRow {
+    let facts = &process.facts;
+    ProcessRow {
+        id: facts.id(),
+        comm: facts.comm.clone(),
+        cmdline: facts.cmdline.clone(),
+        role: process.role,
+        group: engine.group_of(process).map(|group| group.name.clone()),
+        instance: process.instance.as_ref().map(ToString::to_string),
+        threads: process.threads.values().map(|thread| thread_row(engine, process, thread)).collect(),
+    }
+}
+
+fn thread_row(engine: &Engine, process: &Process, thread: &Thread) -> ThreadRow {
+    let planned = engine.cpus_of(process, thread.role);
+    ThreadRow {
+        id: thread.id,
+        comm: thread.comm.clone(),
+        role: thread.role,
+        planned_cpus: planned.clone(),
+        actual_cpus: thread.actual.clone().unwrap_or_default(),
+        outcome: match &thread.outcome {
+            Some(BindOutcome::Failed { why, .. }) => Outcome::Failed(why.clone()),
+            Some(BindOutcome::Bound(mask) | BindOutcome::Unchanged(mask))
+                if thread.actual.as_ref() != Some(mask) =>
+            {
+                Outcome::Failed(format!(
+                    "was put on {mask}, and moved again by somebody else; see who with `numa-agent run`"
+                ))
+            }
+            Some(BindOutcome::Bound(_)) => Outcome::Bound,
+            Some(BindOutcome::Unchanged(_)) => Outcome::Unchanged,
+            _ if thread.actual.as_ref() == Some(planned) => Outcome::Unchanged,
+            _ => Outcome::Planned,
+        },
+    }
+}
+
+/// Writes the report where the settings say. A default place that cannot be written is only a warning.
+fn write_report(settings: &Settings, report: &BindReport) -> anyhow::Result<()> {
+    let path = Path::new(&settings.report);
+    let write = || {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(path, Format::of_path(path).render(report))
+    };
+    match write().with_context(|| {
+        format!("cannot write the report to {}; choose another place with --report", path.display())
+    }) {
+        Err(error) if !settings.report_asked => {
+            eprintln!("numa-agent: warning: {error:#}");
+            Ok(())
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,63 @@
+//! Which machine to plan for: this one, a captured `/sys`, or a preset.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::UsageError;
+use crate::{
+    core::{preset::Preset, topology::Topology},
+    host::{cpuset::Cpuset, sysfs},
+};
+
+/// Where the topology comes from.
+#[derive(Debug, Clone, Args)]
+pub struct MachineArgs {
+    /// Read DIR instead of /sys: a captured tree of another machine, all of whose CPUs count as allowed.
+    #[arg(long, value_name = "DIR", conflicts_with = "preset")]
+    pub sysfs_root: Option<PathBuf>,
+    /// Plan for a machine that is not at hand: a2 or a3.
+    #[arg(long, value_parser = preset)]
+    pub preset: Option<Preset>,
+}
+
+impl MachineArgs {
+    /// Reads the machine.
+    ///
+    /// # Errors
+    /// A tree that cannot be read; names the file.
+    pub fn topology(&self) -> anyhow::Result<Topology> {
+        Ok(match (self.preset, &self.sysfs_root) {
+            (Some(preset), _) => preset.topology(),
+            (None, Some(root)) => sysfs::read(root, &Cpuset::default())?,
+            (None, None) => sysfs::read_host()?,
+        })
+    }
+
+    /// Whether what is planned for this machine can be done here: a plan for CPUs that are not there must not be applied.
+    ///
+    /// # Errors
+    /// A preset, or a tree with CPUs that are not online here.
+    pub fn check_applicable(&self, topology: &Topology) -> anyhow::Result<()> {
+        if let Some(preset) = self.preset {
+            let name = preset.name();
+            return Err(UsageError(format!(
+                "--preset {name} is a machine that is not at hand: its plan can be shown, not applied"
+            ))
+            .into());
+        }
+        if let Some(root) = &self.sysfs_root {
+            let missing = topology.online().difference(&sysfs::read_host()?.online());
+            if !missing.is_empty() {
+                let root = root.display();
+                return Err(UsageError(format!("{root} is another machine's: its CPUs {missing} are not online here, so its plan can be shown, not applied")).into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn preset(name: &str) -> Result<Preset, String> {
+    let known = Preset::ALL.map(Preset::name).join(" and ");
+    Preset::by_name(name).ok_or_else(|| format!("no such machine; {known} are known"))
+}

@@ -1,0 +1,87 @@
+//! The flags and the configuration file that say what to manage and how to lay it out.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::core::{
+    config::Overrides,
+    instance::GroupBy,
+    settings::{Align, Layout, PolicyChoice, Settings},
+};
+
+/// Flags stand over the configuration file; a list given by flag replaces the file's.
+#[derive(Debug, Clone, Args)]
+pub struct PlanArgs {
+    /// Configuration file, JSON or TOML (keys: docs/config.md).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Regular expression searched in "comm cmdline": processes of serving instances. Repeatable.
+    #[arg(long, value_name = "REGEX")]
+    pub group_pattern: Vec<String>,
+    /// Regular expression searched in "comm cmdline": background processes. Repeatable.
+    #[arg(long, value_name = "REGEX")]
+    pub other_pattern: Vec<String>,
+    /// Regular expression searched in a thread's comm (15 bytes): forward threads. Repeatable; replaces the default
+    /// forward, prefill, decode.
+    #[arg(long, value_name = "REGEX")]
+    pub forward_thread_pattern: Vec<String>,
+    /// A process of a serving instance, by pid. Repeatable.
+    #[arg(long, value_name = "PID")]
+    pub group_pid: Vec<u32>,
+    /// A background process, by pid. Repeatable.
+    #[arg(long, value_name = "PID")]
+    pub other_pid: Vec<u32>,
+    /// Groups on each socket; 0: as many as the instances found need. Default: 4 for paired, 0 for generic.
+    #[arg(long, value_name = "N")]
+    pub groups_per_socket: Option<u32>,
+    /// Socket of the background processes, as an index into the sorted socket ids. Default: 2 for paired, 0 for generic.
+    #[arg(long, value_name = "N")]
+    pub others_socket_index: Option<u32>,
+    /// auto, paired (A2/A3: groups on a socket's first node, forward threads on its second) or generic.
+    #[arg(long)]
+    pub policy: Option<PolicyChoice>,
+    /// split (a node's CPUs are divided between its groups) or shared (every group has the whole node).
+    #[arg(long)]
+    pub layout: Option<Layout>,
+    /// What a split never cuts: none, core or cluster. Default: the largest of which there is one per group.
+    #[arg(long)]
+    pub align: Option<Align>,
+    /// What tells one serving instance from another: auto, cgroup, session, tree, pid, env:NAME or arg:REGEX.
+    #[arg(long, value_name = "HOW")]
+    pub group_by: Option<GroupBy>,
+}
+
+impl PlanArgs {
+    /// Reads the configuration file, if any, and puts the flags over it. `report` is `--report`'s.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or a configuration that makes no sense.
+    pub fn settings(&self, report: Option<&Path>) -> anyhow::Result<Settings> {
+        let file = self.config.as_deref().map(read_config).transpose()?;
+        let overrides = Overrides {
+            policy: self.policy,
+            layout: self.layout,
+            align: self.align,
+            groups_per_socket: self.groups_per_socket,
+            others_socket_index: self.others_socket_index,
+            group_by: self.group_by.clone(),
+            group_patterns: self.group_pattern.clone(),
+            other_patterns: self.other_pattern.clone(),
+            forward_thread_patterns: self.forward_thread_pattern.clone(),
+            group_pids: self.group_pid.clone(),
+            other_pids: self.other_pid.clone(),
+            report: report.map(|path| path.to_string_lossy().into_owned()),
+        };
+        let file = file.as_ref().map(|(path, text)| (path.as_str(), text.as_str()));
+        Ok(Settings::from_sources(file, overrides)?)
+    }
+}
+
+fn read_config(path: &Path) -> anyhow::Result<(String, String)> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the configuration file {}", path.display()))
+        .map_err(|error| super::UsageError(format!("{error:#}")))?;
+    Ok((path.display().to_string(), text))
+}
