@@ -6,6 +6,7 @@
 pub mod config;
 pub mod engine;
 pub mod event;
+pub mod filter;
 pub mod idset;
 pub mod instance;
 pub mod plan;
