@@ -85,6 +85,13 @@ fn users_ways_to_write_a_word_keep_the_filter_sharp() {
 }
 
 #[test]
+fn letters_of_either_case_cost_no_more_than_one() {
+    assert_eq!(filter_of("motor"), filter_of("MoTor"));
+    let (plain, folded) = (filter_of("rpc_proxy|worker"), filter_of("(?i)rpc_proxy|(?i)worker"));
+    assert!(folded.transitions.len() < 3 * plain.transitions.len(), "K has a third form, the Kelvin sign");
+}
+
+#[test]
 fn what_requires_no_text_lets_everything_through() {
     for pattern in ["[a-z]+[!-~]", r"\d{4}", "\u{fffd}bin", "(foo|[a-z]+)x*", "[^a]b*[!-~]"] {
         assert!(filter_of(pattern).pass_all, "{pattern}");
