@@ -228,7 +228,9 @@ impl<'a> Item<'a> {
 
     /// One word of a few, or such.
     fn choice<T: FromStr<Err = ChoiceError>>(self) -> Result<T, ConfigError> {
-        self.string()?.parse().map_err(|error| ConfigError::Choice { at: self.at, error })
+        self.string()?
+            .parse()
+            .map_err(|error: ChoiceError| ConfigError::Choice { at: self.at, problem: error.to_string() })
     }
 
     fn pattern(self) -> Result<Pattern, ConfigError> {

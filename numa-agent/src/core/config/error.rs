@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use super::super::settings::ChoiceError;
-
 /// Where a value was given: a key of the file, or a flag. Prints as `numa.toml:4: rules[0].comm`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
@@ -86,12 +84,12 @@ pub enum ConfigError {
         known: String,
     },
     /// A word that is none of the few.
-    #[error("{at}: {error}")]
+    #[error("{at}: {problem}")]
     Choice {
         /// The key.
         at: Origin,
-        /// What was wrong with the word.
-        error: ChoiceError,
+        /// The [`crate::core::settings::ChoiceError`], in words.
+        problem: String,
     },
     /// A regular expression that does not compile.
     #[error(
