@@ -1,0 +1,41 @@
+//! Constants that the loader sets before the programs are loaded. The verifier knows their values and drops the
+//! branches they rule out.
+
+use aya_ebpf::Global;
+
+macro_rules! globals {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => { $(
+        $(#[$doc])*
+        #[unsafe(no_mangle)]
+        pub static $name: Global<u32> = Global::new(0);
+    )+ };
+}
+
+globals! {
+    /// The agent's pid: its own doings are no events.
+    SELF_TGID,
+    /// Not zero: log by aya-log.
+    DEBUG_LOG,
+    /// Offset of `task_struct.pid`.
+    TASK_PID,
+    /// Offset of `task_struct.tgid`.
+    TASK_TGID,
+    /// Offset of `task_struct.start_boottime` (`real_start_time` before 5.5).
+    TASK_START,
+    /// Offset of `task_struct.real_parent`.
+    TASK_REAL_PARENT,
+    /// Offset of `task_struct.comm`.
+    TASK_COMM,
+    /// Offset of `task_struct.mm`.
+    TASK_MM,
+    /// Offset of the CPU the task is on.
+    TASK_CPU,
+    /// Offset of the byte that holds the bit `task_struct.in_execve`.
+    TASK_IN_EXECVE,
+    /// That bit's mask in the byte; 0 where the kernel has no such bit.
+    TASK_IN_EXECVE_MASK,
+    /// Offset of `mm_struct.arg_start`.
+    MM_ARG_START,
+    /// Offset of `mm_struct.arg_end`.
+    MM_ARG_END,
+}

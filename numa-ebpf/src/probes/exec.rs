@@ -1,0 +1,91 @@
+//! Program replacement. The new program's arguments are in memory, and it has not run its first instruction.
+
+use aya_ebpf::{helpers::bpf_get_current_uid_gid, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_log_ebpf::debug;
+use numa_ebpf::{
+    mark::{CANDIDATE, Mark},
+    record::{ARGS_MAX, EXEC_FIXED, Exec, Exit, kind},
+};
+
+use crate::{
+    automaton,
+    config::DEBUG_LOG,
+    maps::{EVENTS, EXEC_SCRATCH, TASKS, count, emit, header, mark, marked},
+    subject, task,
+};
+
+/// `sched_process_exec(task, old_pid, bprm)`: the calling task.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn exec(ctx: BtfTracePointContext) -> i32 {
+    let (pid, tid) = task::current();
+    if task::is_self(pid) {
+        return 0;
+    }
+    let task: task::Pointer = ctx.arg(0);
+    // SAFETY: argument 0 of this tracepoint is a task_struct.
+    let (_, _, start) = unsafe { task::identity(task) };
+    take_over(ctx.arg(1), tid, start);
+    let Some(record) = EXEC_SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's own element, see EXEC_SCRATCH.
+    let record = unsafe { &mut *record };
+    record.header = header(kind::EXEC, pid, tid, start);
+    record.ppid = task::parent_pid(task);
+    record.uid = bpf_get_current_uid_gid() as u32;
+    record.comm = task::comm(task);
+    record.reserved = 0;
+    subject::read_args(record, task);
+    let known = marked(tid).is_some();
+    if !known {
+        if !automaton::passes(record) {
+            if DEBUG_LOG.load() != 0 {
+                debug!(&ctx, "exec of {} filtered", pid);
+            }
+            return 0;
+        }
+        // Before user space knows: threads created from the first instruction on are marked too.
+        mark(
+            tid,
+            &Mark { start_boottime_ns: start, tgid: pid, flags: CANDIDATE, cpu_moves: 0, node_moves: 0 },
+        );
+    }
+    if DEBUG_LOG.load() != 0 {
+        debug!(&ctx, "exec of {} passed, {} bytes of arguments", pid, record.args_len);
+    }
+    if !send(record) {
+        count(kind::EXEC);
+        if !known {
+            // Nobody will judge the candidate: the re-scan that follows a drop marks it if it is one of ours.
+            let _ = TASKS.remove(tid);
+        }
+    }
+    0
+}
+
+/// A thread that execs takes over the pid of its leader, which has ended: its mark moves, and its old tid ends.
+#[inline(always)]
+fn take_over(old_tid: u32, tid: u32, start: u64) {
+    if old_tid == tid {
+        return;
+    }
+    let Some(old) = marked(old_tid) else { return };
+    let old = *old;
+    let _ = TASKS.remove(old_tid);
+    mark(tid, &Mark { start_boottime_ns: start, ..old });
+    let header = header(kind::EXIT, old.tgid, old_tid, old.start_boottime_ns);
+    emit(kind::EXIT, Exit { header, cpu_moves: old.cpu_moves, node_moves: old.node_moves });
+}
+
+/// Puts the used part of the record into the ring buffer.
+#[inline(always)]
+fn send(record: &mut Exec) -> bool {
+    // Read back so that the bound is checked here: before 5.16 or so the verifier forgets bounds of spilled values.
+    // SAFETY: a plain field.
+    let mut args_len = unsafe { (&raw const record.args_len).read_volatile() } as usize;
+    if args_len > ARGS_MAX {
+        args_len = ARGS_MAX;
+    }
+    // SAFETY: the slice is inside the record.
+    let used =
+        unsafe { core::slice::from_raw_parts((&raw const *record).cast::<u8>(), EXEC_FIXED + args_len) };
+    EVENTS.output::<[u8]>(used, 0).is_ok()
+}

@@ -1,0 +1,22 @@
+//! Task end.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use numa_ebpf::record::{Exit, kind};
+
+use crate::{
+    maps::{TASKS, emit, header, marked},
+    task,
+};
+
+/// `sched_process_exit(task)`: the calling task.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn exit(ctx: BtfTracePointContext) -> i32 {
+    let (pid, tid) = task::current();
+    let Some(mark) = marked(tid) else { return 0 };
+    let (cpu_moves, node_moves) = (mark.cpu_moves, mark.node_moves);
+    let _ = TASKS.remove(tid);
+    // SAFETY: argument 0 of this tracepoint is a task_struct.
+    let (_, _, start) = unsafe { task::identity(ctx.arg(0)) };
+    emit(kind::EXIT, Exit { header: header(kind::EXIT, pid, tid, start), cpu_moves, node_moves });
+    0
+}

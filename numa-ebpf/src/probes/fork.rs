@@ -1,0 +1,32 @@
+//! Task creation. The child has not run yet (clone fires this before `wake_up_new_task`), so its mark is there before
+//! anything it does.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use numa_ebpf::{
+    mark::Mark,
+    record::{Fork, kind},
+};
+
+use crate::{
+    maps::{TASKS, emit, header, mark, marked},
+    task,
+};
+
+/// `sched_process_fork(parent, child)`: the parent is the calling task.
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn fork(ctx: BtfTracePointContext) -> i32 {
+    let child: task::Pointer = ctx.arg(1);
+    // SAFETY: argument 1 of this tracepoint is a task_struct.
+    let (pid, tid, start) = unsafe { task::identity(child) };
+    let (parent_pid, parent_tid) = task::current();
+    let Some(creator) = marked(parent_tid) else {
+        // A mark that user space set on a task as it ended would pass to the next owner of the tid.
+        let _ = TASKS.remove(tid);
+        return 0;
+    };
+    let flags = creator.flags;
+    mark(tid, &Mark { start_boottime_ns: start, tgid: pid, flags, cpu_moves: 0, node_moves: 0 });
+    let header = header(kind::FORK, pid, tid, start);
+    emit(kind::FORK, Fork { header, parent_pid, parent_tid, comm: task::comm(child) });
+    0
+}

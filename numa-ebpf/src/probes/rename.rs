@@ -1,0 +1,72 @@
+//! Name changes: `prctl`, `pthread_setname_np`, a write to `/proc/PID/comm`.
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_task, bpf_probe_read_kernel_str_bytes},
+    macros::raw_tracepoint,
+    programs::RawTracePointContext,
+};
+use numa_ebpf::{
+    mark::{CANDIDATE, Mark},
+    record::{COMM_LEN, Rename, kind},
+};
+
+use crate::{
+    automaton,
+    maps::{RENAME_SCRATCH, TASKS, count, emit, header, mark, marked},
+    subject, task,
+};
+
+/// `task_rename(task, new_name)`. A raw tracepoint without BTF types: the verifiers of some kernels refuse a
+/// BTF-typed program the `const char *` argument. Any thread may rename any other of its process.
+#[raw_tracepoint(tracepoint = "task_rename")]
+pub fn rename(ctx: RawTracePointContext) -> i32 {
+    let task: task::Pointer = ctx.arg(0);
+    let name: *const u8 = ctx.arg(1);
+    let Some((pid, tid, start)) = task::read_identity(task) else { return 0 };
+    if task::is_self(pid) {
+        return 0;
+    }
+    let known = marked(tid).is_some();
+    // A thread of a process that is not ours stays so; exec renames too, and its own event follows.
+    if (!known && pid != tid) || task::in_execve(task) {
+        return 0;
+    }
+    let mut comm = [0; COMM_LEN];
+    // SAFETY: the helper handles any address.
+    if unsafe { bpf_probe_read_kernel_str_bytes(name, &mut comm) }.is_err() {
+        count(kind::RENAME);
+        return 0;
+    }
+    if !known {
+        if !may_match(task, &comm) {
+            return 0;
+        }
+        mark(
+            tid,
+            &Mark { start_boottime_ns: start, tgid: pid, flags: CANDIDATE, cpu_moves: 0, node_moves: 0 },
+        );
+    }
+    let sent = emit(kind::RENAME, Rename { header: header(kind::RENAME, pid, tid, start), comm });
+    if !sent && !known {
+        // Nobody will judge the candidate: the re-scan that follows a drop marks it if it is one of ours.
+        let _ = TASKS.remove(tid);
+    }
+    0
+}
+
+/// Runs the new name with the arguments through the filter. Arguments can be read of the calling task only; a leader
+/// renamed by another thread passes.
+#[inline(always)]
+fn may_match(task: task::Pointer, comm: &[u8; COMM_LEN]) -> bool {
+    // SAFETY: the helper has no preconditions.
+    if unsafe { bpf_get_current_task() } != task as u64 {
+        return true;
+    }
+    let Some(subject) = RENAME_SCRATCH.get_ptr_mut(0) else { return true };
+    // SAFETY: this CPU's own element, see RENAME_SCRATCH.
+    let subject = unsafe { &mut *subject };
+    subject.header.flags = 0;
+    subject.comm = *comm;
+    subject::read_args(subject, task);
+    automaton::passes(subject)
+}
