@@ -38,7 +38,7 @@ pub static FILTER_BANK: Array<u32> = Array::with_max_entries(1, 0);
 
 /// See [`numa_ebpf::counter`].
 #[map(name = "counters")]
-pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
+pub static COUNTERS: PerCpuArray<counter::Counters> = PerCpuArray::with_max_entries(1, 0);
 
 /// Where the exec program puts its record together: too large for the stack of 512 bytes. A program's runs do not nest on
 /// one CPU (the tracepoint disables preemption, or the kernel's recursion check does it: `prog->active`).
@@ -49,20 +49,26 @@ pub static EXEC_SCRATCH: PerCpuArray<Exec> = PerCpuArray::with_max_entries(1, 0)
 #[map(name = "rename_scratch")]
 pub static RENAME_SCRATCH: PerCpuArray<Exec> = PerCpuArray::with_max_entries(1, 0);
 
-/// Adds one to a counter.
+/// Adds one to a counter of [`counter`].
 #[inline(always)]
-pub fn count(index: u32) {
-    if let Some(value) = COUNTERS.get_ptr_mut(index) {
-        // SAFETY: a live element of this CPU's own array.
-        unsafe { *value += 1 };
+pub fn count(index: usize) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
+        // SAFETY: this CPU's own live element.
+        unsafe { (*counters)[index] += 1 };
     }
+}
+
+/// Counts a record of that kind as dropped.
+#[inline(always)]
+pub fn count_drop(kind: u32) {
+    count(kind as usize);
 }
 
 /// Puts a record into the ring buffer, or counts it as dropped; whether it is there.
 #[inline(always)]
 pub fn emit<T: 'static>(kind: u32, record: T) -> bool {
     let Some(mut entry) = EVENTS.reserve::<T>(0) else {
-        count(kind);
+        count_drop(kind);
         return false;
     };
     entry.write(record);

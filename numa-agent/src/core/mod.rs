@@ -4,9 +4,11 @@
 //! on is a parameter, and everything it wants done is returned as data. `tests/purity.rs` holds it to that.
 
 pub mod config;
+pub mod decode;
 pub mod engine;
 pub mod event;
 pub mod filter;
+pub mod health;
 pub mod idset;
 pub mod instance;
 pub mod plan;

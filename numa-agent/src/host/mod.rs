@@ -2,6 +2,7 @@
 //! [`sys`] (and in `numa-ebpf`). Decisions live in `core`.
 
 pub mod binding;
+pub mod bpf;
 pub mod cpuset;
 pub mod procfs;
 pub mod scan;

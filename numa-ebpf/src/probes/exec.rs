@@ -10,7 +10,7 @@ use numa_ebpf::{
 use crate::{
     automaton,
     config::DEBUG_LOG,
-    maps::{EVENTS, EXEC_SCRATCH, TASKS, count, emit, header, mark, marked},
+    maps::{EVENTS, EXEC_SCRATCH, TASKS, count_drop, emit, header, mark, marked},
     subject, task,
 };
 
@@ -52,7 +52,7 @@ pub fn exec(ctx: BtfTracePointContext) -> i32 {
         debug!(&ctx, "exec of {} passed, {} bytes of arguments", pid, record.args_len);
     }
     if !send(record) {
-        count(kind::EXEC);
+        count_drop(kind::EXEC);
         if !known {
             // Nobody will judge the candidate: the re-scan that follows a drop marks it if it is one of ours.
             let _ = TASKS.remove(tid);

@@ -12,7 +12,7 @@ use numa_ebpf::{
 
 use crate::{
     automaton,
-    maps::{RENAME_SCRATCH, TASKS, count, emit, header, mark, marked},
+    maps::{RENAME_SCRATCH, TASKS, count_drop, emit, header, mark, marked},
     subject, task,
 };
 
@@ -34,7 +34,7 @@ pub fn rename(ctx: RawTracePointContext) -> i32 {
     let mut comm = [0; COMM_LEN];
     // SAFETY: the helper handles any address.
     if unsafe { bpf_probe_read_kernel_str_bytes(name, &mut comm) }.is_err() {
-        count(kind::RENAME);
+        count_drop(kind::RENAME);
         return 0;
     }
     if !known {

@@ -1,0 +1,192 @@
+//! Which kernel programs are in force, what that is worth, and what was lost: facts in, verdict and words out.
+
+use std::fmt;
+
+use numa_ebpf::{counter, record::kind};
+use serde_json::{Value, json};
+
+/// What became of one kernel program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramResult {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether the agent is of no use without it.
+    pub required: bool,
+    /// `Err`: why it is not attached.
+    pub result: Result<(), String>,
+}
+
+/// What the attached programs are worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// All are attached.
+    Full,
+    /// All required ones are.
+    Degraded,
+    /// A required one is not.
+    Unusable,
+}
+
+/// The results of all programs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Health {
+    /// In the order they were attached.
+    pub programs: Vec<ProgramResult>,
+}
+
+impl Health {
+    /// The verdict.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let mut failed = self.failed().peekable();
+        if failed.peek().is_none() {
+            Verdict::Full
+        } else if failed.any(|program| program.required) {
+            Verdict::Unusable
+        } else {
+            Verdict::Degraded
+        }
+    }
+
+    /// The programs that are not attached.
+    pub fn failed(&self) -> impl Iterator<Item = &ProgramResult> {
+        self.programs.iter().filter(|program| program.result.is_err())
+    }
+
+    /// One line: how many are attached, and each failure's reason.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let all = self.programs.len();
+        let word = match self.verdict() {
+            Verdict::Full => return format!("all {all} attached"),
+            Verdict::Degraded => "degraded",
+            Verdict::Unusable => "unusable",
+        };
+        let reasons: Vec<String> = self
+            .failed()
+            .map(|program| {
+                let why = program.result.as_ref().err().map_or("", String::as_str);
+                format!("{}{} ({why})", program.name, if program.required { ", required" } else { "" })
+            })
+            .collect();
+        format!("{word}, {} of {all} attached, without {}", all - reasons.len(), reasons.join("; "))
+    }
+
+    /// `{"verdict": "full|degraded|unusable", "programs": {"fork": "attached", "migrate": "failed: .."}}`.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let verdict = match self.verdict() {
+            Verdict::Full => "full",
+            Verdict::Degraded => "degraded",
+            Verdict::Unusable => "unusable",
+        };
+        let result = |program: &ProgramResult| match &program.result {
+            Ok(()) => json!("attached"),
+            Err(why) => json!(format!("failed: {why}")),
+        };
+        let programs: serde_json::Map<String, Value> =
+            self.programs.iter().map(|program| (program.name.to_owned(), result(program))).collect();
+        json!({ "verdict": verdict, "programs": programs })
+    }
+}
+
+/// What the kernel programs could not tell, since they were loaded. Each number only grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DropCounts(counter::Counters);
+
+impl DropCounts {
+    const NAMES: [&str; counter::COUNT] =
+        ["unmarked", "fork", "exec", "rename", "exit", "set_affinity", "migrate", "unseen_set_affinity"];
+
+    /// The sum over the CPUs' counters.
+    pub fn sum<'a>(cpus: impl IntoIterator<Item = &'a counter::Counters>) -> Self {
+        let mut total = counter::Counters::default();
+        for cpu in cpus {
+            total.iter_mut().zip(cpu).for_each(|(total, cpu)| *total += cpu);
+        }
+        Self(total)
+    }
+
+    /// Each counter's name and value: events of a kind that the full ring buffer refused; `unmarked`: tasks for which
+    /// there was no room in the table of marked tasks; `unseen_set_affinity`: calls there was no room to follow.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        Self::NAMES.into_iter().zip(self.0)
+    }
+
+    /// All losses.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Whether something was lost that only a scan makes good; a lost migration is only missing from the log, its
+    /// counter has it.
+    #[must_use]
+    pub fn state_lost(&self) -> bool {
+        self.total() > self.0[kind::MIGRATE as usize]
+    }
+
+    /// What was lost after `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self(std::array::from_fn(|index| self.0[index].saturating_sub(before.0[index])))
+    }
+
+    /// One number per name.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        Value::Object(self.iter().map(|(name, value)| (name.to_owned(), value.into())).collect())
+    }
+}
+
+impl fmt::Display for DropCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.total() == 0 {
+            return f.write_str("nothing");
+        }
+        let lost = self.iter().filter(|(_, value)| *value > 0);
+        let words: Vec<String> = lost.map(|(name, value)| format!("{name} {value}")).collect();
+        f.write_str(&words.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn health(results: &[(&'static str, bool, bool)]) -> Health {
+        let program = |&(name, required, attached): &(&'static str, bool, bool)| {
+            let result = if attached { Ok(()) } else { Err("ENOTSUPP".to_owned()) };
+            ProgramResult { name, required, result }
+        };
+        Health { programs: results.iter().map(program).collect() }
+    }
+
+    #[test]
+    fn the_verdict_follows_the_required_programs() {
+        let full = health(&[("fork", true, true), ("migrate", false, true)]);
+        assert_eq!((full.verdict(), full.summary().as_str()), (Verdict::Full, "all 2 attached"));
+        let degraded = health(&[("fork", true, true), ("migrate", false, false)]);
+        assert_eq!(degraded.verdict(), Verdict::Degraded);
+        assert_eq!(degraded.summary(), "degraded, 1 of 2 attached, without migrate (ENOTSUPP)");
+        let unusable = health(&[("fork", true, false), ("migrate", false, false)]);
+        assert_eq!(unusable.verdict(), Verdict::Unusable);
+        assert_eq!(unusable.json()["programs"]["fork"], "failed: ENOTSUPP");
+        assert!(unusable.summary().contains("fork, required (ENOTSUPP)"));
+    }
+
+    #[test]
+    fn losses_are_summed_over_cpus_and_named_by_kind() {
+        let mut cpu = counter::Counters::default();
+        cpu[kind::EXEC as usize] = 2;
+        cpu[counter::MARKS_FULL] = 1;
+        let before = DropCounts::sum([&cpu]);
+        let after = DropCounts::sum([&cpu, &cpu]);
+        assert_eq!(after.to_string(), "unmarked 2, exec 4");
+        assert_eq!(after.since(&before).json()["exec"], 2);
+        assert_eq!(after.since(&after).to_string(), "nothing");
+        let mut migrate = counter::Counters::default();
+        migrate[kind::MIGRATE as usize] = 7;
+        assert!(!DropCounts::sum([&migrate]).state_lost() && after.state_lost());
+    }
+}

@@ -1,0 +1,149 @@
+//! Loading and attaching, one program at a time.
+
+use std::{fs, io, path::Path, thread};
+
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    programs::{BtfTracePoint, ProgramError, RawTracePoint, TracePoint},
+};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    sys::resource::{RLIM_INFINITY, Resource, setrlimit},
+};
+
+use super::{
+    LoadOptions,
+    error::{BpfError, explain},
+    offsets,
+};
+use crate::core::health::{Health, ProgramResult, Verdict};
+
+/// The kernel's own type information.
+const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+/// Where tracefs belongs (`Documentation/trace/ftrace.rst`).
+const TRACEFS: &str = "/sys/kernel/tracing";
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
+
+/// Where a program goes.
+enum Hook {
+    /// A tracepoint with BTF-typed arguments.
+    Btf(&'static str),
+    /// A tracepoint with untyped arguments.
+    Raw(&'static str),
+    /// Entry or exit of a system call.
+    Syscall(&'static str),
+}
+
+/// The programs: name, whether required, hook. Exit comes first, so that no mark outlives its task.
+const PROGRAMS: [(&str, bool, Hook); 7] = [
+    ("exit", true, Hook::Btf("sched_process_exit")),
+    ("fork", true, Hook::Btf("sched_process_fork")),
+    ("rename", true, Hook::Raw("task_rename")),
+    ("exec", true, Hook::Btf("sched_process_exec")),
+    ("migrate", false, Hook::Btf("sched_migrate_task")),
+    ("affinity_exit", false, Hook::Syscall("sys_exit_sched_setaffinity")),
+    ("affinity_enter", false, Hook::Syscall("sys_enter_sched_setaffinity")),
+];
+
+/// Loads the object, makes its maps, and attaches what can be attached.
+pub(super) fn load(options: &LoadOptions) -> Result<(Ebpf, Health), BpfError> {
+    if OBJECT.is_empty() {
+        return Err(BpfError::NoPrograms);
+    }
+    raise_memlock();
+    let mut constants = offsets()?;
+    constants.extend([("SELF_TGID", options.self_pid), ("DEBUG_LOG", u32::from(options.debug_log))]);
+    let mut loader = EbpfLoader::new();
+    // The loader has parsed the kernel's whole BTF, tens of MB, for relocations that Rust programs do not have.
+    loader.btf(None);
+    for (name, value) in &constants {
+        loader.override_global(name, value, true);
+    }
+    let cpus = options.cpu_nodes.iter().map(|(cpu, _)| cpu + 1).max().unwrap_or(1);
+    loader.map_max_entries("events", options.ring_bytes);
+    loader.map_max_entries("tasks", options.max_tasks);
+    loader.map_max_entries("cpu_node", cpus);
+    if !options.debug_log {
+        loader.map_max_entries("AYA_LOGS", 4096);
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(|error| BpfError::Load(explain(&error)))?;
+    let btf = Btf::from_sys_fs().map_err(|error| BpfError::Load(explain(&error)))?;
+    let health = with_tracefs(|tracefs| attach_all(&mut ebpf, &btf, tracefs));
+    if health.verdict() == Verdict::Unusable {
+        return Err(BpfError::Unusable(health));
+    }
+    Ok((ebpf, health))
+}
+
+fn offsets() -> Result<Vec<offsets::Constant>, BpfError> {
+    let path = Path::new(BTF_PATH);
+    let blob = fs::read(path).map_err(|error| BpfError::NoBtf { path: path.into(), error })?;
+    offsets::resolve(&blob).map_err(|error| BpfError::Btf { path: path.into(), error })
+}
+
+fn attach_all(ebpf: &mut Ebpf, btf: &Btf, tracefs: &Result<(), String>) -> Health {
+    let attach = |(name, required, hook): &(&'static str, bool, Hook)| {
+        let result = match (hook, tracefs) {
+            (Hook::Syscall(_), Err(why)) => Err(why.clone()),
+            _ => attach(ebpf, btf, name, hook).map_err(|error| explain(&error)),
+        };
+        ProgramResult { name, required: *required, result }
+    };
+    Health { programs: PROGRAMS.iter().map(attach).collect() }
+}
+
+fn attach(ebpf: &mut Ebpf, btf: &Btf, name: &str, hook: &Hook) -> Result<(), ProgramError> {
+    let program =
+        ebpf.program_mut(name).ok_or_else(|| ProgramError::InvalidName { name: name.to_owned() })?;
+    match hook {
+        Hook::Btf(tracepoint) => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(tracepoint, btf)?;
+            program.attach().map(drop)
+        }
+        Hook::Raw(tracepoint) => {
+            let program: &mut RawTracePoint = program.try_into()?;
+            program.load()?;
+            program.attach(tracepoint).map(drop)
+        }
+        Hook::Syscall(tracepoint) => {
+            let program: &mut TracePoint = program.try_into()?;
+            program.load()?;
+            program.attach("syscalls", tracepoint).map(drop)
+        }
+    }
+}
+
+/// Runs `work` where tracefs is mounted: numbers of tracepoints are read from it. Where the host has not mounted it, on a
+/// thread in a mount namespace of its own, so that the host is left as it is. `work` is told if that failed.
+fn with_tracefs<R: Send>(work: impl FnOnce(&Result<(), String>) -> R + Send) -> R {
+    let mounted = |path: &str| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+    if mounted(TRACEFS) || mounted("/sys/kernel/debug/tracing") {
+        return work(&Ok(()));
+    }
+    let private = || {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+        mount(Some("tracefs"), TRACEFS, Some("tracefs"), MsFlags::empty(), None::<&str>)
+    };
+    thread::scope(|scope| {
+        let worker = scope.spawn(move || {
+            let tracefs = private().map_err(|errno| {
+                let why = io::Error::from(errno);
+                format!("tracefs is not mounted ({why}); run `mount -t tracefs tracefs {TRACEFS}`")
+            });
+            work(&tracefs)
+        });
+        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Before 5.11 maps count against this limit. Refused without CAP_SYS_RESOURCE, which later kernels do not need: if the
+/// limit matters, making the maps fails and says so.
+fn raise_memlock() {
+    if let Err(errno) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        tracing::debug!("RLIMIT_MEMLOCK stays as it is: {errno}");
+    }
+}

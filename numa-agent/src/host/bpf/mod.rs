@@ -1,0 +1,263 @@
+//! The kernel programs: loading them, reading their events, and telling them whom to watch.
+//!
+//! Owns every BPF object. Decides nothing: which processes are marked and what the filter lets through comes from `core`,
+//! and [`crate::core::decode`] makes events of bytes.
+
+mod btf;
+mod error;
+mod load;
+mod log;
+mod offsets;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
+};
+use numa_ebpf::{counter::Counters, filter, mark};
+
+pub use self::error::BpfError;
+use self::{error::explain, log::LogReader};
+pub use crate::core::health::{DropCounts, Health, ProgramResult, Verdict};
+use crate::core::{
+    decode::{self, DecodeError, TICK_NS, start_ticks},
+    event::{MigrationCounts, TaskEvent},
+    filter::KernelFilter,
+    task::TaskId,
+};
+
+/// How the programs are loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Our own pid, whose doings are no events.
+    pub self_pid: u32,
+    /// Have the programs log what they do.
+    pub debug_log: bool,
+    /// Node of each CPU; a CPU that is not listed belongs to an unknown node.
+    pub cpu_nodes: Vec<(u32, u32)>,
+    /// Size of the ring buffer in bytes; rounded up to a power of two of at least a page.
+    pub ring_bytes: u32,
+    /// How many tasks can be marked at once.
+    pub max_tasks: u32,
+}
+
+impl Default for LoadOptions {
+    /// A ring of 4 MiB, which holds a second of the worst storm measured (10 000 events a second), and room for 65 536
+    /// tasks.
+    fn default() -> Self {
+        Self {
+            self_pid: std::process::id(),
+            debug_log: false,
+            cpu_nodes: Vec::new(),
+            ring_bytes: 4 << 20,
+            max_tasks: 1 << 16,
+        }
+    }
+}
+
+/// The programs in force. Dropping it detaches them.
+pub struct Programs {
+    health: Health,
+    ring: RingBuf<MapData>,
+    tasks: HashMap<MapData, u32, mark::Words>,
+    filter: Array<MapData, [u32; filter::WORDS]>,
+    filter_bank: Array<MapData, u32>,
+    counters: PerCpuArray<MapData, Counters>,
+    _log: Option<LogReader>,
+    /// Holds programs and links.
+    _ebpf: Ebpf,
+}
+
+impl Programs {
+    /// Loads and attaches the programs. Until [`Programs::set_filter`], every exec is reported.
+    ///
+    /// # Errors
+    /// If the maps cannot be made or a required program cannot be attached; a failed optional program is in
+    /// [`Programs::health`] only.
+    pub fn load(options: &LoadOptions) -> Result<Self, BpfError> {
+        let (mut ebpf, health) = load::load(options)?;
+        let mut cpu_node: Array<_, u32> =
+            Array::try_from(take(&mut ebpf, "cpu_node")?).map_err(unfit("cpu_node"))?;
+        for (cpu, node) in &options.cpu_nodes {
+            cpu_node.set(*cpu, node + 1, 0).map_err(|error| failed(format!("node of CPU {cpu}"), &error))?;
+        }
+        let log =
+            options.debug_log.then(|| LogReader::start(&mut ebpf)).transpose().map_err(BpfError::Load)?;
+        Ok(Self {
+            health,
+            ring: RingBuf::try_from(take(&mut ebpf, "events")?).map_err(unfit("events"))?,
+            tasks: HashMap::try_from(take(&mut ebpf, "tasks")?).map_err(unfit("tasks"))?,
+            filter: Array::try_from(take(&mut ebpf, "filter")?).map_err(unfit("filter"))?,
+            filter_bank: Array::try_from(take(&mut ebpf, "filter_bank")?).map_err(unfit("filter_bank"))?,
+            counters: PerCpuArray::try_from(take(&mut ebpf, "counters")?).map_err(unfit("counters"))?,
+            _log: log,
+            _ebpf: ebpf,
+        })
+    }
+
+    /// Which programs are attached.
+    #[must_use]
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// A descriptor that is readable while there are events, for an event loop.
+    ///
+    /// # Errors
+    /// If there are too many open files.
+    pub fn ring_fd(&self) -> Result<OwnedFd, BpfError> {
+        self.ring.as_fd().try_clone_to_owned().map_err(BpfError::Ring)
+    }
+
+    /// The next event, if there is one. An error stands for one record; those after it are there to be read.
+    pub fn next_event(&mut self) -> Option<Result<TaskEvent, DecodeError>> {
+        self.ring.next().map(|record| decode::decode(&record))
+    }
+
+    /// Has the programs report what this task does, and mark what it creates. Confirms a mark that the kernel set itself;
+    /// counters go on.
+    ///
+    /// # Errors
+    /// If the table of marked tasks is full.
+    pub fn mark(&mut self, pid: u32, task: TaskId) -> Result<(), BpfError> {
+        const NEW_ONLY: u64 = 1; // BPF_NOEXIST
+        const OLD_ONLY: u64 = 2; // BPF_EXIST
+        let fresh =
+            mark::Mark { start_boottime_ns: task.start_time * TICK_NS, tgid: pid, ..mark::Mark::default() };
+        let known = self.tasks.get(&task.tid, 0).ok().map(mark::Mark::from_words);
+        let result = match known {
+            None => self.tasks.insert(task.tid, fresh.to_words(), NEW_ONLY),
+            Some(known) if start_ticks(known.start_boottime_ns) != task.start_time => {
+                self.tasks.insert(task.tid, fresh.to_words(), 0)
+            }
+            Some(known) if known.flags & mark::CANDIDATE != 0 => {
+                let confirmed = mark::Mark { flags: known.flags & !mark::CANDIDATE, ..known };
+                self.tasks.insert(task.tid, confirmed.to_words(), OLD_ONLY)
+            }
+            Some(_) => Ok(()),
+        };
+        match result {
+            // Marked by the kernel, or ended, in between.
+            Err(error) if known_by_now(&error) => Ok(()),
+            result => result
+                .map_err(|error| failed(format!("marking thread {} of process {pid}", task.tid), &error)),
+        }
+    }
+
+    /// Has the programs leave this task alone.
+    ///
+    /// # Errors
+    /// As the kernel gives them; a task that is not marked is fine.
+    pub fn unmark(&mut self, tid: u32) -> Result<(), BpfError> {
+        match self.tasks.remove(&tid) {
+            Err(error) if known_by_now(&error) => Ok(()),
+            result => result.map_err(|error| failed(format!("unmarking thread {tid}"), &error)),
+        }
+    }
+
+    /// Tids of all marked tasks, those that the kernel marked itself included. A task created meanwhile may be missing.
+    pub fn marked(&self) -> Vec<u32> {
+        self.tasks.keys().filter_map(Result::ok).collect()
+    }
+
+    /// Puts a new filter in force, at once and as a whole.
+    ///
+    /// # Errors
+    /// If it has more transitions than the kernel's table, or as the kernel gives them.
+    pub fn set_filter(&mut self, filter: &KernelFilter) -> Result<(), BpfError> {
+        let table = filter_words(filter)?;
+        let set = |error: MapError| failed("setting the exec filter".to_owned(), &error);
+        let bank = (self.filter_bank.get(&0, 0).map_err(set)? + 1) % filter::BANKS;
+        self.filter.set(bank, &*table, 0).map_err(set)?;
+        self.filter_bank.set(0, bank, 0).map_err(set)
+    }
+
+    /// How often a marked task has moved; `None` if it is not marked.
+    #[must_use]
+    pub fn migration_counts(&self, tid: u32) -> Option<MigrationCounts> {
+        let mark = mark::Mark::from_words(self.tasks.get(&tid, 0).ok()?);
+        Some(MigrationCounts { cpu: mark.cpu_moves, node: mark.node_moves })
+    }
+
+    /// What was lost since loading.
+    #[must_use]
+    pub fn drops(&self) -> DropCounts {
+        match self.counters.get(&0, 0) {
+            Ok(cpus) => DropCounts::sum(cpus.iter()),
+            // Reading an array element that exists cannot fail; if it does, nothing is known to be lost.
+            Err(error) => {
+                tracing::error!("counters of the kernel programs: {error}");
+                DropCounts::default()
+            }
+        }
+    }
+}
+
+impl AsFd for Programs {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+}
+
+/// The kernel's table for a filter.
+fn filter_words(filter: &KernelFilter) -> Result<Box<[u32; filter::WORDS]>, BpfError> {
+    let needed = filter.transitions.len();
+    if needed > filter::TRANSITIONS {
+        return Err(BpfError::FilterTooLarge { needed });
+    }
+    let mut words = Vec::with_capacity(filter::WORDS);
+    words.extend([u32::from(!filter.pass_all), filter.class_count, filter.start, 0]);
+    words.extend(
+        filter.classes.chunks_exact(4).map(|four| u32::from_ne_bytes([four[0], four[1], four[2], four[3]])),
+    );
+    words.extend(&filter.transitions);
+    words.resize(filter::WORDS, 0);
+    words.into_boxed_slice().try_into().map_err(|_| BpfError::FilterTooLarge { needed })
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, BpfError> {
+    ebpf.take_map(name).ok_or_else(|| BpfError::Load(format!("the object has no map {name}")))
+}
+
+fn unfit(name: &'static str) -> impl Fn(MapError) -> BpfError {
+    move |error| BpfError::Load(format!("map {name}: {}", explain(&error)))
+}
+
+fn failed(operation: String, error: &MapError) -> BpfError {
+    BpfError::Map { operation, reason: explain(error) }
+}
+
+/// The element that should not be there is, or the one that should be is not.
+fn known_by_now(error: &MapError) -> bool {
+    use nix::errno::Errno;
+    match error {
+        MapError::KeyNotFound | MapError::ElementNotFound => true,
+        MapError::SyscallError(error) => {
+            let errno = error.io_error.raw_os_error().map(Errno::from_raw);
+            matches!(errno, Some(Errno::EEXIST | Errno::ENOENT))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_becomes_the_kernels_table() {
+        let mut filter =
+            KernelFilter { pass_all: false, class_count: 2, start: 1, ..KernelFilter::pass_all() };
+        filter.classes[usize::from(b'a')] = 1;
+        filter.transitions = vec![0, 1, 2, filter::MATCH];
+        let words = filter_words(&filter).unwrap();
+        assert_eq!(words[..4], [1, 2, 1, 0]);
+        let byte = words[4 + usize::from(b'a') / 4].to_ne_bytes()[usize::from(b'a') % 4];
+        assert_eq!(byte, 1);
+        assert_eq!(words[filter::HEAD_WORDS..][..4], [0, 1, 2, filter::MATCH]);
+        filter.transitions = vec![0; filter::TRANSITIONS + 1];
+        assert!(matches!(filter_words(&filter), Err(BpfError::FilterTooLarge { needed: 65_537 })));
+        assert_eq!(filter_words(&KernelFilter::pass_all()).unwrap()[0], 0, "inactive: everything passes");
+    }
+}
