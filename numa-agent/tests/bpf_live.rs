@@ -11,9 +11,11 @@ use std::{
 
 use numa_agent::{
     core::{
+        config::Overrides,
         event::{EventKind, TaskEvent},
         filter::KernelFilter,
         idset::CpuSet,
+        settings::Settings,
         task::TaskId,
     },
     host::{
@@ -21,7 +23,6 @@ use numa_agent::{
         sys::{Host, Kernel as _, is_root},
     },
 };
-use numa_ebpf::filter::MATCH;
 
 /// What the filter of these tests lets through.
 const WORD: &str = "zebra crossing";
@@ -45,7 +46,7 @@ fn live(options: &LoadOptions) -> Option<Live> {
         return skip(&format!("/sys/kernel/btf/vmlinux: {error}"));
     }
     let mut programs = Programs::load(options).expect("programs load");
-    programs.set_filter(&literal(WORD)).expect("filter");
+    programs.set_filter(&matching(WORD)).expect("filter");
     // What came before the filter.
     while programs.next_event().is_some() {}
     Some(Live { programs, seen: Vec::new(), _turn: turn })
@@ -63,22 +64,10 @@ fn seeing_ourselves() -> LoadOptions {
     LoadOptions { self_pid: 0, cpu_nodes: vec![(0, 0), (1, 1)], ..LoadOptions::default() }
 }
 
-/// An automaton (Knuth, Morris, Pratt) that finds `word`, with a class per byte.
-fn literal(word: &str) -> KernelFilter {
-    let word = word.as_bytes();
-    let mut classes: [u8; 256] = std::array::from_fn(|byte| byte as u8);
-    classes[0] = b' ';
-    let mut transitions = vec![0u32; word.len() * 256];
-    let mut fallback = 0;
-    for (state, &byte) in word.iter().enumerate() {
-        let (before, row) = transitions.split_at_mut(state * 256);
-        if state > 0 {
-            row[..256].copy_from_slice(&before[fallback * 256..][..256]);
-            fallback = (row[usize::from(byte)] & !MATCH) as usize;
-        }
-        row[usize::from(byte)] = if state + 1 == word.len() { MATCH } else { state as u32 + 1 };
-    }
-    KernelFilter { pass_all: false, classes, class_count: 256, start: 0, transitions }
+/// The agent's own filter for processes that match `pattern`.
+fn matching(pattern: &str) -> KernelFilter {
+    let flags = Overrides { group_patterns: vec![pattern.to_owned()], ..Overrides::default() };
+    KernelFilter::new(&Settings::from_sources(None, flags).expect("a good pattern"))
 }
 
 impl Live {
@@ -239,12 +228,12 @@ fn the_kernel_lets_through_only_execs_that_may_match() {
         |event: &TaskEvent| matches!(event.kind, EventKind::Fork { parent_pid, .. } if parent_pid == matched);
     assert!(live.seen.iter().any(child), "children of a match are followed before user space says so");
     // The same under a filter for something else is no event any more.
-    live.programs.set_filter(&literal("okapi")).expect("filter");
+    live.programs.set_filter(&matching("okapi")).expect("filter");
     let unmatched = run("/bin/sh", &["-c", ":", "zebra crossing"]);
     let matched = run("/bin/sh", &["-c", ":", "okapi"]);
     live.wait_exec(matched);
     assert_eq!(live.of(unmatched), Vec::<&EventKind>::new());
-    live.programs.set_filter(&KernelFilter::pass_all()).expect("filter");
+    live.programs.set_filter(&matching(".")).expect("filter");
     let any = run("/bin/true", &[]);
     live.wait_exec(any);
 }
