@@ -25,13 +25,16 @@ impl Walk {
     }
 }
 
-/// Whether the record's "comm SPACE arguments" may match a rule. Arguments that were not read whole pass, as does
-/// everything before user space has loaded a table.
+/// Whether the record's "comm SPACE arguments" may match a rule. Arguments that were not read whole pass.
+/// Nothing passes before user space has loaded a table: the scan it does after that finds what it missed.
 #[inline(always)]
 pub fn passes(record: &Exec) -> bool {
-    let Some(bank) = FILTER_BANK.get(0) else { return true };
-    let Some(table) = FILTER.get(*bank % BANKS) else { return true };
-    if table.active == 0 || table.start & MATCH != 0 || record.header.flags & flag::TRUNCATED != 0 {
+    let Some(bank) = FILTER_BANK.get(0) else { return false };
+    let Some(table) = FILTER.get(*bank % BANKS) else { return false };
+    if table.class_count == 0 {
+        return false;
+    }
+    if table.pass_all != 0 || table.start & MATCH != 0 || record.header.flags & flag::TRUNCATED != 0 {
         return true;
     }
     let mut walk = Walk { table, state: table.start };

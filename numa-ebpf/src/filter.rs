@@ -14,9 +14,9 @@ pub const MATCH: u32 = 1 << 31;
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Table {
-    /// Zero: everything passes, as it does before user space has loaded a table.
-    pub active: u32,
-    /// Number of classes.
+    /// Not zero: everything passes.
+    pub pass_all: u32,
+    /// Number of classes. Zero, as before user space has loaded a table: nothing passes.
     pub class_count: u32,
     /// State before the first byte, perhaps with [`MATCH`].
     pub start: u32,

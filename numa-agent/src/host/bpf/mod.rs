@@ -23,7 +23,7 @@ pub use crate::core::health::{DropCounts, Health, ProgramResult, Verdict};
 use crate::core::{
     decode::{self, DecodeError, TICK_NS, start_ticks},
     event::{MigrationCounts, TaskEvent},
-    filter::KernelFilter,
+    filter::{ACCEPT, KernelFilter, MAX_TRANSITIONS},
     task::TaskId,
 };
 
@@ -70,7 +70,8 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Loads and attaches the programs. Until [`Programs::set_filter`], every exec is reported.
+    /// Loads and attaches the programs. Until [`Programs::set_filter`], no exec of an unmarked
+    /// task is reported: scan after that.
     ///
     /// # Errors
     /// If the maps cannot be made or a required program cannot be attached; a failed optional program is in
@@ -200,6 +201,9 @@ impl AsFd for Programs {
     }
 }
 
+/// `core` builds what the programs walk.
+const _: () = assert!(MAX_TRANSITIONS == filter::TRANSITIONS && ACCEPT == filter::MATCH);
+
 /// The kernel's table for a filter.
 fn filter_words(filter: &KernelFilter) -> Result<Box<[u32; filter::WORDS]>, BpfError> {
     let needed = filter.transitions.len();
@@ -207,7 +211,7 @@ fn filter_words(filter: &KernelFilter) -> Result<Box<[u32; filter::WORDS]>, BpfE
         return Err(BpfError::FilterTooLarge { needed });
     }
     let mut words = Vec::with_capacity(filter::WORDS);
-    words.extend([u32::from(!filter.pass_all), filter.class_count, filter.start, 0]);
+    words.extend([u32::from(filter.pass_all), filter.class_count, filter.start, 0]);
     words.extend(
         filter.classes.chunks_exact(4).map(|four| u32::from_ne_bytes([four[0], four[1], four[2], four[3]])),
     );
@@ -247,17 +251,18 @@ mod tests {
 
     #[test]
     fn a_filter_becomes_the_kernels_table() {
-        let mut filter =
-            KernelFilter { pass_all: false, class_count: 2, start: 1, ..KernelFilter::pass_all() };
-        filter.classes[usize::from(b'a')] = 1;
-        filter.transitions = vec![0, 1, 2, filter::MATCH];
+        let mut classes = [0; 256];
+        classes[usize::from(b'a')] = 1;
+        let transitions = vec![0, 1, 2, filter::MATCH];
+        let mut filter = KernelFilter { pass_all: false, classes, class_count: 2, start: 1, transitions };
         let words = filter_words(&filter).unwrap();
-        assert_eq!(words[..4], [1, 2, 1, 0]);
+        assert_eq!(words[..4], [0, 2, 1, 0]);
         let byte = words[4 + usize::from(b'a') / 4].to_ne_bytes()[usize::from(b'a') % 4];
         assert_eq!(byte, 1);
         assert_eq!(words[filter::HEAD_WORDS..][..4], [0, 1, 2, filter::MATCH]);
         filter.transitions = vec![0; filter::TRANSITIONS + 1];
         assert!(matches!(filter_words(&filter), Err(BpfError::FilterTooLarge { needed: 65_537 })));
-        assert_eq!(filter_words(&KernelFilter::pass_all()).unwrap()[0], 0, "inactive: everything passes");
+        let all = KernelFilter { pass_all: true, transitions: vec![0], ..filter };
+        assert_eq!(filter_words(&all).unwrap()[..2], [1, 2]);
     }
 }
