@@ -1,1 +1,420 @@
-//! The host agent: one owner of state, fed by one stream of events.
+//! The host agent: one owner of state, fed by one stream of inputs.
+//!
+//! The loop runs on one thread, `SCHED_FIFO` where allowed, and owns everything. Slow work happens elsewhere: scans on a
+//! thread of their own that sends back what it saw, lines of output through a queue. The order at start: attach the
+//! programs, scan, carry out the plan, and only then drain the ring, which has kept what happened meanwhile.
+
+mod executor;
+mod output;
+
+use std::{os::fd::OwnedFd, time::Duration};
+
+use anyhow::Context;
+use serde_json::json;
+use tokio::{
+    io::unix::AsyncFd,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+pub use self::{executor::Marks, output::LineFormat};
+use self::{executor::Executor, output::Output};
+use crate::{
+    core::{
+        engine::{Action, Cause, Engine},
+        event::{EventKind, MigrationCounts, TaskEvent},
+        filter::KernelFilter,
+        settings::Settings,
+        stats::Stats,
+        task::{ProcessFacts, TaskId},
+        topology::Topology,
+    },
+    host::{
+        bpf::{DropCounts, LoadOptions, Programs},
+        procfs::{self, ProcReader},
+        scan::{Scan, Scanner},
+        sys::{self, Host, Kernel},
+    },
+};
+
+/// Events handled before the loop looks at signals and timers again.
+const BATCH: usize = 1024;
+
+/// What the agent is asked to do. Settings and machine come from a function, so that a reload reads them anew.
+pub struct Options {
+    /// Reads configuration and machine.
+    pub load: Box<dyn Fn() -> anyhow::Result<(Settings, Topology)>>,
+    /// Look and report, change nothing.
+    pub dry_run: bool,
+    /// Format of the lines on standard output.
+    pub format: LineFormat,
+    /// Time between scans; `None`: only after losses.
+    pub reconcile: Option<Duration>,
+    /// Have the kernel programs log what they do.
+    pub bpf_log: bool,
+}
+
+/// One thing the loop deals with.
+enum Input {
+    /// The ring has events.
+    Events,
+    /// A background scan is done.
+    Scanned(Result<Scan, procfs::ProcError>),
+    /// Time for the next scan.
+    Reconcile,
+    /// SIGHUP.
+    Reload,
+    /// SIGTERM or SIGINT.
+    Stop,
+}
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// If it cannot start: bad configuration, no plan for this machine, programs that do not load. Once it runs, nothing but
+/// a signal ends it.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("event loop")?;
+    runtime.block_on(async { Agent::start(options)?.run(options).await })
+}
+
+struct Agent {
+    engine: Engine,
+    executor: Executor<Host, Programs>,
+    lost: DropCounts,
+    scanning: bool,
+    rescan: bool,
+}
+
+impl Agent {
+    fn start(options: &Options) -> anyhow::Result<Self> {
+        let (settings, topology) = (options.load)()?;
+        let own = procfs::own_pids("/proc".as_ref());
+        let mut engine = Engine::new(topology, settings, own)?;
+        pin_pids(&mut engine);
+        let mut programs = Programs::load(&load_options(options, engine.topology()))?;
+        programs.set_filter(&KernelFilter::new(engine.rules().settings()))?;
+        let executor = Executor {
+            kernel: Host,
+            marks: programs,
+            scanner: scanner(&engine, false),
+            dry_run: options.dry_run,
+            output: Output::start(options.format),
+            stats: Stats::default(),
+        };
+        let mut agent = Self { engine, executor, lost: DropCounts::default(), scanning: false, rescan: false };
+        agent.scan_now(&Cause::Scan)?;
+        Ok(agent)
+    }
+
+    async fn run(mut self, options: &Options) -> anyhow::Result<()> {
+        let mut stop = signal(SignalKind::terminate()).context("SIGTERM handler")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT handler")?;
+        let mut hangup = signal(SignalKind::hangup()).context("SIGHUP handler")?;
+        let ring: AsyncFd<OwnedFd> = AsyncFd::new(self.executor.marks.ring_fd()?).context("ring buffer")?;
+        let (scans_tx, mut scans) = mpsc::channel(1);
+        let period = options.reconcile.unwrap_or(Duration::from_secs(3600 * 24 * 365));
+        let mut reconcile = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+        reconcile.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+
+        let priority = sys::prioritise_event_thread();
+        self.say_ready(options, &priority.to_string());
+        loop {
+            let input = tokio::select! {
+                biased;
+                _ = stop.recv() => Input::Stop,
+                _ = interrupt.recv() => Input::Stop,
+                _ = hangup.recv() => Input::Reload,
+                Some(scan) = scans.recv() => Input::Scanned(scan),
+                _ = reconcile.tick() => Input::Reconcile,
+                ready = ring.readable() => {
+                    let mut ready = ready.context("ring buffer")?;
+                    // Cleared before reading: what comes while we drain makes it ready again.
+                    ready.clear_ready();
+                    Input::Events
+                }
+            };
+            match input {
+                Input::Stop => break,
+                Input::Reload => self.reload(options),
+                Input::Events => self.drain().await,
+                Input::Scanned(scan) => {
+                    self.scanning = false;
+                    match scan {
+                        Ok(scan) => self.take_in(&scan, &Cause::Reconcile),
+                        Err(error) => tracing::warn!("reconcile: {error}"),
+                    }
+                }
+                Input::Reconcile => self.rescan = true,
+            }
+            self.note_losses();
+            if self.rescan && !self.scanning {
+                self.start_scan(&scans_tx);
+            }
+        }
+        self.finish();
+        Ok(())
+    }
+
+    /// Handles what the ring holds, letting signals and timers through now and then.
+    async fn drain(&mut self) {
+        loop {
+            for _ in 0..BATCH {
+                match self.executor.marks.next_event() {
+                    None => return,
+                    Some(Ok(event)) => self.handle(&event),
+                    Some(Err(error)) => tracing::warn!("event from the kernel programs: {error}"),
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn handle(&mut self, event: &TaskEvent) {
+        match &event.kind {
+            EventKind::Exit { migrations } => self.note_migrations(event.pid, event.task, *migrations),
+            EventKind::Migrate { from_cpu, to_cpu } => self.say_migrated(event, *from_cpu, *to_cpu),
+            _ => {}
+        }
+        let facts = self.engine.wants_facts(event).then(|| self.facts_at_exec(event)).flatten();
+        let actions = self.engine.apply(event, facts);
+        self.executor.execute(&mut self.engine, actions);
+    }
+
+    /// What `/proc` adds to an exec event.
+    fn facts_at_exec(&self, event: &TaskEvent) -> Option<ProcessFacts> {
+        let EventKind::Exec { ppid, uid, comm, cmdline, truncated } = &event.kind else { return None };
+        let reader = &self.executor.scanner.reader;
+        let cmdline = if *truncated { reader.brief(event.pid)?.cmdline } else { cmdline.clone() };
+        reader.complete(ProcessFacts {
+            pid: event.pid,
+            start_time: event.task.start_time,
+            ppid: *ppid,
+            uid: *uid,
+            comm: comm.clone(),
+            cmdline,
+            ..ProcessFacts::default()
+        })
+    }
+
+    fn take_in(&mut self, scan: &Scan, cause: &Cause) {
+        self.executor.stats.scans += 1;
+        for snapshot in &scan.snapshots {
+            let actions = self.engine.observe(snapshot, cause, None);
+            self.executor.execute(&mut self.engine, actions);
+        }
+        self.engine.sweep(&scan.alive, scan.as_of_ns);
+    }
+
+    /// Scans on this thread, then carries out the plan as a whole: nothing is bound twice while instances are still being
+    /// counted. Scans again until nothing new turns up: a thread may be created by one that was not marked yet.
+    fn scan_now(&mut self, cause: &Cause) -> anyhow::Result<()> {
+        const ROUNDS: usize = 8;
+        for _ in 0..ROUNDS {
+            let scan = scanner(&self.engine, false).scan(&Host)?;
+            self.executor.stats.scans += 1;
+            let mut fresh = false;
+            for snapshot in &scan.snapshots {
+                let mut actions = self.engine.observe(snapshot, cause, None);
+                actions.retain(|action| !matches!(action, Action::Bind(_)));
+                fresh |= !actions.is_empty();
+                self.executor.execute(&mut self.engine, actions);
+            }
+            self.engine.sweep(&scan.alive, scan.as_of_ns);
+            let pending = self.engine.pending(cause);
+            fresh |= !pending.is_empty();
+            self.executor.execute(&mut self.engine, pending);
+            if !fresh {
+                break;
+            }
+        }
+        self.executor.scanner = scanner(&self.engine, false);
+        Ok(())
+    }
+
+    fn start_scan(&mut self, done: &mpsc::Sender<Result<Scan, procfs::ProcError>>) {
+        let scanner = scanner(&self.engine, self.executor.scanner.after_loss);
+        self.executor.scanner.after_loss = false;
+        (self.rescan, self.scanning) = (false, true);
+        let done = done.clone();
+        tokio::task::spawn_blocking(move || done.blocking_send(scanner.scan(&Host)));
+    }
+
+    /// New losses mean that the state may be wrong: say so, and look at everything again.
+    fn note_losses(&mut self) {
+        let lost = self.executor.marks.drops();
+        if lost != self.lost {
+            let new = lost.since(&self.lost);
+            self.lost = lost;
+            let mut text = format!("events lost in the kernel: {new}");
+            if new.state_lost() {
+                (self.rescan, self.executor.scanner.after_loss) = (true, true);
+                text.push_str("; scanning again");
+            }
+            self.executor.output.event("lost", json!({ "lost": new.json() }), || Some(text));
+        }
+    }
+
+    fn reload(&mut self, options: &Options) {
+        let next = (options.load)().and_then(|(settings, topology)| {
+            let mut engine = self.engine.reconfigured(topology, settings)?;
+            pin_pids(&mut engine);
+            self.executor.marks.set_filter(&KernelFilter::new(engine.rules().settings()))?;
+            Ok(engine)
+        });
+        let before = std::mem::replace(
+            &mut self.engine,
+            match next {
+                Ok(engine) => engine,
+                Err(error) => {
+                    tracing::error!("reload: {error:#}; the old configuration stays in force");
+                    return;
+                }
+            },
+        );
+        self.executor.scanner = scanner(&self.engine, false);
+        if let Err(error) = self.scan_now(&Cause::Replan) {
+            tracing::error!("reload: {error:#}; the next reconcile tries again");
+            self.rescan = true;
+        }
+        let managed = |pid: u32, tid: u32| self.engine.process(pid).is_some_and(|process| process.threads.contains_key(&tid));
+        for process in before.processes() {
+            for tid in process.threads.keys().filter(|tid| !managed(process.facts.pid, **tid)) {
+                self.executor.marks.unmark(*tid);
+            }
+        }
+        self.say_warnings();
+        let managed = self.managed_json();
+        let text = format!("reloaded: {}", self.plan_text());
+        tracing::info!("{text}");
+        self.executor.output.event("reloaded", json!({ "managed": managed }), || Some(text));
+    }
+
+    fn note_migrations(&mut self, pid: u32, task: TaskId, counts: MigrationCounts) {
+        if let Some((comm, role)) = Executor::<Host, Programs>::describe(&self.engine, pid, task) {
+            self.executor.stats.migrated(task, pid, &comm, role, counts);
+        }
+    }
+
+    fn say_migrated(&mut self, event: &TaskEvent, from_cpu: u32, to_cpu: u32) {
+        let node = |cpu: u32| self.engine.topology().cpu(cpu).map(|cpu| cpu.node);
+        let (pid, tid) = (event.pid, event.task.tid);
+        let fields = json!({
+            "pid": pid, "tid": tid, "from_cpu": from_cpu, "to_cpu": to_cpu, "from_node": node(from_cpu), "to_node": node(to_cpu),
+        });
+        self.executor.output.event("migrated", fields, || {
+            Some(format!("migrated {tid}: CPU {from_cpu} -> {to_cpu}, across nodes"))
+        });
+    }
+
+    fn say_ready(&mut self, options: &Options, priority: &str) {
+        self.say_warnings();
+        let stats = &self.executor.stats;
+        let health = self.executor.marks.health();
+        let mode = if options.dry_run { "observing only" } else { "enforcing" };
+        let reconcile = options.reconcile.map_or("off".to_owned(), |period| format!("every {} s", period.as_secs()));
+        eprintln!(
+            "numa-agent {}: {mode}; {}; scan: {} bound, {} unchanged, {} failed; programs: {}; event thread {priority}; reconcile {reconcile}",
+            env!("CARGO_PKG_VERSION"),
+            self.plan_text(),
+            stats.count("bound"),
+            stats.count("unchanged"),
+            stats.count("failed"),
+            health.summary(),
+        );
+        let fields = json!({
+            "version": env!("CARGO_PKG_VERSION"), "mode": mode, "programs": health.json(), "priority": priority,
+            "managed": self.managed_json(), "groups": self.engine.plan().groups.len(),
+        });
+        self.executor.output.event("ready", fields, || None);
+    }
+
+    fn say_warnings(&self) {
+        for warning in self.engine.warnings() {
+            tracing::warn!("{warning}");
+        }
+    }
+
+    fn plan_text(&self) -> String {
+        let plan = self.engine.plan();
+        let policy = plan.policy;
+        let sockets: std::collections::BTreeSet<u32> = plan.groups.iter().map(|group| group.socket).collect();
+        let (groups, sockets) = (plan.groups.len(), sockets.len());
+        let processes = self.engine.processes().count();
+        let threads: usize = self.engine.processes().map(|process| process.threads.len()).sum();
+        format!(
+            "{policy} plan, {groups} group{} on {sockets} socket{}; managing {threads} threads of {processes} processes",
+            plural(groups),
+            plural(sockets)
+        )
+    }
+
+    fn managed_json(&self) -> serde_json::Value {
+        let threads: usize = self.engine.processes().map(|process| process.threads.len()).sum();
+        json!({ "processes": self.engine.processes().count(), "threads": threads })
+    }
+
+    fn finish(mut self) {
+        let live: Vec<(u32, TaskId)> = self
+            .engine
+            .processes()
+            .flat_map(|process| process.threads.values().map(|thread| (process.facts.pid, thread.id)))
+            .collect();
+        for (pid, task) in live {
+            if let Some(counts) = self.executor.marks.migration_counts(task.tid) {
+                self.note_migrations(pid, task, counts);
+            }
+        }
+        self.executor.stats.lines_dropped = self.executor.output.dropped();
+        let mut fields = self.executor.stats.json();
+        fields["managed"] = self.managed_json();
+        fields["lost"] = self.lost.json();
+        fields["warnings"] = json!(self.engine.warnings());
+        let text = self.executor.stats.text();
+        self.executor.output.event("summary", fields, || Some(text));
+        self.executor.output.finish();
+    }
+}
+
+impl Marks for Programs {
+    fn mark(&mut self, pid: u32, task: TaskId) {
+        if let Err(error) = Programs::mark(self, pid, task) {
+            tracing::warn!(pid, tid = task.tid, "cannot mark the thread for the kernel programs: {error}");
+        }
+    }
+
+    fn unmark(&mut self, tid: u32) {
+        if let Err(error) = Programs::unmark(self, tid) {
+            tracing::warn!(tid, "cannot unmark the thread: {error}");
+        }
+    }
+}
+
+/// A later process with a recycled pid is not the one that was asked for.
+fn pin_pids(engine: &mut Engine) {
+    for pid in engine.pin_pids(|pid| Host.start_time(pid)) {
+        engine.warn(format!("pid {pid} was asked for, but no such process runs"));
+    }
+}
+
+fn load_options(options: &Options, topology: &Topology) -> LoadOptions {
+    LoadOptions {
+        self_pid: std::process::id(),
+        debug_log: options.bpf_log,
+        cpu_nodes: topology.cpus.iter().map(|cpu| (cpu.id, cpu.node)).collect(),
+        ..LoadOptions::default()
+    }
+}
+
+fn scanner(engine: &Engine, after_loss: bool) -> Scanner {
+    Scanner {
+        reader: ProcReader::new("/proc", engine.rules().needs()),
+        rules: engine.rules().clone(),
+        managed: engine.processes().map(|process| process.facts.pid).collect(),
+        after_loss,
+    }
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}

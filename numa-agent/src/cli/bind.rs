@@ -48,12 +48,16 @@ enum Format {
     Text,
     Markdown,
     Json,
+    Svg,
+    Html,
 }
 
 impl Format {
     fn of_path(path: &Path) -> Self {
         match path.extension().and_then(|ending| ending.to_str()) {
+            Some("html" | "htm") => Self::Html,
             Some("json") => Self::Json,
+            Some("svg") => Self::Svg,
             Some("txt") => Self::Text,
             _ => Self::Markdown,
         }
@@ -63,7 +67,9 @@ impl Format {
         match self {
             Self::Text => report::text::bind(report),
             Self::Markdown => report::markdown::bind(report),
-            Self::Json => format!("{:#}\n", report::json::bind(report)),
+            Self::Json => report::json::print(&report::json::bind(report)),
+            Self::Svg => report::svg::bind(report),
+            Self::Html => report::html::bind(report),
         }
     }
 }

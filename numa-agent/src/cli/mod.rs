@@ -3,8 +3,10 @@
 //! Exit codes: 0 done and verified; 1 the thing asked for failed; 2 bad usage or bad configuration.
 
 mod bind;
+mod doctor;
 mod machine;
 mod plan_args;
+mod run;
 mod topology;
 
 use std::process::ExitCode;
@@ -27,6 +29,10 @@ enum Command {
     Topology(topology::TopologyArgs),
     /// Plan, and bind what runs now: a dry run with a report unless --apply is given.
     Bind(bind::BindArgs),
+    /// Run the host agent: bind processes and threads the moment they are born, until stopped.
+    Run(run::RunArgs),
+    /// Say what this kernel and host can and cannot do for the agent, with the fix.
+    Doctor(doctor::DoctorArgs),
 }
 
 /// What was asked for makes no sense, independent of the machine: exit code 2.
@@ -47,6 +53,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Topology(args) => topology::run(&args),
         Command::Bind(args) => bind::run(&args),
+        Command::Run(args) => run::run(args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -26,6 +26,6 @@ pub fn run(args: &TopologyArgs) -> anyhow::Result<()> {
     let topology = args.machine.topology()?;
     super::print(&match args.format {
         Format::Text => report::topology::text(&topology),
-        Format::Json => format!("{:#}\n", report::topology::json(&topology)),
+        Format::Json => report::json::print(&report::topology::json(&topology)),
     })
 }

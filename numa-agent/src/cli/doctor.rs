@@ -1,0 +1,162 @@
+//! `numa-agent doctor`: what this kernel and host can do for the agent, each failing line with its fix.
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::Incomplete;
+use crate::{
+    core::{health::Verdict, idset::CpuSet, topology::Topology},
+    host::{
+        bpf::{LoadOptions, Programs},
+        sys, sysfs,
+    },
+    report::{self, escape},
+};
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Output format.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// One line of the answer.
+struct Check {
+    name: &'static str,
+    state: State,
+    found: String,
+}
+
+enum State {
+    /// As it should be.
+    Good,
+    /// The agent works, with less; what to do.
+    Limited(String),
+    /// `numa-agent run` cannot work; what to do.
+    Missing(String),
+}
+
+/// Checks, prints, and fails if `numa-agent run` could not work here.
+pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
+    let mut checks = vec![kernel()];
+    match sysfs::read_host() {
+        Ok(topology) => checks.extend([topology_check(&topology), allowed(&topology), isolated(&topology)]),
+        Err(error) => checks.push(Check {
+            name: "topology",
+            state: State::Missing("mount sysfs at /sys".into()),
+            found: error.to_string(),
+        }),
+    }
+    checks.extend([programs(), event_priority()]);
+    super::print(&match args.format {
+        Format::Text => checks.iter().map(Check::text).collect(),
+        Format::Json => {
+            let checks: Vec<Value> = checks.iter().map(Check::json).collect();
+            report::json::print(&json!({ "schema": 1, "checks": checks }))
+        }
+    })?;
+    let missing = checks.iter().filter(|check| matches!(check.state, State::Missing(_))).count();
+    if missing > 0 {
+        return Err(Incomplete(format!("`numa-agent run` cannot work here: {missing} of the above missing")).into());
+    }
+    Ok(())
+}
+
+impl Check {
+    fn text(&self) -> String {
+        let (mark, fix) = match &self.state {
+            State::Good => ("ok     ", None),
+            State::Limited(fix) => ("limited", Some(fix)),
+            State::Missing(fix) => ("MISSING", Some(fix)),
+        };
+        let fix = fix.map_or(String::new(), |fix| format!("{:10}fix: {}\n", "", escape::text(fix)));
+        format!("{mark}  {:<11} {}\n{fix}", self.name, escape::text(&self.found))
+    }
+
+    fn json(&self) -> Value {
+        let (state, fix) = match &self.state {
+            State::Good => ("ok", None),
+            State::Limited(fix) => ("limited", Some(fix)),
+            State::Missing(fix) => ("missing", Some(fix)),
+        };
+        json!({ "name": self.name, "state": state, "found": self.found, "fix": fix })
+    }
+}
+
+fn kernel() -> Check {
+    let found = sys::uname().map_or_else(|error| error.to_string(), |(host, release)| format!("Linux {release} on {host}"));
+    Check { name: "kernel", state: State::Good, found }
+}
+
+fn topology_check(topology: &Topology) -> Check {
+    let nodes = topology.nodes.len();
+    let found = format!("{} sockets, {nodes} NUMA nodes, {} CPUs online", topology.sockets.len(), topology.cpus.len());
+    let state = match nodes {
+        0 | 1 => State::Limited("a single node: CPUs can be divided, memory cannot be placed; look for NUMA or NPS settings in the firmware".into()),
+        _ => State::Good,
+    };
+    Check { name: "topology", state, found }
+}
+
+fn allowed(topology: &Topology) -> Check {
+    let missing = topology.online().difference(&topology.allowed);
+    let (state, found) = if missing.is_empty() {
+        (State::Good, "our cgroup allows all online CPUs".to_owned())
+    } else {
+        let fix = "run the agent in the root cgroup, or widen cpuset.cpus of its cgroup; it plans with what is allowed";
+        (State::Limited(fix.into()), format!("our cgroup's cpuset leaves out CPUs {missing}"))
+    };
+    Check { name: "cpuset", state, found }
+}
+
+fn isolated(topology: &Topology) -> Check {
+    let isolated: CpuSet = topology.isolated.intersection(&topology.allowed);
+    let (state, found) = if isolated.is_empty() {
+        (State::Good, "no isolated CPUs".to_owned())
+    } else {
+        let fix = "the scheduler does not spread threads over isolated CPUs; remove isolcpus= unless threads are pinned one by one";
+        (State::Limited(fix.into()), format!("CPUs {isolated} are isolated"))
+    };
+    Check { name: "isolation", state, found }
+}
+
+/// Loads and attaches every program, for the moment.
+fn programs() -> Check {
+    let options = LoadOptions { self_pid: std::process::id(), ..LoadOptions::default() };
+    let (state, found) = match Programs::load(&options) {
+        Ok(programs) => {
+            let health = programs.health();
+            let state = match health.verdict() {
+                Verdict::Full => State::Good,
+                Verdict::Degraded => State::Limited("docs/architecture.md says what each program is for".into()),
+                Verdict::Unusable => State::Missing("a kernel with BTF raw tracepoints, 5.10 or later".into()),
+            };
+            (state, health.summary())
+        }
+        Err(error) => (State::Missing("as the line above says".into()), format!("{:#}", anyhow::Error::from(error))),
+    };
+    Check { name: "programs", state, found }
+}
+
+fn event_priority() -> Check {
+    // On a thread of its own, which ends with its priority.
+    let priority = std::thread::spawn(sys::prioritise_event_thread).join();
+    match priority {
+        Ok(sys::EventPriority::Fifo) => {
+            Check { name: "real-time", state: State::Good, found: "the event thread may run as SCHED_FIFO 1".into() }
+        }
+        Ok(normal) => Check {
+            name: "real-time",
+            state: State::Limited("give CAP_SYS_NICE, and in a v1 cpu cgroup cpu.rt_runtime_us; without it binding lags on a busy machine".into()),
+            found: normal.to_string(),
+        },
+        Err(_) => Check { name: "real-time", state: State::Limited("report this".into()), found: "the probe panicked".into() },
+    }
+}

@@ -1,0 +1,56 @@
+//! `numa-agent run`.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::{machine::MachineArgs, plan_args::PlanArgs};
+use crate::agent::{self, LineFormat};
+
+/// Flags of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    plan: PlanArgs,
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// Observe and report only: change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Lines on standard output: text for people, json for everything.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Seconds between full scans that catch what no event told; 0: only after lost events.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    reconcile: u64,
+    /// Log what the kernel programs do (slow; for debugging).
+    #[arg(long)]
+    bpf_log: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Runs the agent until it is stopped.
+pub fn run(args: RunArgs) -> anyhow::Result<()> {
+    let options = agent::Options {
+        dry_run: args.dry_run,
+        format: match args.format {
+            Format::Text => LineFormat::Text,
+            Format::Json => LineFormat::Json,
+        },
+        reconcile: (args.reconcile > 0).then(|| Duration::from_secs(args.reconcile)),
+        bpf_log: args.bpf_log,
+        load: Box::new(move || {
+            let topology = args.machine.topology()?;
+            if !args.dry_run {
+                args.machine.check_applicable(&topology)?;
+            }
+            Ok((args.plan.settings(None)?, topology))
+        }),
+    };
+    agent::run(&options)
+}
