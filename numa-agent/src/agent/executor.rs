@@ -48,7 +48,11 @@ impl<K: Kernel, M: Marks> Executor<K, M> {
     }
 
     fn bind(&mut self, engine: &mut Engine, bind: &Bind) {
-        let outcome = if self.dry_run { self.preview(bind) } else { binding::bind(&self.kernel, bind.task, &bind.cpus) };
+        let outcome = if self.dry_run {
+            self.preview(bind)
+        } else {
+            binding::bind(&self.kernel, bind.task, &bind.cpus)
+        };
         let latency_ns = bind.at_ns.map(|at_ns| sys::monotonic_ns().saturating_sub(at_ns));
         self.stats.bound(bind, &outcome, latency_ns);
         self.output.bound(bind, &outcome, latency_ns);

@@ -7,18 +7,17 @@
 mod executor;
 mod output;
 
-use std::{os::fd::OwnedFd, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::json;
 use tokio::{
-    io::unix::AsyncFd,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
 
-pub use self::{executor::Marks, output::LineFormat};
 use self::{executor::Executor, output::Output};
+pub use self::{executor::Marks, output::LineFormat};
 use crate::{
     core::{
         engine::{Action, Cause, Engine},
@@ -102,7 +101,8 @@ impl Agent {
             output: Output::start(options.format),
             stats: Stats::default(),
         };
-        let mut agent = Self { engine, executor, lost: DropCounts::default(), scanning: false, rescan: false };
+        let mut agent =
+            Self { engine, executor, lost: DropCounts::default(), scanning: false, rescan: false };
         agent.scan_now(&Cause::Scan)?;
         Ok(agent)
     }
@@ -111,7 +111,7 @@ impl Agent {
         let mut stop = signal(SignalKind::terminate()).context("SIGTERM handler")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT handler")?;
         let mut hangup = signal(SignalKind::hangup()).context("SIGHUP handler")?;
-        let ring: AsyncFd<OwnedFd> = AsyncFd::new(self.executor.marks.ring_fd()?).context("ring buffer")?;
+        let ring = sys::watch(self.executor.marks.ring_fd()?).context("ring buffer")?;
         let (scans_tx, mut scans) = mpsc::channel(1);
         let period = options.reconcile.unwrap_or(Duration::from_secs(3600 * 24 * 365));
         let mut reconcile = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
@@ -277,10 +277,12 @@ impl Agent {
             tracing::error!("reload: {error:#}; the next reconcile tries again");
             self.rescan = true;
         }
-        let managed = |pid: u32, tid: u32| self.engine.process(pid).is_some_and(|process| process.threads.contains_key(&tid));
+        let managed = |pid: u32, tid: u32| {
+            self.engine.process(pid).is_some_and(|process| process.threads.contains_key(&tid))
+        };
         for process in before.processes() {
             for tid in process.threads.keys().filter(|tid| !managed(process.facts.pid, **tid)) {
-                self.executor.marks.unmark(*tid);
+                Marks::unmark(&mut self.executor.marks, *tid);
             }
         }
         self.say_warnings();
@@ -312,7 +314,8 @@ impl Agent {
         let stats = &self.executor.stats;
         let health = self.executor.marks.health();
         let mode = if options.dry_run { "observing only" } else { "enforcing" };
-        let reconcile = options.reconcile.map_or("off".to_owned(), |period| format!("every {} s", period.as_secs()));
+        let reconcile =
+            options.reconcile.map_or("off".to_owned(), |period| format!("every {} s", period.as_secs()));
         eprintln!(
             "numa-agent {}: {mode}; {}; scan: {} bound, {} unchanged, {} failed; programs: {}; event thread {priority}; reconcile {reconcile}",
             env!("CARGO_PKG_VERSION"),

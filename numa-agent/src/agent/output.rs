@@ -139,11 +139,7 @@ fn bound_text(bind: &Bind, outcome: &BindOutcome, latency_ns: Option<u64>) -> St
         Cause::SetAffinity(caller) => format!(" by {} ({})", caller.tid, escape::text(&caller.comm)),
         _ => String::new(),
     };
-    format!(
-        "{outcome} {tid} {comm} ({role} of {place}) on {}: {}{by}{after}",
-        bind.cpus,
-        bind.cause.name()
-    )
+    format!("{outcome} {tid} {comm} ({role} of {place}) on {}: {}{by}{after}", bind.cpus, bind.cause.name())
 }
 
 #[cfg(test)]
@@ -169,7 +165,10 @@ mod tests {
         let outcome = BindOutcome::Bound("4-7".parse().unwrap());
         let text = bound_text(&repinned(), &outcome, Some(41_500));
         assert!(!text.contains(['\x1b', '\n']), "{text:?}");
-        assert!(text.contains("socket0_group1") && text.contains("by 8 (omp") && text.contains("42 us"), "{text}");
+        assert!(
+            text.contains("socket0_group1") && text.contains("by 8 (omp") && text.contains("42 us"),
+            "{text}"
+        );
         let json = bound_json(&repinned(), &outcome, Some(41_500));
         assert_eq!(json["caller"]["tid"], 8);
         assert_eq!((&json["cpus"], &json["actual_cpus"]), (&json!("4-7"), &json!("4-7")));

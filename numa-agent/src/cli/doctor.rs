@@ -64,7 +64,9 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     })?;
     let missing = checks.iter().filter(|check| matches!(check.state, State::Missing(_))).count();
     if missing > 0 {
-        return Err(Incomplete(format!("`numa-agent run` cannot work here: {missing} of the above missing")).into());
+        return Err(
+            Incomplete(format!("`numa-agent run` cannot work here: {missing} of the above missing")).into()
+        );
     }
     Ok(())
 }
@@ -91,13 +93,18 @@ impl Check {
 }
 
 fn kernel() -> Check {
-    let found = sys::uname().map_or_else(|error| error.to_string(), |(host, release)| format!("Linux {release} on {host}"));
+    let found = sys::uname()
+        .map_or_else(|error| error.to_string(), |(host, release)| format!("Linux {release} on {host}"));
     Check { name: "kernel", state: State::Good, found }
 }
 
 fn topology_check(topology: &Topology) -> Check {
     let nodes = topology.nodes.len();
-    let found = format!("{} sockets, {nodes} NUMA nodes, {} CPUs online", topology.sockets.len(), topology.cpus.len());
+    let found = format!(
+        "{} sockets, {nodes} NUMA nodes, {} CPUs online",
+        topology.sockets.len(),
+        topology.cpus.len()
+    );
     let state = match nodes {
         0 | 1 => State::Limited("a single node: CPUs can be divided, memory cannot be placed; look for NUMA or NPS settings in the firmware".into()),
         _ => State::Good,
@@ -135,12 +142,18 @@ fn programs() -> Check {
             let health = programs.health();
             let state = match health.verdict() {
                 Verdict::Full => State::Good,
-                Verdict::Degraded => State::Limited("docs/architecture.md says what each program is for".into()),
-                Verdict::Unusable => State::Missing("a kernel with BTF raw tracepoints, 5.10 or later".into()),
+                Verdict::Degraded => {
+                    State::Limited("docs/architecture.md says what each program is for".into())
+                }
+                Verdict::Unusable => {
+                    State::Missing("a kernel with BTF raw tracepoints, 5.10 or later".into())
+                }
             };
             (state, health.summary())
         }
-        Err(error) => (State::Missing("as the line above says".into()), format!("{:#}", anyhow::Error::from(error))),
+        Err(error) => {
+            (State::Missing("as the line above says".into()), format!("{:#}", anyhow::Error::from(error)))
+        }
     };
     Check { name: "programs", state, found }
 }

@@ -93,12 +93,19 @@ impl Stats {
     /// For people: what [`Stats::json`] says, in a few lines.
     #[must_use]
     pub fn text(&self) -> String {
-        let results: Vec<String> = self.results.iter().map(|(result, count)| format!("{count} {result}")).collect();
-        let mut lines = vec![format!("summary: {}", if results.is_empty() { "nothing to bind".into() } else { results.join(", ") })];
+        let results: Vec<String> =
+            self.results.iter().map(|(result, count)| format!("{count} {result}")).collect();
+        let mut lines = vec![format!(
+            "summary: {}",
+            if results.is_empty() { "nothing to bind".into() } else { results.join(", ") }
+        )];
         for (cause, histogram) in &self.latency {
             let us = |quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1000.0;
-            let (count, p50, p99, max) = (histogram.len(), us(0.5), us(0.99), histogram.max() as f64 / 1000.0);
-            lines.push(format!("  {cause}: {count} bound, event to bound p50 {p50:.0} us, p99 {p99:.0} us, max {max:.0} us"));
+            let (count, p50, p99, max) =
+                (histogram.len(), us(0.5), us(0.99), histogram.max() as f64 / 1000.0);
+            lines.push(format!(
+                "  {cause}: {count} bound, event to bound p50 {p50:.0} us, p99 {p99:.0} us, max {max:.0} us"
+            ));
         }
         let cpu: u64 = self.migrations.values().map(|migrated| migrated.counts.cpu).sum();
         let node: u64 = self.migrations.values().map(|migrated| migrated.counts.node).sum();

@@ -3,9 +3,10 @@
 //! Other modules reach the kernel through the [`Kernel`] trait, so that every outcome they must handle can be played by
 //! a fake.
 
-use std::{fmt, io};
+use std::{fmt, io, os::fd::OwnedFd};
 
 use nix::{errno::Errno, time::ClockId};
+use tokio::io::unix::AsyncFd;
 
 use crate::core::idset::{CpuSet, IdSet};
 
@@ -122,10 +123,13 @@ pub fn prioritise_event_thread() -> EventPriority {
     }
 }
 
-/// Whether we run as root (effective uid 0).
-#[must_use]
-pub fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
+/// Registers `descriptor` with the calling thread's event loop.
+///
+/// # Errors
+/// As `epoll_ctl(2)`.
+pub fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open, and always the same descriptor, until it is dropped; the result owns it.
+    unsafe { AsyncFd::register(descriptor) }.map_err(io::Error::from)
 }
 
 /// Host name and kernel release.
