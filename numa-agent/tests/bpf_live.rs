@@ -20,7 +20,7 @@ use numa_agent::{
     },
     host::{
         bpf::{LoadOptions, Programs, Verdict},
-        sys::{Host, Kernel as _, is_root},
+        sys::{Host, Kernel as _},
     },
 };
 
@@ -39,7 +39,7 @@ struct Live {
 /// Programs with [`WORD`] as filter; `None` with a visible line where that cannot work, unless skips are forbidden.
 fn live(options: &LoadOptions) -> Option<Live> {
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    if !is_root() {
+    if !nix::unistd::geteuid().is_root() {
         return skip("not root");
     }
     if let Err(error) = std::fs::metadata("/sys/kernel/btf/vmlinux") {

@@ -34,6 +34,7 @@ use crate::{
         scan::{Scan, Scanner},
         sys::{self, Host, Kernel},
     },
+    report::escape,
 };
 
 /// Events handled before the loop looks at signals and timers again.
@@ -148,6 +149,7 @@ impl Agent {
                 Input::Reconcile => self.rescan = true,
             }
             self.note_losses();
+            self.say_news();
             if self.rescan && !self.scanning {
                 self.start_scan(&scans_tx);
             }
@@ -332,9 +334,17 @@ impl Agent {
         self.executor.output.event("ready", fields, || None);
     }
 
-    fn say_warnings(&self) {
+    fn say_warnings(&mut self) {
+        self.engine.take_news();
         for warning in self.engine.warnings() {
-            tracing::warn!("{warning}");
+            tracing::warn!("{}", escape::text(&warning));
+        }
+    }
+
+    fn say_news(&mut self) {
+        for warning in self.engine.take_news() {
+            tracing::warn!("{}", escape::text(&warning));
+            self.executor.output.event("warning", json!({ "warning": warning }), || None);
         }
     }
 

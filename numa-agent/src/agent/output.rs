@@ -66,12 +66,14 @@ impl Output {
     }
 
     /// Anything else: `fields` in JSON, `text` for people.
-    pub fn event(&mut self, name: &str, mut fields: Value, text: impl FnOnce() -> Option<String>) {
+    pub fn event(&mut self, name: &str, fields: Value, text: impl FnOnce() -> Option<String>) {
         match self.format {
             LineFormat::Json => {
-                fields["schema"] = json!(1);
-                fields["event"] = json!(name);
-                self.line(fields.to_string());
+                let mut line = json!({ "schema": 1, "event": name });
+                if let (Value::Object(line), Value::Object(fields)) = (&mut line, fields) {
+                    line.extend(fields);
+                }
+                self.line(line.to_string());
             }
             LineFormat::Text => {
                 if let Some(text) = text() {

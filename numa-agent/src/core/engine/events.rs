@@ -157,11 +157,11 @@ impl Engine {
         };
         thread.actual = None;
         if !thread.may_repin(event.at_ns) {
-            let (comm, tid) = (thread.comm.clone(), thread.id.tid);
-            self.warnings.insert(format!(
-                "thread {tid} ({comm}) keeps being re-pinned by thread {} ({}); it is put back at reconcile only",
-                caller.tid, caller.comm
-            ));
+            let warning = format!(
+                "thread {} ({}) keeps being re-pinned by thread {} ({}); it is put back at reconcile only",
+                thread.id.tid, thread.comm, caller.tid, caller.comm
+            );
+            self.warn(warning);
             return Vec::new();
         }
         self.rebind(event.pid, event.task, Cause::SetAffinity(caller), event.at_ns)

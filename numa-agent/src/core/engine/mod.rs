@@ -27,6 +27,9 @@ const REPIN_BURST: u32 = 8;
 /// See [`REPIN_BURST`].
 const REPIN_WINDOW_NS: u64 = 10_000_000_000;
 
+/// The most that is kept of what the user should know; names from other processes make any number of different ones.
+const MAX_WARNINGS: usize = 256;
+
 /// Something to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -181,6 +184,8 @@ pub struct Engine {
     own: BTreeSet<u32>,
     processes: BTreeMap<u32, Process>,
     warnings: BTreeSet<String>,
+    /// Those of `warnings` that nobody has been told.
+    news: Vec<String>,
 }
 
 impl Engine {
@@ -200,6 +205,7 @@ impl Engine {
             own: own.into_iter().collect(),
             processes: BTreeMap::new(),
             warnings: BTreeSet::new(),
+            news: Vec::new(),
             topology,
             settings,
             plan,
@@ -269,7 +275,14 @@ impl Engine {
 
     /// Adds something the user should know.
     pub fn warn(&mut self, warning: String) {
-        self.warnings.insert(warning);
+        if self.warnings.len() < MAX_WARNINGS && self.warnings.insert(warning.clone()) {
+            self.news.push(warning);
+        }
+    }
+
+    /// The warnings that came up since the last call.
+    pub fn take_news(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.news)
     }
 
     /// Whether that process is managed.
@@ -325,29 +338,27 @@ impl Engine {
     /// Takes note of what became of a [`Action::Bind`]. A thread that is gone is forgotten.
     pub fn record(&mut self, bind: &Bind, outcome: BindOutcome) {
         let Some(process) = self.processes.get_mut(&bind.pid) else { return };
-        let Some(thread) = process.threads.get_mut(&bind.task.tid).filter(|thread| thread.id == bind.task)
-        else {
-            return;
-        };
-        let granted = match &outcome {
-            BindOutcome::Gone => return self.forget_thread(bind.pid, bind.task),
-            BindOutcome::Failed { .. } => None,
-            BindOutcome::Planned(mask) => Some(mask),
-            BindOutcome::Unchanged(mask) | BindOutcome::Bound(mask) => {
-                if *mask != bind.cpus {
-                    let cgroup = process.facts.cgroup.as_deref().unwrap_or("?");
-                    let planned = &bind.cpus;
-                    self.warnings.insert(format!(
-                        "the cpuset of cgroup {cgroup} lets its tasks use only {mask} of the planned {planned}"
-                    ));
-                }
-                Some(mask)
-            }
-        };
+        let thread = process.threads.get_mut(&bind.task.tid).filter(|thread| thread.id == bind.task);
+        let Some(thread) = thread else { return };
         thread.asked = Some(bind.cpus.clone());
-        thread.granted = granted.cloned();
         thread.actual = outcome.mask().cloned();
+        thread.granted = None;
+        match &outcome {
+            BindOutcome::Gone => return self.forget_thread(bind.pid, bind.task),
+            BindOutcome::Failed { .. } => {}
+            BindOutcome::Planned(mask) => thread.granted = Some(mask.clone()),
+            BindOutcome::Unchanged(mask) | BindOutcome::Bound(mask) => thread.granted = Some(mask.clone()),
+        }
+        let cut = thread.granted.as_ref().filter(|_| !matches!(outcome, BindOutcome::Planned(_)));
+        let cut = cut.filter(|mask| **mask != bind.cpus).map(|mask| {
+            let cgroup = process.facts.cgroup.as_deref().unwrap_or("?");
+            format!(
+                "the cpuset of cgroup {cgroup} lets its tasks use only {mask} of the planned {}",
+                bind.cpus
+            )
+        });
         thread.outcome = Some(outcome);
+        cut.into_iter().for_each(|warning| self.warn(warning));
     }
 
     /// Binds for the threads of a process that are not known to be on plan.
@@ -413,7 +424,7 @@ impl Engine {
             process.is_some_and(|process| process.facts.id() == id && process.role == ProcessRole::Group)
         };
         let Instance { key, note } = instance_of(&self.settings.group_by, facts, is_group);
-        self.warnings.extend(note);
+        note.into_iter().for_each(|note| self.warn(note));
         key
     }
 

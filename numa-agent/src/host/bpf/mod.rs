@@ -170,7 +170,7 @@ impl Programs {
         let table = filter_words(filter)?;
         let set = |error: MapError| failed("setting the exec filter".to_owned(), &error);
         let bank = (self.filter_bank.get(&0, 0).map_err(set)? + 1) % filter::BANKS;
-        self.filter.set(bank, &*table, 0).map_err(set)?;
+        self.filter.set(bank, *table, 0).map_err(set)?;
         self.filter_bank.set(0, bank, 0).map_err(set)
     }
 
