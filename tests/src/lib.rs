@@ -1,7 +1,27 @@
 //! The synthetic serving stack, its witnesses, and what the tests that run the real binary share.
 
+pub mod agent;
 pub mod hwloc;
 pub mod stack;
 pub mod sys;
 pub mod sysfs_tree;
 pub mod witness;
+
+use std::time::{Duration, Instant};
+
+/// Looks until `look` finds something; `Err` holds what was still missing at the last look.
+///
+/// # Panics
+/// After [`stack::PATIENCE`], with what was missing.
+pub fn eventually<T>(mut look: impl FnMut() -> Result<T, String>) -> T {
+    let start = Instant::now();
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(missing) if start.elapsed() > stack::PATIENCE => {
+                panic!("not within {:?}: {missing}", stack::PATIENCE)
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}

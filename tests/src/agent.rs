@@ -1,0 +1,211 @@
+//! The real `numa-agent` binary: found, run to its end, or running in the background with all it says kept.
+
+use std::{
+    ffi::OsStr,
+    io::{BufRead, BufReader, Read},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{Arc, Mutex},
+    thread::{self, JoinHandle},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use crate::{
+    eventually,
+    sys::{Birth, born},
+};
+
+/// Where the binary is: `NUMA_AGENT_BIN`, or next to the test programs.
+///
+/// # Panics
+/// If there is none, with how to get one.
+#[must_use]
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("NUMA_AGENT_BIN") {
+        return path.into();
+    }
+    // target/PROFILE/deps/TEST-HASH
+    let own = std::env::current_exe().expect("my own path");
+    let path = own.ancestors().nth(2).expect("a test program lies in target/PROFILE/deps").join("numa-agent");
+    assert!(path.exists(), "{} is not there: run `cargo build` first, or set NUMA_AGENT_BIN", path.display());
+    path
+}
+
+/// A command that runs the binary.
+#[must_use]
+pub fn command(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    let mut command = Command::new(binary());
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+/// Runs the binary to its end.
+///
+/// # Panics
+/// If it does not start.
+#[must_use]
+pub fn run(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Output {
+    command(args).output().expect("numa-agent starts")
+}
+
+/// Runs the binary to its end, expects exit code 0 and JSON on standard output.
+///
+/// # Panics
+/// If it fails or says anything else.
+#[must_use]
+pub fn json(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Value {
+    let output = run(args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {stderr}", output.status);
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error} in {:?}\n{stderr}", String::from_utf8_lossy(&output.stdout)))
+}
+
+type Lines = Arc<Mutex<Vec<String>>>;
+
+/// A running `numa-agent run --format json`.
+#[derive(Debug)]
+pub struct Agent {
+    child: Child,
+    stdout: Lines,
+    stderr: Lines,
+    readers: Vec<JoinHandle<()>>,
+}
+
+/// What a stopped agent leaves.
+#[derive(Debug)]
+pub struct Left {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its events.
+    pub events: Vec<Value>,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+impl Agent {
+    /// Starts the agent with these arguments of `run` and waits until it says that it is ready.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let mut command = command(["run", "--format", "json"]);
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        born(&mut command, Birth::Plain);
+        let mut child = command.spawn().expect("numa-agent starts");
+        let (stdout, stderr) = (Lines::default(), Lines::default());
+        let readers = vec![
+            keep_lines(child.stdout.take().expect("piped"), &stdout),
+            keep_lines(child.stderr.take().expect("piped"), &stderr),
+        ];
+        let mut agent = Self { child, stdout, stderr, readers };
+        agent.wait_for("ready", |event| event["event"] == "ready");
+        agent
+    }
+
+    /// Its pid.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All events so far.
+    ///
+    /// # Panics
+    /// If a line is no JSON object of schema 1.
+    #[must_use]
+    pub fn events(&self) -> Vec<Value> {
+        self.stdout.lock().expect("the reader does not panic").iter().map(|line| parse(line)).collect()
+    }
+
+    /// All of standard error so far.
+    ///
+    /// # Panics
+    /// Never.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().expect("the reader does not panic").join("\n")
+    }
+
+    /// Waits for an event.
+    ///
+    /// # Panics
+    /// If the agent ends, or is not heard of it in time.
+    pub fn wait_for(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        eventually(|| {
+            let ended = self.child.try_wait().expect("wait for the agent");
+            match self.events().into_iter().find(|event| wanted(event)) {
+                Some(event) => Ok(event),
+                None if ended.is_some() => {
+                    panic!("no {what}; numa-agent ended: {ended:?}\n{}", self.stderr())
+                }
+                None => Err(format!("no {what}; stderr: {}; events: {:#?}", self.stderr(), self.events())),
+            }
+        })
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// If it is gone.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("the agent is there");
+    }
+
+    /// Sends it `signal` and waits for its end.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    #[must_use]
+    pub fn end_by(mut self, signal: Signal) -> Left {
+        self.signal(signal);
+        let status = eventually(|| {
+            self.child
+                .try_wait()
+                .expect("wait for the agent")
+                .ok_or_else(|| format!("still runs after {signal}"))
+        });
+        self.readers.drain(..).for_each(|reader| reader.join().expect("the reader does not panic"));
+        Left { status, events: self.events(), stderr: self.stderr() }
+    }
+
+    /// Ends it by SIGTERM, expects success, and returns what it left.
+    ///
+    /// # Panics
+    /// If it does not end well.
+    pub fn stop(self) -> Left {
+        let left = self.end_by(Signal::SIGTERM);
+        assert!(left.status.success(), "{}: {}", left.status, left.stderr);
+        left
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn keep_lines(source: impl Read + Send + 'static, lines: &Lines) -> JoinHandle<()> {
+    let lines = Arc::clone(lines);
+    thread::spawn(move || {
+        for line in BufReader::new(source).lines().map_while(Result::ok) {
+            lines.lock().expect("nobody panics with the lock").push(line);
+        }
+    })
+}
+
+fn parse(line: &str) -> Value {
+    let event: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}"));
+    assert_eq!(event["schema"], 1, "{line}");
+    event
+}

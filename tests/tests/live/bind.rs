@@ -1,0 +1,69 @@
+//! `bind --apply` on a running stack, without the agent.
+
+use std::collections::BTreeSet;
+
+use numa_agent_tests::agent;
+
+use super::*;
+
+fn args(stage: &Stage, more: &[&str]) -> Vec<String> {
+    let mut args = vec!["bind".to_owned(), "--format".into(), "json".into()];
+    args.extend(stage.args());
+    args.extend(more.iter().map(|&arg| arg.to_owned()));
+    args
+}
+
+fn results(report: &Value) -> BTreeSet<&str> {
+    let threads = report["processes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|process| process["threads"].as_array().unwrap());
+    threads.map(|thread| thread["result"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn bind_plans_then_applies_then_has_nothing_to_do() {
+    let Some(stage) = stage("bind") else { return };
+    let mut stack = stage.stack(1);
+    stack.start_instance().unwrap();
+    stack.start_instance().unwrap();
+
+    let plan = agent::json(args(&stage, &[]));
+    assert_eq!(results(&plan), BTreeSet::from(["planned"]));
+    let planned: BTreeSet<u32> = plan["processes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|process| process["pid"].as_u64().unwrap() as u32)
+        .collect();
+    let motor = stage.records().iter().find(|look| look.role == "motor").unwrap().pid;
+    assert_eq!(planned, stack.pids(0).into_iter().chain(stack.pids(1)).chain([motor]).collect());
+    let groups: BTreeSet<_> = plan["processes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|process| (process["instance"].to_string(), process["group"].to_string()))
+        .collect();
+    assert_eq!(groups.len(), 3, "two instances with a group each, and Motor: {groups:?}");
+    let since = now_ns();
+    for pid in &planned {
+        stage.settle_on(*pid, &stage.all);
+    }
+    assert!(stage.records().iter().all(|look| look.cpus == stage.all), "a dry run changes nothing");
+
+    let applied = agent::json(args(&stage, &["--apply"]));
+    assert_eq!(results(&applied), BTreeSet::from(["bound"]));
+    let records = stage.settle();
+    let hog = records.iter().find(|look| look.role == "hog").unwrap().pid;
+    stage.assert_untouched(hog, &stage.all, since);
+    let report = fs::read_to_string(stage.dir.path().join("report.md")).unwrap();
+    for pid in &planned {
+        assert!(report.contains(&pid.to_string()), "the report names {pid}");
+    }
+
+    let again = agent::json(args(&stage, &["--apply"]));
+    assert_eq!(results(&again), BTreeSet::from(["unchanged"]));
+    stage.settle();
+    stack.stop().unwrap();
+}
