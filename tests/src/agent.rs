@@ -1,4 +1,6 @@
 //! The real `numa-agent` binary: found, run to its end, or running in the background with all it says kept.
+//!
+//! Made for tests: what goes wrong is a panic that says what.
 
 use std::{
     ffi::OsStr,
@@ -29,11 +31,12 @@ pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("NUMA_AGENT_BIN") {
         return path.into();
     }
-    // target/PROFILE/deps/TEST-HASH
+    // We are target/PROFILE/deps/TEST-HASH, or target/PROFILE/PROGRAM.
     let own = std::env::current_exe().expect("my own path");
-    let path = own.ancestors().nth(2).expect("a test program lies in target/PROFILE/deps").join("numa-agent");
-    assert!(path.exists(), "{} is not there: run `cargo build` first, or set NUMA_AGENT_BIN", path.display());
-    path
+    let mut places = own.ancestors().skip(1).take(2).map(|dir| dir.join("numa-agent"));
+    places.find(|path| path.exists()).unwrap_or_else(|| {
+        panic!("no numa-agent beside {}: run `cargo build` first, or set NUMA_AGENT_BIN", own.display())
+    })
 }
 
 /// A command that runs the binary.

@@ -314,7 +314,7 @@ fn run_without_root_says_what_it_needs() {
     let mut command = Command::new(for_everyone(&dir));
     command.args(["run", "--group-pattern", "no_such_process_pattern"]).current_dir(dir.path());
     if nix::unistd::geteuid().is_root() {
-        command.uid(NOBODY).gid(NOBODY).groups(&[]);
+        command.uid(NOBODY).gid(NOBODY);
     }
     assert_refused(&command.output().unwrap(), 1, &["root"], "run as nobody");
 }

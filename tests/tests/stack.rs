@@ -31,7 +31,7 @@ fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn of<'a>(records: &'a [Record], tid: u32) -> Vec<&'a Record> {
+fn of(records: &[Record], tid: u32) -> Vec<&Record> {
     records.iter().filter(|record| record.tid == tid).collect()
 }
 

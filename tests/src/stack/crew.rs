@@ -136,7 +136,7 @@ impl ThreadMoves {
             instance: look.instance,
             comm: look.comm.clone(),
             cpus: look.cpus.to_string(),
-            migrations: migrations(&format!("/proc/{}/task/{}/sched", look.pid, look.tid)),
+            migrations: migrations(format!("/proc/{}/task/{}/sched", look.pid, look.tid)),
         }
     }
 }
