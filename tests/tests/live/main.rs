@@ -175,12 +175,15 @@ impl Stage {
         });
     }
 
-    /// Asserts that every look of `pid` from `since` on saw the mask `cpus`, and that there were some.
+    /// Asserts that every look of `pid` from `since` until one from now on saw the mask `cpus`.
     fn assert_untouched(&self, pid: u32, cpus: &CpuSet, since: u64) {
-        let records = self.records();
-        let looks: Vec<_> = records.iter().filter(|look| look.pid == pid && look.at_ns >= since).collect();
-        assert!(!looks.is_empty(), "{pid} saw nothing");
-        for look in looks {
+        let now = now_ns();
+        let records = eventually(|| {
+            let records = self.records();
+            let looked = records.iter().any(|look| look.pid == pid && look.at_ns >= now);
+            if looked { Ok(records) } else { Err(format!("{pid} does not look any more")) }
+        });
+        for look in records.iter().filter(|look| look.pid == pid && look.at_ns >= since) {
             assert_eq!(look.cpus, *cpus, "somebody touched {look:?}");
         }
     }
