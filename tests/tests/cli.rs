@@ -147,7 +147,7 @@ fn every_flag_of_the_replaced_scripts_works() {
             "--config",
             config.to_str().unwrap(),
             "--group-pattern",
-            &format!("--tag cli-{tag} "),
+            &format!("role m --tag cli-{tag} "),
             "--group-pattern",
             "second_group_pattern",
             "--other-pattern",
@@ -257,16 +257,17 @@ fn a_tree_with_files_missing_is_refused_by_name() {
     let empty = dir.path().join("empty");
     fs::create_dir(&empty).unwrap();
     let tree = dir.path().join("sys");
-    for missing in ["devices/system/cpu/online", "devices/system/cpu/cpu7/topology/physical_package_id"] {
-        write_sysfs(&Preset::A2.topology(), &tree).unwrap();
-        fs::remove_file(tree.join(missing)).unwrap();
-        for command in ["bind", "topology"] {
-            let output = run_in(dir.path(), &[command, "--sysfs-root", tree.to_str().unwrap()]);
-            assert_refused(&output, 1, &[missing], command);
-        }
+    write_sysfs(&Preset::A2.topology(), &tree).unwrap();
+    // Either of the two says which CPUs a node has.
+    fs::remove_file(tree.join("devices/system/node/node3/cpumap")).unwrap();
+    json_in(dir.path(), &["bind", "--format", "json", "--sysfs-root", tree.to_str().unwrap()]);
+    fs::remove_file(tree.join("devices/system/node/node3/cpulist")).unwrap();
+    for command in ["bind", "topology"] {
+        let output = run_in(dir.path(), &[command, "--sysfs-root", tree.to_str().unwrap()]);
+        assert_refused(&output, 1, &["devices/system/node/node3/cpulist"], command);
     }
     let output = run_in(dir.path(), &["bind", "--sysfs-root", empty.to_str().unwrap()]);
-    assert_refused(&output, 1, &["empty", "devices/system/cpu/online"], "an empty tree");
+    assert_refused(&output, 1, &["empty", "devices/system/cpu"], "an empty tree");
     let output = run_in(dir.path(), &["bind", "--sysfs-root", "/no/such/dir"]);
     assert_refused(&output, 1, &["/no/such/dir"], "no tree");
 }

@@ -28,9 +28,12 @@ impl Engine {
         let groups = self.plan.groups.len();
         let mut actions = self.answer(event, facts);
         if self.plan.groups.len() != groups {
-            // The plan grew: its nodes are divided anew between all groups.
-            actions.retain(|action| !matches!(action, Action::Bind(_)));
-            actions.extend(self.pending(&Cause::Replan));
+            // The plan grew: its nodes are divided anew between all groups. What answers the event itself follows the new
+            // plan already, and keeps its cause and time.
+            let task = |action: &Action| if let Action::Bind(bind) = action { Some(bind.task) } else { None };
+            let mut others = self.pending(&Cause::Replan);
+            others.retain(|other| !actions.iter().any(|action| task(action) == task(other)));
+            actions.extend(others);
         }
         actions
     }
