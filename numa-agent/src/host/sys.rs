@@ -132,6 +132,15 @@ pub fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     unsafe { AsyncFd::register(descriptor) }.map_err(io::Error::from)
 }
 
+/// Gives memory that was freed back to the kernel. The C library keeps it otherwise: for a daemon, forever.
+pub fn release_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes a number, touches only what is free, and is safe to call from any thread (malloc_trim(3)).
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Host name and kernel release.
 ///
 /// # Errors

@@ -22,7 +22,9 @@ pub fn migrate(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: a live element of the map.
     let mark = unsafe { &mut *mark };
     mark.cpu_moves += 1;
-    if node(from_cpu) != node(to_cpu) {
+    // 0 is an unknown node, which nothing can be said about.
+    let (from, to) = (node(from_cpu), node(to_cpu));
+    if from != 0 && to != 0 && from != to {
         mark.node_moves += 1;
         let header = header(kind::MIGRATE, pid, tid, start);
         emit(kind::MIGRATE, Migrate { header, from_cpu, to_cpu });

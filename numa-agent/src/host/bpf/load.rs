@@ -17,7 +17,10 @@ use super::{
     error::{BpfError, explain},
     offsets,
 };
-use crate::core::health::{Health, ProgramResult, Verdict};
+use crate::{
+    core::health::{Health, ProgramResult, Verdict},
+    host::sys,
+};
 
 /// The kernel's own type information.
 const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
@@ -71,6 +74,8 @@ pub(super) fn load(options: &LoadOptions) -> Result<(Ebpf, Health), BpfError> {
     let mut ebpf = loader.load(OBJECT).map_err(|error| BpfError::Load(explain(&error)))?;
     let btf = Btf::from_sys_fs().map_err(|error| BpfError::Load(explain(&error)))?;
     let health = with_tracefs(|tracefs| attach_all(&mut ebpf, &btf, tracefs));
+    drop(btf);
+    sys::release_freed_memory();
     if health.verdict() == Verdict::Unusable {
         return Err(BpfError::Unusable(health));
     }

@@ -167,10 +167,10 @@ impl Programs {
     /// # Errors
     /// If it has more transitions than the kernel's table, or as the kernel gives them.
     pub fn set_filter(&mut self, filter: &KernelFilter) -> Result<(), BpfError> {
-        let table = filter_words(filter)?;
+        let table: &[u32; filter::WORDS] = &*filter_words(filter)?;
         let set = |error: MapError| failed("setting the exec filter".to_owned(), &error);
         let bank = (self.filter_bank.get(&0, 0).map_err(set)? + 1) % filter::BANKS;
-        self.filter.set(bank, *table, 0).map_err(set)?;
+        self.filter.set(bank, table, 0).map_err(set)?;
         self.filter_bank.set(0, bank, 0).map_err(set)
     }
 
