@@ -1,7 +1,7 @@
 //! The kernel programs on this kernel, as root: real tasks do things, and the ring buffer tells. No agent is involved.
 
 use std::{
-    io::Write as _,
+    io::{Read as _, Write as _},
     os::unix::process::CommandExt as _,
     process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -120,11 +120,15 @@ fn own_tid() -> u32 {
     nix::unistd::gettid().as_raw() as u32
 }
 
-/// A shell that waits for a line before it runs `script`.
+/// A shell that waits for a line before it runs `script`. It is past its own exec, which `spawn` alone does not wait for.
 fn waiting_shell(script: &str) -> Child {
-    let script = format!("read go; {script}");
+    let script = format!("echo ready; read go; {script}");
     let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("a shell")
+    shell.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = shell.spawn().expect("a shell");
+    let ready = &mut [0; 6];
+    child.stdout.as_mut().expect("a pipe").read_exact(ready).expect("it writes");
+    child
 }
 
 fn go(child: &mut Child) {
