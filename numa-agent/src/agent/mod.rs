@@ -105,6 +105,7 @@ impl Agent {
         let mut agent =
             Self { engine, executor, lost: DropCounts::default(), scanning: false, rescan: false };
         agent.scan_now(&Cause::Scan)?;
+        sys::trim_heap();
         Ok(agent)
     }
 

@@ -3,7 +3,11 @@
 //! Other modules reach the kernel through the [`Kernel`] trait, so that every outcome they must handle can be played by
 //! a fake.
 
-use std::{fmt, io, os::fd::OwnedFd};
+use std::{
+    fmt,
+    io::{self, Read},
+    os::fd::OwnedFd,
+};
 
 use nix::{errno::Errno, time::ClockId};
 use tokio::io::unix::AsyncFd;
@@ -76,8 +80,11 @@ impl Kernel for Host {
     }
 
     fn start_time(&self, tid: u32) -> Option<u64> {
-        // Field 22 stands after the comm, which may itself hold blanks and parentheses.
-        let stat = std::fs::read(format!("/proc/{tid}/stat")).ok()?;
+        // One read of what never exceeds a page: this is done twice for every bind. Field 22 stands after the comm, which
+        // may itself hold blanks and parentheses.
+        let mut stat = [0; 1024];
+        let length = std::fs::File::open(format!("/proc/{tid}/stat")).ok()?.read(&mut stat).ok()?;
+        let stat = stat.get(..length)?;
         let after_comm = stat.iter().rposition(|byte| *byte == b')')? + 2;
         let field = stat.get(after_comm..)?.split(|byte| *byte == b' ').nth(19)?;
         std::str::from_utf8(field).ok()?.parse().ok()
@@ -136,6 +143,15 @@ pub fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 pub fn release_freed_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes a number, touches only what is free, and is safe to call from any thread (malloc_trim(3)).
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Gives memory that a phase now over has freed back to the kernel: loading parses megabytes of BTF once.
+pub fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: glibc's malloc_trim takes any padding, and is safe beside other threads' allocations.
     unsafe {
         libc::malloc_trim(0);
     }
