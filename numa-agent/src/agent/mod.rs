@@ -89,6 +89,10 @@ struct Agent {
 impl Agent {
     fn start(options: &Options) -> anyhow::Result<Self> {
         let (settings, topology) = (options.load)()?;
+        anyhow::ensure!(
+            sys::in_initial_pid_namespace(),
+            "the agent is in a pid namespace of its own, where the host's pids mean nothing; run it on the host, or with hostPID: true (--pid=host)"
+        );
         let own = procfs::own_pids("/proc".as_ref());
         let mut engine = Engine::new(topology, settings, own)?;
         pin_pids(&mut engine);
@@ -105,7 +109,7 @@ impl Agent {
         let mut agent =
             Self { engine, executor, lost: DropCounts::default(), scanning: false, rescan: false };
         agent.scan_now(&Cause::Scan)?;
-        sys::trim_heap();
+        sys::release_freed_memory();
         Ok(agent)
     }
 

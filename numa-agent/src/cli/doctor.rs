@@ -54,7 +54,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
             found: error.to_string(),
         }),
     }
-    checks.extend([programs(), event_priority()]);
+    checks.extend([pid_namespace(), programs(), event_priority()]);
     super::print(&match args.format {
         Format::Text => checks.iter().map(Check::text).collect(),
         Format::Json => {
@@ -132,6 +132,16 @@ fn isolated(topology: &Topology) -> Check {
         (State::Limited(fix.into()), format!("CPUs {isolated} are isolated"))
     };
     Check { name: "isolation", state, found }
+}
+
+fn pid_namespace() -> Check {
+    let (state, found) = if sys::in_initial_pid_namespace() {
+        (State::Good, "we see the host's pids")
+    } else {
+        let fix = "run the agent on the host, or with hostPID: true (--pid=host)";
+        (State::Missing(fix.into()), "we are in a pid namespace of our own")
+    };
+    Check { name: "pids", state, found: found.into() }
 }
 
 /// Loads and attaches every program, for the moment.

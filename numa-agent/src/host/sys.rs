@@ -6,7 +6,7 @@
 use std::{
     fmt,
     io::{self, Read},
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
 };
 
 use nix::{errno::Errno, time::ClockId};
@@ -148,13 +148,13 @@ pub fn release_freed_memory() {
     }
 }
 
-/// Gives memory that a phase now over has freed back to the kernel: loading parses megabytes of BTF once.
-pub fn trim_heap() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: glibc's malloc_trim takes any padding, and is safe beside other threads' allocations.
-    unsafe {
-        libc::malloc_trim(0);
-    }
+/// Inode of the initial pid namespace: `PROC_PID_INIT_INO` of `include/linux/proc_ns.h` (5.10 to 6.18).
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Whether pids mean the same to us as to the kernel programs, which see the initial namespace's.
+#[must_use]
+pub fn in_initial_pid_namespace() -> bool {
+    std::fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() == INITIAL_PID_NAMESPACE)
 }
 
 /// Host name and kernel release.
