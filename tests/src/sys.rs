@@ -46,6 +46,21 @@ pub fn cpu() -> u32 {
     u32::try_from(unsafe { libc::sched_getcpu() }).expect("sched_getcpu")
 }
 
+/// The caller's thread name. Not by nix 0.30, whose `get_name` hands the kernel an immutable buffer and in optimized
+/// builds returns nothing.
+///
+/// # Panics
+/// If the kernel does not tell, which it always does.
+#[must_use]
+pub fn thread_name() -> String {
+    let mut buffer = [0u8; 16];
+    // SAFETY: the kernel writes at most 16 bytes, the last of them zero (`TASK_COMM_LEN`).
+    let result = unsafe { libc::prctl(libc::PR_GET_NAME, buffer.as_mut_ptr()) };
+    assert_eq!(result, 0, "PR_GET_NAME: {}", io::Error::last_os_error());
+    let name = buffer.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
+}
+
 /// How a new process stands to its creator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Birth {

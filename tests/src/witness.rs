@@ -89,7 +89,7 @@ impl Look {
         let at_ns = now_ns();
         let cpus = sys::affinity(0).expect("sched_getaffinity of the caller");
         let cpu = sys::cpu();
-        let comm = nix::sys::prctl::get_name().expect("PR_GET_NAME").to_string_lossy().into_owned();
+        let comm = sys::thread_name();
         Self { at_ns, cpus, cpu, comm }
     }
 }

@@ -38,7 +38,6 @@ impl Build {
     ///
     /// # Errors
     /// If it does not build, or there is no such binary.
-    #[allow(dead_code, reason = "for the demo's synthetic serving stack")]
     pub fn test_program(&self, name: &str) -> Result<PathBuf> {
         self.binary("numa-agent-tests", name)
     }

@@ -60,7 +60,7 @@ fn main() -> Result<()> {
     let mut stack = Stack::start(family, load, hogs)?;
     stack.start_instance()?;
     show_instance(&stack, 0)?;
-    println!("  beside them Motor, and {hogs} processes that burn CPU for nothing");
+    println!("  beside it Motor, and {hogs} CPU hog{}", if hogs == 1 { "" } else { "s" });
     println!("  a token every 10 ms; watching for {half:?} on CPUs {cpus} ...");
     let baseline = watch(&stack, half)?;
 
@@ -74,12 +74,16 @@ fn main() -> Result<()> {
     print!("{}", indent(&bind(&args.report)?));
 
     title("3. numa-agent run, and a second instance born under it");
-    let agent = Agent::start(["--config", path(&config)?]);
-    print!("{}", indent(&agent.stderr()));
+    let mut agent = Agent::start(["--config", path(&config)?]);
+    print!("{}", indent(&agent.stderr().replace("; ", "\n    ")));
     let second = stack.start_instance()?;
     show_instance(&stack, second)?;
     println!("  watching for {half:?} ...");
     let bound = watch(&stack, half)?;
+    println!(
+        "  now somebody pins the second instance's forward threads elsewhere, as taskset or an OpenMP library would ..."
+    );
+    pin_elsewhere(&stack, second, &mut agent)?;
     // The final report: what is in force now, read back from the kernel.
     for extension in ["html", "svg", "md"] {
         bind(&args.report.with_extension(extension))?;
@@ -159,7 +163,7 @@ fn watch(stack: &Stack, time: Duration) -> Result<Stretch> {
 
 /// What was bound on which event, how long after it.
 fn show_bound(events: &[Value]) -> Result<()> {
-    const LINES: usize = 16;
+    const LINES: usize = 24;
     let word = |event: &Value, key: &str| event[key].as_str().unwrap_or("?").to_owned();
     let is = |event: &&Value, result: &str| event["event"] == "bound" && event["result"] == result;
     let bound: Vec<&Value> = events.iter().filter(|event| is(event, "bound")).collect();
@@ -170,8 +174,9 @@ fn show_bound(events: &[Value]) -> Result<()> {
     for event in bound.iter().take(LINES) {
         let after = event["latency_us"].as_f64().map_or("-".into(), |us| format!("{us:.0} us"));
         let group = event["group"].as_str().unwrap_or("background");
+        let by = event["caller"]["comm"].as_str().map_or(String::new(), |comm| format!("   undoes {comm}"));
         println!(
-            "  {:<12} {:>7} {:<15} {:<8} {group:<16} {:<9} {after:>14}",
+            "  {:<12} {:>7} {:<15} {:<8} {group:<16} {:<9} {after:>14}{by}",
             word(event, "cause"),
             event["tid"].as_u64().unwrap_or(0),
             word(event, "comm"),
@@ -195,6 +200,24 @@ fn show_bound(events: &[Value]) -> Result<()> {
             us("p50"),
             us("max")
         );
+    }
+    Ok(())
+}
+
+/// Does behind the agent's back what the plan forbids, and waits until the agent has put things right.
+fn pin_elsewhere(stack: &Stack, instance: u32, agent: &mut Agent) -> Result<()> {
+    let everywhere = sys::affinity(0)?;
+    let moves = stack.moves()?;
+    for thread in moves.iter().filter(|thread| thread.instance == instance && thread.tid != thread.pid) {
+        let planned = sys::affinity(thread.tid)?;
+        let elsewhere = everywhere.difference(&planned);
+        // Where the plan leaves no CPU out there is no elsewhere, and nothing for the agent to put right.
+        if !elsewhere.is_empty() {
+            sys::set_affinity(thread.tid, &elsewhere)?;
+            agent.wait_for("answer to a pinned thread", |event| {
+                event["tid"] == thread.tid && event["cause"] == "setaffinity"
+            });
+        }
     }
     Ok(())
 }
