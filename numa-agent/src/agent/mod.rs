@@ -4,6 +4,7 @@
 //! thread of their own that sends back what it saw, lines of output through a queue. The order at start: attach the
 //! programs, scan, carry out the plan, and only then drain the ring, which has kept what happened meanwhile.
 
+mod announce;
 mod executor;
 mod output;
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::json;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
 };
 
@@ -21,7 +22,7 @@ pub use self::{executor::Marks, output::LineFormat};
 use crate::{
     core::{
         engine::{Action, Cause, Engine},
-        event::{EventKind, MigrationCounts, TaskEvent},
+        event::{EventKind, TaskEvent},
         filter::KernelFilter,
         settings::Settings,
         stats::Stats,
@@ -75,7 +76,27 @@ enum Input {
 /// a signal ends it.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("event loop")?;
-    runtime.block_on(async { Agent::start(options)?.run(options).await })
+    runtime.block_on(async {
+        // Before anything takes long: a signal that comes while we start must not kill us.
+        let signals = Signals::new().context("signal handlers")?;
+        Agent::start(options)?.run(options, signals).await
+    })
+}
+
+struct Signals {
+    stop: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            stop: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 struct Agent {
@@ -108,15 +129,12 @@ impl Agent {
         };
         let mut agent =
             Self { engine, executor, lost: DropCounts::default(), scanning: false, rescan: false };
-        agent.scan_now(&Cause::Scan)?;
+        agent.scan_now()?;
         sys::release_freed_memory();
         Ok(agent)
     }
 
-    async fn run(mut self, options: &Options) -> anyhow::Result<()> {
-        let mut stop = signal(SignalKind::terminate()).context("SIGTERM handler")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT handler")?;
-        let mut hangup = signal(SignalKind::hangup()).context("SIGHUP handler")?;
+    async fn run(mut self, options: &Options, mut signals: Signals) -> anyhow::Result<()> {
         let ring = sys::watch(self.executor.marks.ring_fd()?).context("ring buffer")?;
         let (scans_tx, mut scans) = mpsc::channel(1);
         let period = options.reconcile.unwrap_or(Duration::from_secs(3600 * 24 * 365));
@@ -125,14 +143,16 @@ impl Agent {
 
         let priority = sys::prioritise_event_thread();
         self.say_ready(options, &priority.to_string());
+        let mut backlog = false;
         loop {
             let input = tokio::select! {
                 biased;
-                _ = stop.recv() => Input::Stop,
-                _ = interrupt.recv() => Input::Stop,
-                _ = hangup.recv() => Input::Reload,
+                _ = signals.stop.recv() => Input::Stop,
+                _ = signals.interrupt.recv() => Input::Stop,
+                _ = signals.hangup.recv() => Input::Reload,
                 Some(scan) = scans.recv() => Input::Scanned(scan),
                 _ = reconcile.tick() => Input::Reconcile,
+                () = std::future::ready(()), if backlog => Input::Events,
                 ready = ring.readable() => {
                     let mut ready = ready.context("ring buffer")?;
                     // Cleared before reading: what comes while we drain makes it ready again.
@@ -143,11 +163,11 @@ impl Agent {
             match input {
                 Input::Stop => break,
                 Input::Reload => self.reload(options),
-                Input::Events => self.drain().await,
+                Input::Events => backlog = self.drain(),
                 Input::Scanned(scan) => {
                     self.scanning = false;
                     match scan {
-                        Ok(scan) => self.take_in(&scan, &Cause::Reconcile),
+                        Ok(scan) => self.take_in(&scan),
                         Err(error) => tracing::warn!("reconcile: {error}"),
                     }
                 }
@@ -163,18 +183,17 @@ impl Agent {
         Ok(())
     }
 
-    /// Handles what the ring holds, letting signals and timers through now and then.
-    async fn drain(&mut self) {
-        loop {
-            for _ in 0..BATCH {
-                match self.executor.marks.next_event() {
-                    None => return,
-                    Some(Ok(event)) => self.handle(&event),
-                    Some(Err(error)) => tracing::warn!("event from the kernel programs: {error}"),
-                }
+    /// Handles what the ring holds, up to a batch; whether there may be more. Signals, timers and scans get their turn
+    /// between batches, whatever storm is on.
+    fn drain(&mut self) -> bool {
+        for _ in 0..BATCH {
+            match self.executor.marks.next_event() {
+                None => return false,
+                Some(Ok(event)) => self.handle(&event),
+                Some(Err(error)) => tracing::warn!("event from the kernel programs: {error}"),
             }
-            tokio::task::yield_now().await;
         }
+        true
     }
 
     fn handle(&mut self, event: &TaskEvent) {
@@ -204,10 +223,10 @@ impl Agent {
         })
     }
 
-    fn take_in(&mut self, scan: &Scan, cause: &Cause) {
+    fn take_in(&mut self, scan: &Scan) {
         self.executor.stats.scans += 1;
         for snapshot in &scan.snapshots {
-            let actions = self.engine.observe(snapshot, cause, None);
+            let actions = self.engine.observe(snapshot, &Cause::Reconcile, None);
             self.executor.execute(&mut self.engine, actions);
         }
         self.engine.sweep(&scan.alive, scan.as_of_ns);
@@ -215,20 +234,20 @@ impl Agent {
 
     /// Scans on this thread, then carries out the plan as a whole: nothing is bound twice while instances are still being
     /// counted. Scans again until nothing new turns up: a thread may be created by one that was not marked yet.
-    fn scan_now(&mut self, cause: &Cause) -> anyhow::Result<()> {
+    fn scan_now(&mut self) -> anyhow::Result<()> {
         const ROUNDS: usize = 8;
         for _ in 0..ROUNDS {
             let scan = scanner(&self.engine, false).scan(&Host)?;
             self.executor.stats.scans += 1;
             let mut fresh = false;
             for snapshot in &scan.snapshots {
-                let mut actions = self.engine.observe(snapshot, cause, None);
+                let mut actions = self.engine.observe(snapshot, &Cause::Scan, None);
                 actions.retain(|action| !matches!(action, Action::Bind(_)));
                 fresh |= !actions.is_empty();
                 self.executor.execute(&mut self.engine, actions);
             }
             self.engine.sweep(&scan.alive, scan.as_of_ns);
-            let pending = self.engine.pending(cause);
+            let pending = self.engine.pending(&Cause::Scan);
             fresh |= !pending.is_empty();
             self.executor.execute(&mut self.engine, pending);
             if !fresh {
@@ -269,21 +288,15 @@ impl Agent {
             self.executor.marks.set_filter(&KernelFilter::new(engine.rules().settings()))?;
             Ok(engine)
         });
-        let before = std::mem::replace(
-            &mut self.engine,
-            match next {
-                Ok(engine) => engine,
-                Err(error) => {
-                    tracing::error!("reload: {error:#}; the old configuration stays in force");
-                    return;
-                }
-            },
-        );
-        self.executor.scanner = scanner(&self.engine, false);
-        if let Err(error) = self.scan_now(&Cause::Replan) {
-            tracing::error!("reload: {error:#}; the next reconcile tries again");
-            self.rescan = true;
-        }
+        let next = match next {
+            Ok(next) => next,
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!("reload: {}; the old configuration stays in force", escape::text(&error));
+                return;
+            }
+        };
+        let before = std::mem::replace(&mut self.engine, next);
         let managed = |pid: u32, tid: u32| {
             self.engine.process(pid).is_some_and(|process| process.threads.contains_key(&tid))
         };
@@ -292,105 +305,16 @@ impl Agent {
                 Marks::unmark(&mut self.executor.marks, *tid);
             }
         }
+        // What is known is bound anew at once; what matches only now is for a scan to find.
+        self.executor.scanner = scanner(&self.engine, false);
+        self.rescan = true;
+        let pending = self.engine.pending(&Cause::Replan);
+        self.executor.execute(&mut self.engine, pending);
         self.say_warnings();
         let managed = self.managed_json();
         let text = format!("reloaded: {}", self.plan_text());
         tracing::info!("{text}");
         self.executor.output.event("reloaded", json!({ "managed": managed }), || Some(text));
-    }
-
-    fn note_migrations(&mut self, pid: u32, task: TaskId, counts: MigrationCounts) {
-        if let Some((comm, role)) = Executor::<Host, Programs>::describe(&self.engine, pid, task) {
-            self.executor.stats.migrated(task, pid, &comm, role, counts);
-        }
-    }
-
-    fn say_migrated(&mut self, event: &TaskEvent, from_cpu: u32, to_cpu: u32) {
-        let node = |cpu: u32| self.engine.topology().cpu(cpu).map(|cpu| cpu.node);
-        let (pid, tid) = (event.pid, event.task.tid);
-        let fields = json!({
-            "pid": pid, "tid": tid, "from_cpu": from_cpu, "to_cpu": to_cpu, "from_node": node(from_cpu), "to_node": node(to_cpu),
-        });
-        self.executor.output.event("migrated", fields, || {
-            Some(format!("migrated {tid}: CPU {from_cpu} -> {to_cpu}, across nodes"))
-        });
-    }
-
-    fn say_ready(&mut self, options: &Options, priority: &str) {
-        self.say_warnings();
-        let stats = &self.executor.stats;
-        let health = self.executor.marks.health();
-        let mode = if options.dry_run { "observing only" } else { "enforcing" };
-        let reconcile =
-            options.reconcile.map_or("off".to_owned(), |period| format!("every {} s", period.as_secs()));
-        eprintln!(
-            "numa-agent {}: {mode}; {}; scan: {} bound, {} unchanged, {} failed; programs: {}; event thread {priority}; reconcile {reconcile}",
-            env!("CARGO_PKG_VERSION"),
-            self.plan_text(),
-            stats.count("bound"),
-            stats.count("unchanged"),
-            stats.count("failed"),
-            health.summary(),
-        );
-        let fields = json!({
-            "version": env!("CARGO_PKG_VERSION"), "mode": mode, "programs": health.json(), "priority": priority,
-            "managed": self.managed_json(), "groups": self.engine.plan().groups.len(),
-        });
-        self.executor.output.event("ready", fields, || None);
-    }
-
-    fn say_warnings(&mut self) {
-        self.engine.take_news();
-        for warning in self.engine.warnings() {
-            tracing::warn!("{}", escape::text(&warning));
-        }
-    }
-
-    fn say_news(&mut self) {
-        for warning in self.engine.take_news() {
-            tracing::warn!("{}", escape::text(&warning));
-            self.executor.output.event("warning", json!({ "warning": warning }), || None);
-        }
-    }
-
-    fn plan_text(&self) -> String {
-        let plan = self.engine.plan();
-        let policy = plan.policy;
-        let sockets: std::collections::BTreeSet<u32> = plan.groups.iter().map(|group| group.socket).collect();
-        let (groups, sockets) = (plan.groups.len(), sockets.len());
-        let processes = self.engine.processes().count();
-        let threads: usize = self.engine.processes().map(|process| process.threads.len()).sum();
-        format!(
-            "{policy} plan, {groups} group{} on {sockets} socket{}; managing {threads} threads of {processes} processes",
-            plural(groups),
-            plural(sockets)
-        )
-    }
-
-    fn managed_json(&self) -> serde_json::Value {
-        let threads: usize = self.engine.processes().map(|process| process.threads.len()).sum();
-        json!({ "processes": self.engine.processes().count(), "threads": threads })
-    }
-
-    fn finish(mut self) {
-        let live: Vec<(u32, TaskId)> = self
-            .engine
-            .processes()
-            .flat_map(|process| process.threads.values().map(|thread| (process.facts.pid, thread.id)))
-            .collect();
-        for (pid, task) in live {
-            if let Some(counts) = self.executor.marks.migration_counts(task.tid) {
-                self.note_migrations(pid, task, counts);
-            }
-        }
-        self.executor.stats.lines_dropped = self.executor.output.dropped();
-        let mut fields = self.executor.stats.json();
-        fields["managed"] = self.managed_json();
-        fields["lost"] = self.lost.json();
-        fields["warnings"] = json!(self.engine.warnings());
-        let text = self.executor.stats.text();
-        self.executor.output.event("summary", fields, || Some(text));
-        self.executor.output.finish();
     }
 }
 
@@ -431,8 +355,4 @@ fn scanner(engine: &Engine, after_loss: bool) -> Scanner {
         managed: engine.processes().map(|process| process.facts.pid).collect(),
         after_loss,
     }
-}
-
-fn plural(count: usize) -> &'static str {
-    if count == 1 { "" } else { "s" }
 }

@@ -4,174 +4,31 @@
 //! go in; [`Action`]s come out. Each piece of knowledge carries the time it was true, and older news never overwrites
 //! newer, so that scan and events may come in either order. The engine does nothing itself.
 
+mod action;
 mod events;
 mod snapshots;
+mod state;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use self::{
+    action::{Action, Bind, Caller, Cause},
+    state::{Process, Snapshot, Thread},
+};
 use super::{
     idset::CpuSet,
     instance::{Instance, InstanceKey, Slots, instance_of},
     plan::{Group, Plan, PlanError},
     rules::Rules,
     settings::{Policy, Settings},
-    task::{BindOutcome, ProcessFacts, ProcessRole, TaskId, ThreadFacts, ThreadRole},
+    task::{BindOutcome, ProcessFacts, ProcessRole, TaskId, ThreadRole},
     topology::Topology,
 };
 
-/// How often a thread is put back within [`REPIN_WINDOW_NS`] when others keep re-pinning it; after that it waits for the
-/// next reconcile, so that two enforcers never fight in a loop.
-const REPIN_BURST: u32 = 8;
-/// See [`REPIN_BURST`].
-const REPIN_WINDOW_NS: u64 = 10_000_000_000;
-
 /// The most that is kept of what the user should know; names from other processes make any number of different ones.
 const MAX_WARNINGS: usize = 256;
-
-/// Something to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Put a thread where the plan says, and [`Engine::record`] the outcome.
-    Bind(Bind),
-    /// Have the kernel programs report on this thread of process `pid` from now on.
-    Mark {
-        /// Its process.
-        pid: u32,
-        /// The thread.
-        task: TaskId,
-    },
-    /// Have them forget it.
-    Unmark {
-        /// The thread.
-        tid: u32,
-    },
-    /// Read this process and hand it to [`Engine::observe`]; have its threads unmarked if that does not make it managed.
-    Look {
-        /// The process.
-        pid: u32,
-        /// What made it worth a look.
-        cause: Cause,
-        /// When that happened, in monotonic nanoseconds.
-        at_ns: u64,
-    },
-}
-
-/// A thread to be put on its CPUs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bind {
-    /// Its process.
-    pub pid: u32,
-    /// The thread.
-    pub task: TaskId,
-    /// Its name.
-    pub comm: String,
-    /// Its role.
-    pub role: ThreadRole,
-    /// Its group's name; `None` for background processes.
-    pub group: Option<String>,
-    /// The CPUs the plan gives it.
-    pub cpus: CpuSet,
-    /// Why now.
-    pub cause: Cause,
-    /// When the event happened that this answers, in monotonic nanoseconds; `None` for scans.
-    pub at_ns: Option<u64>,
-}
-
-/// Why a thread is bound now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cause {
-    /// Found running when the agent started.
-    Scan,
-    /// Its process ran a matching program.
-    Exec,
-    /// It was created by a managed task.
-    Fork,
-    /// It, or its process, changed its name.
-    Rename,
-    /// Somebody changed its mask.
-    SetAffinity(Caller),
-    /// A periodic scan found it off plan.
-    Reconcile,
-    /// The plan changed.
-    Replan,
-}
-
-/// Who called `sched_setaffinity`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// Process.
-    pub pid: u32,
-    /// Thread.
-    pub tid: u32,
-    /// Thread name.
-    pub comm: String,
-}
-
-impl Cause {
-    /// One word for messages and JSON.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Scan => "scan",
-            Self::Exec => "exec",
-            Self::Fork => "fork",
-            Self::Rename => "rename",
-            Self::SetAffinity(_) => "setaffinity",
-            Self::Reconcile => "reconcile",
-            Self::Replan => "replan",
-        }
-    }
-}
-
-/// One process as a scan saw it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Its facts, complete as far as the rules need them.
-    pub facts: ProcessFacts,
-    /// Its threads.
-    pub threads: Vec<ThreadFacts>,
-    /// Monotonic nanoseconds before the first of it was read.
-    pub as_of_ns: u64,
-    /// Events were lost since the last scan: what was captured at exec may be another program's by now.
-    pub after_loss: bool,
-}
-
-/// A managed process.
-#[derive(Debug, Clone)]
-pub struct Process {
-    /// As captured at exec or first sight.
-    pub facts: ProcessFacts,
-    /// Its role.
-    pub role: ProcessRole,
-    /// Its serving instance; `None` for background processes.
-    pub instance: Option<InstanceKey>,
-    /// Its threads, by tid.
-    pub threads: BTreeMap<u32, Thread>,
-    as_of_ns: u64,
-}
-
-/// A managed thread.
-#[derive(Debug, Clone)]
-pub struct Thread {
-    /// Identity.
-    pub id: TaskId,
-    /// Name.
-    pub comm: String,
-    /// Role.
-    pub role: ThreadRole,
-    /// The mask last read from the kernel, where known.
-    pub actual: Option<CpuSet>,
-    /// What the last attempt to bind it came to; `None` if none was needed yet.
-    pub outcome: Option<BindOutcome>,
-    /// What that attempt asked for, and the mask that the kernel made of it.
-    asked: Option<CpuSet>,
-    granted: Option<CpuSet>,
-    as_of_ns: u64,
-    repins: u32,
-    repins_since_ns: u64,
-}
 
 /// The owner of all state.
 #[derive(Debug, Clone)]
@@ -485,39 +342,6 @@ impl Engine {
         if !self.processes.values().any(|process| process.instance.as_ref() == Some(instance)) {
             self.slots.release(instance);
         }
-    }
-}
-
-impl Thread {
-    fn new(id: TaskId, comm: String, role: ThreadRole, as_of_ns: u64) -> Self {
-        Self {
-            id,
-            comm,
-            role,
-            actual: None,
-            outcome: None,
-            asked: None,
-            granted: None,
-            as_of_ns,
-            repins: 0,
-            repins_since_ns: 0,
-        }
-    }
-
-    /// Whether it is known to be where the plan wants it, as far as its cpuset lets it: asking again for what was granted
-    /// in part would change nothing.
-    fn is_on(&self, planned: &CpuSet) -> bool {
-        self.actual.as_ref() == Some(planned)
-            || (self.actual.is_some() && self.granted == self.actual && self.asked.as_ref() == Some(planned))
-    }
-
-    /// Whether it may be put back once more now, see [`REPIN_BURST`].
-    fn may_repin(&mut self, at_ns: u64) -> bool {
-        if at_ns.saturating_sub(self.repins_since_ns) > REPIN_WINDOW_NS {
-            (self.repins, self.repins_since_ns) = (0, at_ns);
-        }
-        self.repins += 1;
-        self.repins <= REPIN_BURST
     }
 }
 

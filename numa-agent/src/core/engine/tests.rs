@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    state::{REPIN_BURST, REPIN_WINDOW_NS},
+    *,
+};
 use crate::core::{
     config::Overrides,
     event::{EventKind, MigrationCounts, TaskEvent},
     settings::Settings,
     synthetic::Machine,
+    task::ThreadFacts,
 };
 
 fn settings(overrides: Overrides) -> Settings {
