@@ -18,14 +18,14 @@ pub struct PlanArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Regular expression searched in "comm cmdline": processes of serving instances. Repeatable.
-    #[arg(long, value_name = "REGEX")]
+    #[arg(long, value_name = "REGEX", allow_hyphen_values = true)]
     pub group_pattern: Vec<String>,
     /// Regular expression searched in "comm cmdline": background processes. Repeatable.
-    #[arg(long, value_name = "REGEX")]
+    #[arg(long, value_name = "REGEX", allow_hyphen_values = true)]
     pub other_pattern: Vec<String>,
     /// Regular expression searched in a thread's comm (15 bytes): forward threads. Repeatable; replaces the default
     /// forward, prefill, decode.
-    #[arg(long, value_name = "REGEX")]
+    #[arg(long, value_name = "REGEX", allow_hyphen_values = true)]
     pub forward_thread_pattern: Vec<String>,
     /// A process of a serving instance, by pid. Repeatable.
     #[arg(long, value_name = "PID")]

@@ -1,21 +1,21 @@
 //! The configuration file and the flags over it, as given: one [`Partial`] each, checked value by value.
 //!
-//! Owns the keys, their types and bounds, and the messages about them; [`super::settings`] puts the layers together.
-//! The caller reads the file and passes its text.
+//! Owns the keys, their types and bounds, and the messages about them; `layers` puts them together. The caller reads the file and passes its text.
 
 mod document;
 mod error;
+mod layers;
 mod pattern;
 
 use std::str::FromStr;
 
 use super::{
+    choice::{ChoiceError, suggest},
     instance::GroupBy,
-    rules::{Rule, RuleRole},
-    settings::{Align, ChoiceError, Layout, PolicyChoice},
+    rule::{Rule, RuleRole},
+    settings::{Align, Layout, PolicyChoice},
 };
 use document::{Node, Value};
-pub(super) use error::suggest;
 pub use error::{ConfigError, Origin};
 pub(super) use pattern::{Pattern, Subject};
 

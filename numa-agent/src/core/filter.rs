@@ -13,7 +13,7 @@ mod literals;
 use std::collections::{BTreeSet, VecDeque};
 
 use super::{
-    rules::{Rule, RuleRole},
+    rule::{Rule, RuleRole},
     settings::Settings,
 };
 

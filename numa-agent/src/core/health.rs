@@ -132,10 +132,13 @@ impl DropCounts {
         Self(std::array::from_fn(|index| self.0[index].saturating_sub(before.0[index])))
     }
 
-    /// One number per name.
+    /// One number per name, and their `total`.
     #[must_use]
     pub fn json(&self) -> Value {
-        Value::Object(self.iter().map(|(name, value)| (name.to_owned(), value.into())).collect())
+        let total = ("total", self.total());
+        Value::Object(
+            self.iter().chain([total]).map(|(name, value)| (name.to_owned(), value.into())).collect(),
+        )
     }
 }
 

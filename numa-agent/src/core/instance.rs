@@ -8,7 +8,7 @@ use std::{fmt, str::FromStr};
 use regex::Regex;
 
 use super::{
-    settings::ChoiceError,
+    choice::ChoiceError,
     task::{ProcessFacts, TaskId},
 };
 pub use container::{ContainerRef, container_of};

@@ -3,6 +3,7 @@
 //! Nothing below this module reads a file, makes a system call, looks at a clock or knows BPF: everything it decides
 //! on is a parameter, and everything it wants done is returned as data. `tests/purity.rs` holds it to that.
 
+pub mod choice;
 pub mod config;
 pub mod decode;
 pub mod engine;
@@ -13,6 +14,7 @@ pub mod idset;
 pub mod instance;
 pub mod plan;
 pub mod preset;
+pub mod rule;
 pub mod rules;
 pub mod settings;
 pub mod stats;

@@ -88,7 +88,7 @@ pub enum ConfigError {
     Choice {
         /// The key.
         at: Origin,
-        /// The [`crate::core::settings::ChoiceError`], in words.
+        /// The [`crate::core::choice::ChoiceError`], in words.
         problem: String,
     },
     /// A regular expression that does not compile.
@@ -115,14 +115,6 @@ pub enum ConfigError {
 
 impl ConfigError {
     pub(super) fn unknown_key(at: Origin, key: &str, known: &[&'static str]) -> Self {
-        Self::UnknownKey { at, hint: suggest(key, known.iter().copied()), known: known.join(", ") }
+        Self::UnknownKey { at, hint: super::suggest(key, known.iter().copied()), known: known.join(", ") }
     }
-}
-
-/// The word that was probably meant: within a third of its letters of what was given.
-pub fn suggest(given: &str, words: impl Iterator<Item = &'static str>) -> Option<&'static str> {
-    let given = given.to_ascii_lowercase().replace('-', "_");
-    let distance = |word: &str| strsim::damerau_levenshtein(&given, word);
-    let near = words.map(|word| (distance(word), word)).min_by_key(|(distance, _)| *distance);
-    near.filter(|(distance, word)| *distance <= word.len().div_ceil(3)).map(|(_, word)| word)
 }

@@ -1,0 +1,83 @@
+//! Puts the layers together: flags over file over defaults.
+
+use std::collections::BTreeSet;
+
+use regex::Regex;
+
+use super::{ConfigError, Overrides, Partial, Pattern};
+use crate::core::settings::{FORWARD_THREAD_PATTERNS, LayoutSettings, REPORT_PATH, Settings};
+
+impl Settings {
+    /// Puts the flags over the configuration file (its path and its text), and the defaults under both.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first thing that is wrong, naming file, line and key or flag, and saying what to do.
+    pub fn from_sources(file: Option<(&str, &str)>, overrides: Overrides) -> Result<Self, ConfigError> {
+        let below = file.map(|(path, text)| Partial::from_file(path, text)).transpose()?.unwrap_or_default();
+        let given = Partial::from_flags(overrides)?.or(below);
+        let mut warnings = Vec::new();
+        let (group_pids, other_pids) = pids(&given)?;
+        let forward = match given.forward_thread_patterns {
+            Some(patterns) => forward_patterns(patterns, &mut warnings)?,
+            None => FORWARD_THREAD_PATTERNS.iter().filter_map(|text| Regex::new(text).ok()).collect(),
+        };
+        let regexes = |patterns: Option<Vec<Pattern>>| {
+            patterns.unwrap_or_default().into_iter().map(|pattern| pattern.regex).collect::<Vec<_>>()
+        };
+        let settings = Self {
+            source: file.map_or_else(|| "flags".to_owned(), |(path, _)| path.to_owned()),
+            layout: LayoutSettings {
+                policy: given.policy.unwrap_or_default(),
+                layout: given.layout.unwrap_or_default(),
+                align: given.align,
+                groups_per_socket: given.groups_per_socket,
+                others_socket_index: given.others_socket_index,
+            },
+            group_by: given.group_by.unwrap_or_default(),
+            rules: given.rules.unwrap_or_default(),
+            group_patterns: regexes(given.group_patterns),
+            other_patterns: regexes(given.other_patterns),
+            forward_thread_patterns: forward,
+            group_pids,
+            other_pids,
+            report_asked: given.report.is_some(),
+            report: given.report.unwrap_or_else(|| REPORT_PATH.to_owned()),
+            warnings,
+        };
+        Ok(settings.warn_if_idle())
+    }
+}
+
+/// The pids of both lists, each once. A pid cannot be both.
+fn pids(given: &Partial) -> Result<(Vec<u32>, Vec<u32>), ConfigError> {
+    let (group, other) =
+        (given.group_pids.as_deref().unwrap_or(&[]), given.other_pids.as_deref().unwrap_or(&[]));
+    if let Some((at, pid, group)) = other
+        .iter()
+        .find_map(|(at, pid)| group.iter().find(|(_, group)| group == pid).map(|(group, _)| (at, pid, group)))
+    {
+        let problem = format!("pid {pid} is also given by {group}");
+        return Err(at.wrong(problem, "a process is either in a group or a background process".into()));
+    }
+    let each_once = |list: &[(_, u32)]| {
+        let mut seen = BTreeSet::new();
+        list.iter().map(|(_, pid)| *pid).filter(|pid| seen.insert(*pid)).collect()
+    };
+    Ok((each_once(group), each_once(other)))
+}
+
+/// Some dead pattern among live ones is a slip and a warning; where all are dead no thread could ever be bound as a
+/// forward thread, and that is an error.
+fn forward_patterns(patterns: Vec<Pattern>, warnings: &mut Vec<String>) -> Result<Vec<Regex>, ConfigError> {
+    let dead = patterns.iter().filter(|pattern| pattern.never_fits_comm()).collect::<Vec<_>>();
+    match dead.first() {
+        Some(first) if dead.len() == patterns.len() => {
+            let hint = "shorten it to a part of the thread's name as in /proc/PID/task/TID/comm".into();
+            return Err(first.origin.wrong(first.why_never(), hint));
+        }
+        _ => {
+            warnings.extend(dead.iter().map(|pattern| format!("{}: {}", pattern.origin, pattern.why_never())))
+        }
+    }
+    Ok(patterns.into_iter().map(|pattern| pattern.regex).collect())
+}
