@@ -98,15 +98,24 @@ impl Agent {
     /// If it does not start.
     #[must_use]
     pub fn start(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        Self::start_saying(args, Stdio::piped())
+    }
+
+    /// As [`Agent::start`], with `stderr` as its standard error; one that is not piped is not kept.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_saying(args: impl IntoIterator<Item = impl AsRef<OsStr>>, stderr: impl Into<Stdio>) -> Self {
         let mut command = command(["run", "--format", "json"]);
-        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(args).stdout(Stdio::piped()).stderr(stderr);
         born(&mut command, Birth::Plain);
         let mut child = command.spawn().expect("numa-agent starts");
+        // Its own end of a pipe must be the only one, or the agent's end is not the pipe's.
+        drop(command);
         let (stdout, stderr) = (Lines::default(), Lines::default());
-        let readers = vec![
-            keep_lines(child.stdout.take().expect("piped"), &stdout),
-            keep_lines(child.stderr.take().expect("piped"), &stderr),
-        ];
+        let mut readers = vec![keep_lines(child.stdout.take().expect("piped"), &stdout)];
+        readers.extend(child.stderr.take().map(|source| keep_lines(source, &stderr)));
         let mut agent = Self { child, stdout, stderr, readers };
         agent.wait_for("ready", |event| event["event"] == "ready");
         agent

@@ -37,7 +37,7 @@ impl Agent {
         let mode = if options.dry_run { "observing only" } else { "enforcing" };
         let reconcile =
             options.reconcile.map_or("off".to_owned(), |period| format!("every {} s", period.as_secs()));
-        eprintln!(
+        self.executor.output.message(&format!(
             "numa-agent {}: {mode}; {}; scan: {} bound, {} unchanged, {} failed; programs: {}; event thread {priority}; reconcile {reconcile}",
             env!("CARGO_PKG_VERSION"),
             self.plan_text(),
@@ -45,7 +45,7 @@ impl Agent {
             stats.count("unchanged"),
             stats.count("failed"),
             health.summary(),
-        );
+        ));
         let fields = json!({
             "version": env!("CARGO_PKG_VERSION"), "mode": mode, "programs": health.json(), "priority": priority,
             "managed": self.managed_json(), "groups": self.engine.plan().groups.len(),
@@ -97,10 +97,12 @@ impl Agent {
                 self.note_migrations(pid, task, counts);
             }
         }
-        self.executor.stats.lines_dropped = self.executor.output.dropped();
+        let (lines_dropped, messages_dropped) = self.executor.output.dropped();
+        self.executor.stats.lines_dropped = lines_dropped;
         let mut fields = self.executor.stats.json();
         fields["managed"] = self.managed_json();
         fields["lost"] = self.lost.json();
+        fields["messages_dropped"] = json!(messages_dropped);
         fields["warnings"] = json!(self.engine.warnings());
         let text = self.executor.stats.text();
         self.executor.output.event("summary", fields, || Some(text));

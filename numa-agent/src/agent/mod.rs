@@ -6,6 +6,7 @@
 
 mod announce;
 mod executor;
+mod lines;
 mod output;
 
 use std::time::Duration;
@@ -18,7 +19,11 @@ use tokio::{
 };
 
 use self::{executor::Executor, output::Output};
-pub use self::{executor::Marks, output::LineFormat};
+pub use self::{
+    executor::Marks,
+    lines::{LineQueue, PATIENCE},
+    output::LineFormat,
+};
 use crate::{
     core::{
         engine::{Action, Cause, Engine},
@@ -49,6 +54,8 @@ pub struct Options {
     pub dry_run: bool,
     /// Format of the lines on standard output.
     pub format: LineFormat,
+    /// Where messages for people go.
+    pub messages: LineQueue,
     /// Time between scans; `None`: only after losses.
     pub reconcile: Option<Duration>,
     /// Have the kernel programs log what they do.
@@ -124,7 +131,7 @@ impl Agent {
             marks: programs,
             scanner: scanner(&engine, false),
             dry_run: options.dry_run,
-            output: Output::start(options.format),
+            output: Output::start(options.format, options.messages.clone()),
             stats: Stats::default(),
         };
         let mut agent =

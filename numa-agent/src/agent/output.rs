@@ -1,16 +1,10 @@
 //! What the agent says while it runs: one line an event, as text or JSON, on standard output.
 //!
-//! A reader that does not keep up must not hold up the agent: lines go through a bounded queue to a thread of their own,
-//! and what does not fit is dropped and counted.
-
-use std::{
-    io::Write,
-    sync::mpsc::{SyncSender, sync_channel},
-    thread::JoinHandle,
-};
+//! A reader that does not keep up must not hold up the agent: lines go through a [`LineQueue`].
 
 use serde_json::{Value, json};
 
+use super::lines::{LineQueue, PATIENCE};
 use crate::{
     core::{
         engine::{Bind, Cause},
@@ -18,9 +12,6 @@ use crate::{
     },
     report::escape,
 };
-
-/// Lines that wait for a slow reader.
-const QUEUE: usize = 16_384;
 
 /// How to write lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,37 +22,31 @@ pub enum LineFormat {
     Json,
 }
 
-/// The queue's near end.
+/// Writes lines.
 pub struct Output {
     format: LineFormat,
-    queue: Option<SyncSender<String>>,
-    writer: Option<JoinHandle<()>>,
-    dropped: u64,
+    lines: LineQueue,
+    messages: LineQueue,
 }
 
 impl Output {
-    /// Starts the writer.
+    /// Lines to standard output in `format`; `messages` lead to standard error.
     #[must_use]
-    pub fn start(format: LineFormat) -> Self {
-        let (queue, lines) = sync_channel::<String>(QUEUE);
-        let writer = std::thread::spawn(move || {
-            let mut out = std::io::stdout().lock();
-            // A reader that went away ends the output, not the agent.
-            while let Ok(line) = lines.recv() {
-                if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { format, queue: Some(queue), writer: Some(writer), dropped: 0 }
+    pub fn start(format: LineFormat, messages: LineQueue) -> Self {
+        Self { format, lines: LineQueue::start(std::io::stdout()), messages }
+    }
+
+    /// A line for people, beside the log.
+    pub fn message(&self, text: &str) {
+        self.messages.line(text);
     }
 
     /// One attempt to bind.
     pub fn bound(&mut self, bind: &Bind, outcome: &BindOutcome, latency_ns: Option<u64>) {
         match self.format {
-            LineFormat::Json => self.line(bound_json(bind, outcome, latency_ns).to_string()),
+            LineFormat::Json => self.lines.line(json_line(&bound_json(bind, outcome, latency_ns))),
             LineFormat::Text if matches!(outcome, BindOutcome::Unchanged(_) | BindOutcome::Gone) => {}
-            LineFormat::Text => self.line(bound_text(bind, outcome, latency_ns)),
+            LineFormat::Text => self.lines.line(bound_text(bind, outcome, latency_ns)),
         }
     }
 
@@ -73,41 +58,31 @@ impl Output {
                 if let (Value::Object(line), Value::Object(fields)) = (&mut line, fields) {
                     line.extend(fields);
                 }
-                self.line(line.to_string());
+                self.lines.line(json_line(&line));
             }
             LineFormat::Text => {
                 if let Some(text) = text() {
-                    self.line(text);
+                    self.lines.line(text);
                 }
             }
         }
     }
 
-    /// How many lines were dropped so far.
+    /// How many lines of standard output, and how many messages, were dropped so far.
     #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.dropped
+    pub fn dropped(&self) -> (u64, u64) {
+        (self.lines.dropped(), self.messages.dropped())
     }
 
-    fn line(&mut self, line: String) {
-        if self.queue.as_ref().is_some_and(|queue| queue.try_send(line).is_err()) {
-            self.dropped += 1;
-        }
+    /// Writes what is queued, as far as the reader keeps reading.
+    pub fn finish(self) {
+        self.lines.flush_within(PATIENCE);
     }
+}
 
-    /// Writes what is queued, then stops. Waits for a reader that keeps reading, at most two seconds for one that does
-    /// not.
-    pub fn finish(mut self) {
-        drop(self.queue.take());
-        if let Some(writer) = self.writer.take() {
-            for _ in 0..200 {
-                if writer.is_finished() {
-                    return;
-                }
-                std::thread::sleep(std::time::Duration::from_millis(10));
-            }
-        }
-    }
+/// A finished JSON line: what a terminal could take for a command is escaped.
+fn json_line(line: &Value) -> String {
+    escape::json(&line.to_string())
 }
 
 /// The role's word in JSON and text.
@@ -153,7 +128,7 @@ mod tests {
         Bind {
             pid: 7,
             task: TaskId { tid: 9, start_time: 3 },
-            comm: "x\x1b[2J".into(),
+            comm: "x\x1b[2J\u{9b}2J\u{202e}".into(),
             role: ThreadRole::Forward,
             group: Some("socket0_group1".into()),
             cpus: "4-7".parse().unwrap(),
@@ -175,6 +150,8 @@ mod tests {
         assert_eq!(json["caller"]["tid"], 8);
         assert_eq!((&json["cpus"], &json["actual_cpus"]), (&json!("4-7"), &json!("4-7")));
         assert_eq!(json["latency_us"], 41.5);
-        assert!(!json.to_string().contains('\x1b'));
+        let line = json_line(&json);
+        assert!(!line.chars().any(escape::is_hidden), "{line:?}");
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), json, "the value is the same");
     }
 }

@@ -91,7 +91,7 @@ pub fn run(args: &BindArgs) -> anyhow::Result<()> {
     super::print(&args.format.render(&report))?;
     if args.format != Format::Text {
         for warning in &report.warnings {
-            eprintln!("numa-agent: warning: {}", report::escape::text(warning));
+            super::complain(&format!("warning: {}", report::escape::text(warning)));
         }
     }
     let failed = report.counts().failed;
@@ -198,7 +198,7 @@ fn write_report(settings: &Settings, report: &BindReport) -> anyhow::Result<()> 
         format!("cannot write the report to {}; choose another place with --report", path.display())
     }) {
         Err(error) if !settings.report_asked => {
-            eprintln!("numa-agent: warning: {error:#}");
+            super::complain(&format!("warning: {error:#}"));
             Ok(())
         }
         other => other,

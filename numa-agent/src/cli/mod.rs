@@ -9,11 +9,14 @@ mod plan_args;
 mod run;
 mod topology;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
-use crate::core::{config::ConfigError, plan::PlanError};
+use crate::{
+    agent::{LineQueue, PATIENCE},
+    core::{config::ConfigError, plan::PlanError},
+};
 
 /// Puts every process and thread of an inference server on the right NUMA node, and keeps it there.
 #[derive(Debug, Parser)]
@@ -49,23 +52,28 @@ struct Incomplete(String);
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging();
+    let messages = LineQueue::start(std::io::stderr());
+    start_logging(messages.clone());
+    // Commands that end by themselves write all they have to say; the agent ends when told to.
+    let patience = if matches!(cli.command, Command::Run(_)) { PATIENCE } else { Duration::MAX };
     let result = match cli.command {
         Command::Topology(args) => topology::run(&args),
         Command::Bind(args) => bind::run(&args),
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(args, messages.clone()),
         Command::Doctor(args) => doctor::run(&args),
     };
-    match result {
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Each line by itself: messages may have several, but hold names from other processes too.
             let message = format!("{error:#}");
             let lines: Vec<String> = message.lines().map(crate::report::escape::text).collect();
-            eprintln!("numa-agent: {}", lines.join("\n"));
+            messages.line(format!("numa-agent: {}", lines.join("\n")));
             exit_code(&error)
         }
-    }
+    };
+    messages.flush_within(patience);
+    code
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
@@ -74,22 +82,28 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 }
 
 /// Messages go to standard error; `NUMA_AGENT_LOG=debug` shows more.
-fn start_logging() {
+fn start_logging(messages: LineQueue) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("NUMA_AGENT_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let colour =
         std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(move || messages.clone())
+        // Its own complaints go to standard error by `eprintln!`, which panics where nobody reads.
+        .log_internal_errors(false)
         .with_ansi(colour)
         .with_target(false)
         .init();
 }
 
+/// Writes a message to standard error at once, whether or not anybody reads it.
+fn complain(message: &str) {
+    let _ = writeln!(std::io::stderr(), "numa-agent: {message}");
+}
+
 /// Writes `text` to standard output. A reader that has seen enough (`| head`) is no error.
 fn print(text: &str) -> anyhow::Result<()> {
-    use std::io::Write;
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::{machine::MachineArgs, plan_args::PlanArgs};
-use crate::agent::{self, LineFormat};
+use crate::agent::{self, LineFormat, LineQueue};
 
 /// Flags of `run`.
 #[derive(Debug, Args)]
@@ -34,14 +34,15 @@ enum Format {
     Json,
 }
 
-/// Runs the agent until it is stopped.
-pub fn run(args: RunArgs) -> anyhow::Result<()> {
+/// Runs the agent until it is stopped; its `messages` go to standard error.
+pub fn run(args: RunArgs, messages: LineQueue) -> anyhow::Result<()> {
     let options = agent::Options {
         dry_run: args.dry_run,
         format: match args.format {
             Format::Text => LineFormat::Text,
             Format::Json => LineFormat::Json,
         },
+        messages,
         reconcile: (args.reconcile > 0).then(|| Duration::from_secs(args.reconcile)),
         bpf_log: args.bpf_log,
         load: Box::new(move || {

@@ -1,6 +1,14 @@
 //! The agent's own life: start, reload, end, crash.
 
-use nix::sys::signal::Signal;
+use std::{
+    io::{PipeWriter, Write},
+    os::fd::AsFd,
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::Signal,
+};
 
 use super::*;
 
@@ -140,4 +148,46 @@ fn a_killed_agent_is_followed_by_one_that_catches_up() {
     stage.settle();
     stage.settle_on(thread, &stage.members);
     agent.stop();
+}
+
+/// An agent that cannot get rid of its messages: it does its work all the same, and ends when told to.
+fn mute(test: &str, stderr: PipeWriter) -> Option<Value> {
+    let stage = stage(test)?;
+    let mut agent = Agent::start_saying(stage.args(), stderr);
+    stage.settle_on(stage.puppet("worker").pid(), &stage.members);
+    let config = stage.config();
+    stage.write_config(&json!({ "group_patern": ["x"] }));
+    // Both answers to a reload are messages of the event thread.
+    agent.signal(Signal::SIGHUP);
+    stage.barrier();
+    stage.write_config(&config);
+    agent.signal(Signal::SIGHUP);
+    agent.wait_for("word of the reload", |event| event["event"] == "reloaded");
+    let mut puppet = stage.puppet("worker");
+    let thread = puppet.thread("forward_0").unwrap();
+    stage.settle_on(thread, &stage.forward);
+    agent.stop().events.pop()
+}
+
+#[test]
+fn nobody_at_standard_error_stops_nothing() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let Some(summary) = mute("stderr-closed", writer) else { return };
+    assert!(summary["messages_dropped"].as_u64() >= Some(2), "ready and reloaded: {summary}");
+}
+
+#[test]
+fn a_standard_error_that_is_never_read_stops_nothing() {
+    let (_reader, mut writer) = std::io::pipe().unwrap();
+    let has_room = |writer: &PipeWriter| {
+        let mut polled = [PollFd::new(writer.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut polled, PollTimeout::ZERO).unwrap() > 0
+    };
+    while has_room(&writer) {
+        // A page, which fits whole or not at all.
+        writer.write_all(&[b'x'; 4096]).unwrap();
+    }
+    let Some(summary) = mute("stderr-full", writer) else { return };
+    assert_eq!(summary["event"], "summary", "{summary}");
 }
