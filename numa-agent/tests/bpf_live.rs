@@ -1,6 +1,7 @@
 //! The kernel programs on this kernel, as root: real tasks do things, and the ring buffer tells. No agent is involved.
 
 use std::{
+    collections::HashMap,
     io::{Read as _, Write as _},
     os::unix::process::CommandExt as _,
     process::{Child, Command, Stdio},
@@ -133,6 +134,31 @@ fn waiting_shell(script: &str) -> Child {
 
 fn go(child: &mut Child) {
     child.stdin.take().expect("a pipe").write_all(b"go\n").expect("it reads");
+}
+
+/// This program again, running one of its tests that waits for a line.
+fn helper(test: &str) -> Child {
+    Command::new(std::env::current_exe().expect("own path"))
+        .args(["--exact", test, "--nocapture", "--test-threads=2"])
+        .env("NUMA_AGENT_TEST_HELPER", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("this test program")
+}
+
+/// The tids of a process, once it has that many threads.
+#[track_caller]
+fn wait_threads(pid: u32, count: usize) -> Vec<u32> {
+    let tids = || -> Vec<u32> {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("alive");
+        tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok()).collect()
+    };
+    let enough = (0..2000).find_map(|_| {
+        thread::sleep(Duration::from_millis(5));
+        Some(tids()).filter(|tids| tids.len() >= count)
+    });
+    enough.unwrap_or_else(|| panic!("process {pid} does not get {count} threads"))
 }
 
 /// Runs a program to its end; its pid.
@@ -286,6 +312,84 @@ fn who_set_a_mask_is_named() {
 }
 
 #[test]
+fn tids_of_a_container_are_understood() {
+    let Some(mut live) = live(&seeing_ourselves()) else { return };
+    let mut helper = thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWPID).expect("a pid namespace for our children");
+        helper("helper_pins_by_local_tids")
+    })
+    .join()
+    .expect("no panic");
+    let pid = helper.id();
+    // The harness's own thread, the test's, and those that it creates.
+    let (caller, others) = (2, 3..=2 + LOCAL_THREADS);
+    let tids = wait_threads(pid, 2 + LOCAL_THREADS as usize);
+    let roots: HashMap<u32, TaskId> =
+        tids.iter().map(|tid| (local_tid(*tid), live.mark(pid, *tid))).collect();
+    // Other tasks of ours have those numbers outside.
+    for local in roots.keys() {
+        live.programs.mark(1, TaskId { tid: *local, start_time: 0 }).expect("mark");
+    }
+    go(&mut helper);
+    helper.wait().expect("ends");
+    live.wait_exit(pid);
+    let calls: Vec<(TaskId, u32)> = live
+        .seen
+        .iter()
+        .filter_map(|event| match event.kind {
+            EventKind::SetAffinity { caller_tid, .. } => Some((event.task, caller_tid)),
+            _ => None,
+        })
+        .collect();
+    let by_caller = |local: u32| (roots[&local], roots[&caller].tid);
+    // The helper goes through them in this order; a call on a task that does not exist is no loss.
+    let expected: Vec<_> = [caller].into_iter().chain(others).map(by_caller).collect();
+    assert_eq!(calls, expected);
+    assert_eq!(live.programs.drops().total(), 0);
+}
+
+/// So many that the kernel's tree of tids has two levels.
+const LOCAL_THREADS: u32 = 100;
+
+/// Run by the test above only: pid 1 of its namespace.
+#[test]
+fn helper_pins_by_local_tids() {
+    if std::env::var_os("NUMA_AGENT_TEST_HELPER").is_none() {
+        return;
+    }
+    let all = Host.affinity(0).expect("own mask");
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let ended = std::sync::Arc::new(Mutex::new(ended));
+    let spawn = |_| {
+        let (send, receive) = std::sync::mpsc::channel();
+        let ended = ended.clone();
+        let wait = move || {
+            send.send(own_tid()).expect("the test waits");
+            let _ = ended.lock().expect("no panic").recv();
+        };
+        (thread::spawn(wait), receive.recv().expect("its tid"))
+    };
+    let threads: Vec<_> = (0..LOCAL_THREADS).map(spawn).collect();
+    std::io::stdin().read_line(&mut String::new()).expect("a line");
+    Host.set_affinity(own_tid(), &all).expect("own mask");
+    for (_, tid) in &threads {
+        Host.set_affinity(*tid, &all).expect("a sibling's mask");
+    }
+    assert!(Host.set_affinity(4000, &all).is_err(), "no such task");
+    drop(end);
+    for (thread, _) in threads {
+        thread.join().expect("no panic");
+    }
+}
+
+/// The tid that a task has in its own, innermost pid namespace.
+fn local_tid(tid: u32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).expect("alive");
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:")).expect("Linux 4.1");
+    line.split_whitespace().last().and_then(|local| local.parse().ok()).expect("a number")
+}
+
+#[test]
 fn our_own_calls_are_no_events() {
     let Some(mut live) = live(&LoadOptions::default()) else { return };
     let mut shell = waiting_shell(":");
@@ -343,25 +447,10 @@ fn moves_are_counted_and_those_between_nodes_are_events() {
 #[test]
 fn a_thread_that_execs_becomes_the_leader() {
     let Some(mut live) = live(&seeing_ourselves()) else { return };
-    let mut helper = Command::new(std::env::current_exe().expect("own path"))
-        .args(["--exact", "helper_execs_from_a_thread", "--nocapture", "--test-threads=2"])
-        .env("NUMA_AGENT_TEST_HELPER", "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("this test program");
+    let mut helper = helper("helper_execs_from_a_thread");
     let pid = helper.id();
-    let tids = || -> Vec<u32> {
-        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("alive");
-        tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok()).collect()
-    };
     // The harness runs the test on a thread of its own.
-    let thread = (0..1000)
-        .find_map(|_| {
-            thread::sleep(Duration::from_millis(5));
-            tids().into_iter().find(|tid| *tid != pid)
-        })
-        .expect("a second thread");
+    let thread = wait_threads(pid, 2).into_iter().find(|tid| *tid != pid).expect("a second thread");
     live.mark(pid, pid);
     live.mark(pid, thread);
     go(&mut helper);

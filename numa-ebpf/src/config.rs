@@ -38,4 +38,22 @@ globals! {
     MM_ARG_START,
     /// Offset of `mm_struct.arg_end`.
     MM_ARG_END,
+    /// Offset of `task_struct.thread_pid`; 0 if this or any of those below is not known.
+    TASK_THREAD_PID,
+    /// Offset of `pid.level`.
+    PID_LEVEL,
+    /// Offset of `pid.numbers`, of struct upid.
+    PID_NUMBERS,
+    /// Offset of `upid.nr`.
+    UPID_NR,
+    /// Offset of `upid.ns`.
+    UPID_NS,
+    /// Size of struct upid.
+    UPID_SIZE,
+    /// Offset of `pid_namespace.idr.idr_rt.xa_head`.
+    NS_TREE,
+    /// Offset of `xa_node.shift`.
+    NODE_SHIFT,
+    /// Offset of `xa_node.slots`.
+    NODE_SLOTS,
 }

@@ -4,12 +4,13 @@
 
 /// The map `tasks` was full: a task that should be marked is not.
 pub const MARKS_FULL: usize = 0;
-/// The map of `sched_setaffinity` calls under way was full: a call was not seen.
-pub const CALLS_FULL: usize = 7;
+/// A `sched_setaffinity` call was not followed: the map of calls under way was full, or a marked task's call succeeded on a
+/// task that could not be found.
+pub const UNSEEN_CALLS: usize = 7;
 /// Number of counters.
 pub const COUNT: usize = 8;
 
 /// All counters of one CPU.
 pub type Counters = [u64; COUNT];
 
-const _: () = assert!((crate::record::kind::MIGRATE as usize) < CALLS_FULL && CALLS_FULL < COUNT);
+const _: () = assert!((crate::record::kind::MIGRATE as usize) < UNSEEN_CALLS && UNSEEN_CALLS < COUNT);

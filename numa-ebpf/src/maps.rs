@@ -20,7 +20,8 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map(name = "tasks")]
 pub static TASKS: HashMap<u32, Mark> = HashMap::with_max_entries(1 << 16, 0);
 
-/// Tid on which a thread's `sched_setaffinity` call under way acts, by the calling tid; calls on marked tasks only.
+/// Tid on which a thread's `sched_setaffinity` call under way acts, by the calling tid; calls on marked tasks only. 0: a
+/// marked task's call on a task that could not be found.
 #[map(name = "calls")]
 pub static CALLS: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
 

@@ -108,7 +108,8 @@ impl DropCounts {
     }
 
     /// Each counter's name and value: events of a kind that the full ring buffer refused; `unmarked`: tasks for which
-    /// there was no room in the table of marked tasks; `unseen_set_affinity`: calls there was no room to follow.
+    /// there was no room in the table of marked tasks; `unseen_set_affinity`: calls there was no room to
+    /// follow, or by a marked task in a container on a task that could not be found.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         Self::NAMES.into_iter().zip(self.0)
     }

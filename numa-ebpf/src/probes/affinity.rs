@@ -9,12 +9,14 @@ use numa_ebpf::{
 
 use crate::{
     maps::{CALLS, count, emit, header, marked},
-    task,
+    namespace, task,
 };
 
 /// Offset of a system call's first argument, and of its result, in the tracepoint's record: after 8 common bytes and the
 /// call's number in a slot of 8 (`syscall_trace_enter` and `_exit`, `kernel/trace/trace.h`, the same from 5.10 to 7.x).
 const FIRST_SLOT: usize = 16;
+/// No task's tid.
+const NOT_FOUND: u32 = 0;
 
 /// The call begins: remember on whom.
 #[tracepoint(category = "syscalls", name = "sys_enter_sched_setaffinity")]
@@ -25,9 +27,14 @@ pub fn affinity_enter(ctx: TracePointContext) -> u32 {
     }
     // SAFETY: the slot is inside the record.
     let Ok(asked) = (unsafe { ctx.read_at::<u64>(FIRST_SLOT) }) else { return 0 };
-    let target = if asked as u32 == 0 { tid } else { asked as u32 };
-    if marked(target).is_some() && CALLS.insert(tid, target, 0).is_err() {
-        count(counter::CALLS_FULL);
+    let target = match asked as u32 {
+        0 => Some(tid),
+        asked => namespace::initial_tid(asked),
+    };
+    // Not found is no task, most likely: how the call ends will tell. Our threads re-pin each other.
+    let relevant = marked(target.unwrap_or(tid)).is_some();
+    if relevant && CALLS.insert(tid, target.unwrap_or(NOT_FOUND), 0).is_err() {
+        count(counter::UNSEEN_CALLS);
     }
     0
 }
@@ -41,6 +48,10 @@ pub fn affinity_exit(ctx: TracePointContext) -> u32 {
     let _ = CALLS.remove(caller_tid);
     // SAFETY: the slot is inside the record.
     if unsafe { ctx.read_at::<i64>(FIRST_SLOT) } != Ok(0) {
+        return 0;
+    }
+    if target == NOT_FOUND {
+        count(counter::UNSEEN_CALLS);
         return 0;
     }
     let Some(mark) = marked(target) else { return 0 };

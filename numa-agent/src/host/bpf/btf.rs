@@ -117,6 +117,16 @@ impl<'a> Btf<'a> {
             .ok_or_else(|| BtfError::Member { name: name.to_owned(), member: member.to_owned() })
     }
 
+    /// Size of `struct name` in bytes.
+    ///
+    /// # Errors
+    /// [`BtfError::Struct`].
+    pub fn size(&self, name: &str) -> Result<u32, BtfError> {
+        let id = self.structs.get(name.as_bytes());
+        let size = id.and_then(|id| word(self.types, self.resolve(*id)? + 8));
+        size.ok_or_else(|| BtfError::Struct(name.to_owned()))
+    }
+
     /// Depth-first through anonymous members. Real structs nest a few levels; the bound is for damaged blobs.
     fn find(&self, id: u32, wanted: &[u8], depth: u32) -> Option<Member> {
         const MAX_DEPTH: u32 = 16;
@@ -199,7 +209,9 @@ pub(super) mod tests {
         /// Members as (name, type id, bits).
         pub fn composite(&mut self, kind: u32, name: &str, members: &[(&str, u32, u32)]) {
             let bit_fields = members.iter().any(|(_, _, offset)| *offset > 0xff_ffff);
-            self.raw(name, kind << 24 | u32::from(bit_fields) << 31 | members.len() as u32, &[0]);
+            let size = members.iter().map(|(_, _, offset)| ((offset & 0xff_ffff) / 64 + 1) * 8).max();
+            let info = kind << 24 | u32::from(bit_fields) << 31 | members.len() as u32;
+            self.raw(name, info, &[size.unwrap_or(0)]);
             for (name, id, offset) in members {
                 let name = self.string(name);
                 self.types.extend([name, *id, *offset]);
@@ -233,6 +245,7 @@ pub(super) mod tests {
         assert_eq!(btf.member("task", "flag"), Ok(Member { bit: 131, width: 1 }));
         let missing = BtfError::Member { name: "task".into(), member: "b".into() };
         assert_eq!(btf.member("task", "b"), Err(missing));
+        assert_eq!(btf.size("task"), Ok(24));
         assert_eq!(btf.member("mm", "a"), Err(BtfError::Struct("mm".into())));
     }
 

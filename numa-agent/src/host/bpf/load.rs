@@ -15,7 +15,7 @@ use nix::{
 use super::{
     LoadOptions,
     error::{BpfError, explain},
-    offsets,
+    offsets::{self, Offsets},
 };
 use crate::{
     core::health::{Health, ProgramResult, Verdict},
@@ -56,7 +56,9 @@ pub(super) fn load(options: &LoadOptions) -> Result<(Ebpf, Health), BpfError> {
         return Err(BpfError::NoPrograms);
     }
     raise_memlock();
-    let mut constants = offsets()?;
+    let offsets = offsets()?;
+    let (mut constants, nested) = (offsets.required, offsets.namespaces);
+    constants.extend(nested.iter().flatten());
     constants.extend([("SELF_TGID", options.self_pid), ("DEBUG_LOG", u32::from(options.debug_log))]);
     let mut loader = EbpfLoader::new();
     // The loader has parsed the kernel's whole BTF, tens of MB, for relocations that Rust programs do not have.
@@ -73,7 +75,12 @@ pub(super) fn load(options: &LoadOptions) -> Result<(Ebpf, Health), BpfError> {
     }
     let mut ebpf = loader.load(OBJECT).map_err(|error| BpfError::Load(explain(&error)))?;
     let btf = Btf::from_sys_fs().map_err(|error| BpfError::Load(explain(&error)))?;
-    let health = with_tracefs(|tracefs| attach_all(&mut ebpf, &btf, tracefs));
+    let mut health = with_tracefs(|tracefs| attach_all(&mut ebpf, &btf, tracefs));
+    if let Err(error) = nested {
+        // Without, the affinity programs take tids as those of the initial namespace.
+        let result = Err(format!("in containers sched_setaffinity may go unseen: {error}"));
+        health.programs.push(ProgramResult { name: "affinity_namespaces", required: false, result });
+    }
     drop(btf);
     sys::release_freed_memory();
     if health.verdict() == Verdict::Unusable {
@@ -82,7 +89,7 @@ pub(super) fn load(options: &LoadOptions) -> Result<(Ebpf, Health), BpfError> {
     Ok((ebpf, health))
 }
 
-fn offsets() -> Result<Vec<offsets::Constant>, BpfError> {
+fn offsets() -> Result<Offsets, BpfError> {
     let path = Path::new(BTF_PATH);
     let blob = fs::read(path).map_err(|error| BpfError::NoBtf { path: path.into(), error })?;
     offsets::resolve(&blob).map_err(|error| BpfError::Btf { path: path.into(), error })

@@ -5,12 +5,26 @@ use super::btf::{Btf, BtfError};
 /// A constant of the programs: name and value.
 pub type Constant = (&'static str, u32);
 
+/// What the kernel's BTF says.
+#[derive(Debug)]
+pub struct Offsets {
+    /// What every program needs.
+    pub required: Vec<Constant>,
+    /// What finds a task by its tid in a nested pid namespace.
+    pub namespaces: Result<Vec<Constant>, BtfError>,
+}
+
 /// Finds every member in the kernel's BTF.
 ///
 /// # Errors
-/// [`BtfError`] names the struct or member that this kernel lacks.
-pub fn resolve(blob: &[u8]) -> Result<Vec<Constant>, BtfError> {
-    let btf = Btf::parse(blob, &["task_struct", "mm_struct", "thread_info"])?;
+/// [`BtfError`] names the struct or required member that this kernel lacks.
+pub fn resolve(blob: &[u8]) -> Result<Offsets, BtfError> {
+    let nested = ["pid", "upid", "pid_namespace", "idr", "xarray", "xa_node"];
+    let btf = Btf::parse(blob, &[&["task_struct", "mm_struct", "thread_info"], &nested[..]].concat())?;
+    Ok(Offsets { required: required(&btf)?, namespaces: namespaces(&btf) })
+}
+
+fn required(btf: &Btf<'_>) -> Result<Vec<Constant>, BtfError> {
     let task = |member: &str| btf.member("task_struct", member);
     // Renamed in 5.5 (cf25e24db61c); the old name meant the same clock.
     let start = task("start_boottime").or_else(|_| task("real_start_time"))?;
@@ -39,6 +53,21 @@ pub fn resolve(blob: &[u8]) -> Result<Vec<Constant>, BtfError> {
     ])
 }
 
+fn namespaces(btf: &Btf<'_>) -> Result<Vec<Constant>, BtfError> {
+    let at = |name: &str, member: &str| Ok(btf.member(name, member)?.byte());
+    Ok(vec![
+        ("TASK_THREAD_PID", at("task_struct", "thread_pid")?),
+        ("PID_LEVEL", at("pid", "level")?),
+        ("PID_NUMBERS", at("pid", "numbers")?),
+        ("UPID_NR", at("upid", "nr")?),
+        ("UPID_NS", at("upid", "ns")?),
+        ("UPID_SIZE", btf.size("upid")?),
+        ("NS_TREE", at("pid_namespace", "idr")? + at("idr", "idr_rt")? + at("xarray", "xa_head")?),
+        ("NODE_SHIFT", at("xa_node", "shift")?),
+        ("NODE_SLOTS", at("xa_node", "slots")?),
+    ])
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -47,7 +76,14 @@ mod tests {
 
     const STRUCT: u32 = 4;
 
-    fn constants(task: &[(&str, u32, u32)]) -> Result<HashMap<&'static str, u32>, BtfError> {
+    type Member = (&'static str, u32, u32);
+
+    fn constants(task: &[Member]) -> Result<HashMap<&'static str, u32>, BtfError> {
+        Ok(offsets(task, &[])?.required.into_iter().collect())
+    }
+
+    /// Of a kernel with those members of `task_struct`, and more structs.
+    fn offsets(task: &[Member], more: &[(&str, &[Member])]) -> Result<Offsets, BtfError> {
         let mut btf = Builder::default();
         btf.composite(STRUCT, "thread_info", &[("flags", 0, 0), ("cpu", 0, 128)]); // 1
         btf.composite(STRUCT, "", &[("arg_start", 0, 2432), ("arg_end", 0, 2496)]); // 2
@@ -55,7 +91,8 @@ mod tests {
         let mut members = vec![("real_parent", 0, 6400), ("comm", 0, 8000), ("mm", 0, 9600), ("tgid", 0, 96)];
         members.extend(task);
         btf.composite(STRUCT, "task_struct", &members);
-        resolve(&btf.blob()).map(|constants| constants.into_iter().collect())
+        more.iter().for_each(|(name, members)| btf.composite(STRUCT, name, members));
+        resolve(&btf.blob())
     }
 
     #[test]
@@ -70,6 +107,25 @@ mod tests {
         let old = [("cpu", 0, 512), ("pid", 0, 64), ("real_start_time", 0, 704)];
         let old = constants(&old).unwrap();
         assert_eq!((old["TASK_CPU"], old["TASK_START"], old["TASK_IN_EXECVE_MASK"]), (64, 88, 0));
+    }
+
+    #[test]
+    fn namespaces_are_optional() {
+        let task = [("cpu", 0, 512), ("pid", 0, 64), ("start_boottime", 0, 704), ("thread_pid", 0, 768)];
+        let without = offsets(&task, &[]).unwrap();
+        assert_eq!(without.namespaces.unwrap_err(), BtfError::Struct("pid".into()));
+        let structs: [(&str, &[Member]); 6] = [
+            ("pid", &[("level", 0, 32), ("numbers", 0, 768)]),
+            ("upid", &[("nr", 0, 0), ("ns", 0, 64)]),
+            ("pid_namespace", &[("idr", 0, 128)]),
+            ("idr", &[("idr_rt", 0, 64)]),
+            ("xarray", &[("xa_head", 0, 64)]),
+            ("xa_node", &[("shift", 0, 0), ("slots", 0, 320)]),
+        ];
+        let with = offsets(&task, &structs).unwrap().namespaces.unwrap();
+        let with: HashMap<_, _> = with.into_iter().collect();
+        assert_eq!((with["TASK_THREAD_PID"], with["PID_LEVEL"], with["PID_NUMBERS"]), (96, 4, 96));
+        assert_eq!((with["UPID_SIZE"], with["NS_TREE"], with["NODE_SLOTS"]), (16, 32, 40));
     }
 
     #[test]
