@@ -337,9 +337,10 @@ fn as_many_groups_as_needed_divide_the_node_anew() {
     let first = world.spawn(7, "worker");
     assert_eq!(cpus(&world.tell(&mut engine, &first)), ["0-7"]);
     let second = world.spawn(8, "worker");
-    let mut both = cpus(&world.tell(&mut engine, &second));
-    both.sort();
-    assert_eq!(both, ["0-3", "4-7"], "the first instance moves over");
+    let binds = world.tell(&mut engine, &second);
+    assert_eq!(cpus(&binds), ["4-7", "0-3"], "the first instance moves over");
+    assert_eq!((&binds[0].cause, binds[0].at_ns), (&Cause::Exec, Some(second.event.at_ns)));
+    assert_eq!((&binds[1].cause, binds[1].at_ns), (&Cause::Replan, None));
 }
 
 #[test]
