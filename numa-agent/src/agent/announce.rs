@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Agent, Options, executor::Executor};
+use super::{Agent, executor::Executor};
 use crate::{
     core::{
         event::{MigrationCounts, TaskEvent},
@@ -30,13 +30,13 @@ impl Agent {
         });
     }
 
-    pub(super) fn say_ready(&mut self, options: &Options, priority: &str) {
+    pub(super) fn say_ready(&mut self, priority: &str) {
         self.say_warnings();
         let stats = &self.executor.stats;
         let health = self.executor.marks.health();
-        let mode = if options.dry_run { "observing only" } else { "enforcing" };
+        let mode = if self.options.dry_run { "observing only" } else { "enforcing" };
         let reconcile =
-            options.reconcile.map_or("off".to_owned(), |period| format!("every {} s", period.as_secs()));
+            self.options.reconcile.map_or("off".to_owned(), |period| format!("every {} s", period.as_secs()));
         self.executor.output.message(&format!(
             "numa-agent {}: {mode}; {}; scan: {} bound, {} unchanged, {} failed; programs: {}; event thread {priority}; reconcile {reconcile}",
             env!("CARGO_PKG_VERSION"),
@@ -87,6 +87,7 @@ impl Agent {
     }
 
     pub(super) fn finish(mut self) {
+        self.note_losses();
         let live: Vec<(u32, TaskId)> = self
             .engine
             .processes()

@@ -1,7 +1,7 @@
 //! The host agent: one owner of state, fed by one stream of inputs.
 //!
-//! The loop runs on one thread, `SCHED_FIFO` where allowed, and owns everything. Slow work happens elsewhere: scans on a
-//! thread of their own that sends back what it saw, lines of output through a queue. The order at start: attach the
+//! The loop runs on one thread, `SCHED_FIFO` where allowed, and owns everything. Slow work happens elsewhere: scans and
+//! reloads on threads of their own that give back what they read, lines of output through a queue. The order at start: attach the
 //! programs, scan, carry out the plan, and only then drain the ring, which has kept what happened meanwhile.
 
 mod announce;
@@ -9,13 +9,16 @@ mod executor;
 mod lines;
 mod output;
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use serde_json::json;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    task::{JoinError, JoinHandle},
 };
 
 use self::{executor::Executor, output::Output};
@@ -26,9 +29,10 @@ pub use self::{
 };
 use crate::{
     core::{
-        engine::{Action, Cause, Engine},
+        engine::{Cause, Engine},
         event::{EventKind, TaskEvent},
         filter::KernelFilter,
+        rules::Rules,
         settings::Settings,
         stats::Stats,
         task::{ProcessFacts, TaskId},
@@ -45,11 +49,17 @@ use crate::{
 
 /// Events handled before the loop looks at signals and timers again.
 const BATCH: usize = 1024;
+/// How often the kernel's loss counters are read.
+const LOSS_PERIOD: Duration = Duration::from_secs(1);
+/// The least time from one scan's start to the next: where losses go on, scans must not be all there is.
+const SCAN_PAUSE: Duration = Duration::from_secs(1);
+/// A period that no run lives to see the end of.
+const NEVER: Duration = Duration::from_secs(3600 * 24 * 365);
 
 /// What the agent is asked to do. Settings and machine come from a function, so that a reload reads them anew.
 pub struct Options {
     /// Reads configuration and machine.
-    pub load: Box<dyn Fn() -> anyhow::Result<(Settings, Topology)>>,
+    pub load: Box<dyn Fn() -> anyhow::Result<(Settings, Topology)> + Send + Sync>,
     /// Look and report, change nothing.
     pub dry_run: bool,
     /// Format of the lines on standard output.
@@ -67,13 +77,27 @@ enum Input {
     /// The ring has events.
     Events,
     /// A background scan is done.
-    Scanned(Result<Scan, procfs::ProcError>),
+    Scanned(Done<Scan>),
+    /// Configuration, machine and processes have been read anew.
+    Reloaded(Done<Box<Reload>>),
     /// Time for the next scan.
     Reconcile,
+    /// Time to see whether the kernel programs lost something.
+    Losses,
     /// SIGHUP.
     Reload,
     /// SIGTERM or SIGINT.
     Stop,
+}
+
+/// What a thread of its own gave back; the outer error is its panic.
+type Done<T> = Result<anyhow::Result<T>, JoinError>;
+
+/// What a reload has read: the processes with the facts that the new settings need.
+struct Reload {
+    settings: Settings,
+    topology: Topology,
+    scan: Scan,
 }
 
 /// Runs the agent until SIGTERM or SIGINT.
@@ -81,13 +105,16 @@ enum Input {
 /// # Errors
 /// If it cannot start: bad configuration, no plan for this machine, programs that do not load. Once it runs, nothing but
 /// a signal ends it.
-pub fn run(options: &Options) -> anyhow::Result<()> {
+pub fn run(options: Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("event loop")?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         // Before anything takes long: a signal that comes while we start must not kill us.
         let signals = Signals::new().context("signal handlers")?;
-        Agent::start(options)?.run(options, signals).await
-    })
+        Agent::start(options)?.run(signals).await
+    });
+    // A scan that is under way is of no use any more.
+    runtime.shutdown_background();
+    result
 }
 
 struct Signals {
@@ -107,24 +134,30 @@ impl Signals {
 }
 
 struct Agent {
+    options: Arc<Options>,
     engine: Engine,
     executor: Executor<Host, Programs>,
     lost: DropCounts,
-    scanning: bool,
+    /// A scan is wanted.
     rescan: bool,
+    /// The next scan follows a loss, see [`Scanner::after_loss`].
+    after_loss: bool,
+    scan_started: Instant,
+    scan: Option<JoinHandle<anyhow::Result<Scan>>>,
+    reload: Option<JoinHandle<anyhow::Result<Box<Reload>>>>,
 }
 
 impl Agent {
-    fn start(options: &Options) -> anyhow::Result<Self> {
+    fn start(options: Options) -> anyhow::Result<Self> {
         let (settings, topology) = (options.load)()?;
         anyhow::ensure!(
             sys::in_initial_pid_namespace(),
             "the agent is in a pid namespace of its own, where the host's pids mean nothing; run it on the host, or with hostPID: true (--pid=host)"
         );
-        let own = procfs::own_pids("/proc".as_ref());
+        let own = procfs::own_processes("/proc".as_ref());
         let mut engine = Engine::new(topology, settings, own)?;
         pin_pids(&mut engine);
-        let mut programs = Programs::load(&load_options(options, engine.topology()))?;
+        let mut programs = Programs::load(&load_options(&options, engine.topology()))?;
         programs.set_filter(&KernelFilter::new(engine.rules().settings()))?;
         let executor = Executor {
             kernel: Host,
@@ -134,22 +167,29 @@ impl Agent {
             output: Output::start(options.format, options.messages.clone()),
             stats: Stats::default(),
         };
-        let mut agent =
-            Self { engine, executor, lost: DropCounts::default(), scanning: false, rescan: false };
+        let mut agent = Self {
+            options: Arc::new(options),
+            engine,
+            executor,
+            lost: DropCounts::default(),
+            rescan: false,
+            after_loss: false,
+            scan_started: Instant::now(),
+            scan: None,
+            reload: None,
+        };
         agent.scan_now()?;
+        agent.step_aside();
         sys::release_freed_memory();
         Ok(agent)
     }
 
-    async fn run(mut self, options: &Options, mut signals: Signals) -> anyhow::Result<()> {
+    async fn run(mut self, mut signals: Signals) -> anyhow::Result<()> {
         let ring = sys::watch(self.executor.marks.ring_fd()?).context("ring buffer")?;
-        let (scans_tx, mut scans) = mpsc::channel(1);
-        let period = options.reconcile.unwrap_or(Duration::from_secs(3600 * 24 * 365));
-        let mut reconcile = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
-        reconcile.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-
+        let mut reconcile = interval(self.options.reconcile.unwrap_or(NEVER));
+        let mut losses = interval(LOSS_PERIOD);
         let priority = sys::prioritise_event_thread();
-        self.say_ready(options, &priority.to_string());
+        self.say_ready(&priority.to_string());
         let mut backlog = false;
         loop {
             let input = tokio::select! {
@@ -157,9 +197,12 @@ impl Agent {
                 _ = signals.stop.recv() => Input::Stop,
                 _ = signals.interrupt.recv() => Input::Stop,
                 _ = signals.hangup.recv() => Input::Reload,
-                Some(scan) = scans.recv() => Input::Scanned(scan),
+                reload = finished(&mut self.reload) => Input::Reloaded(reload),
+                scan = finished(&mut self.scan) => Input::Scanned(scan),
                 _ = reconcile.tick() => Input::Reconcile,
-                () = std::future::ready(()), if backlog => Input::Events,
+                _ = losses.tick() => Input::Losses,
+                // Yielding lets the runtime look at signals and timers, which a future that is ready at once does not.
+                () = tokio::task::yield_now(), if backlog => Input::Events,
                 ready = ring.readable() => {
                     let mut ready = ready.context("ring buffer")?;
                     // Cleared before reading: what comes while we drain makes it ready again.
@@ -169,21 +212,16 @@ impl Agent {
             };
             match input {
                 Input::Stop => break,
-                Input::Reload => self.reload(options),
+                Input::Reload => self.start_reload(),
+                Input::Reloaded(reload) => self.finish_reload(reload),
                 Input::Events => backlog = self.drain(),
-                Input::Scanned(scan) => {
-                    self.scanning = false;
-                    match scan {
-                        Ok(scan) => self.take_in(&scan),
-                        Err(error) => tracing::warn!("reconcile: {error}"),
-                    }
-                }
+                Input::Scanned(scan) => self.finish_scan(scan),
                 Input::Reconcile => self.rescan = true,
+                Input::Losses => self.note_losses(),
             }
-            self.note_losses();
             self.say_news();
-            if self.rescan && !self.scanning {
-                self.start_scan(&scans_tx);
+            if self.rescan && self.scan.is_none() && self.scan_started.elapsed() >= SCAN_PAUSE {
+                self.start_scan();
             }
         }
         self.finish();
@@ -230,47 +268,55 @@ impl Agent {
         })
     }
 
-    fn take_in(&mut self, scan: &Scan) {
+    fn take_in(&mut self, scan: &Scan, cause: &Cause) {
         self.executor.stats.scans += 1;
         for snapshot in &scan.snapshots {
-            let actions = self.engine.observe(snapshot, &Cause::Reconcile, None);
+            let actions = self.engine.observe(snapshot, cause, None);
             self.executor.execute(&mut self.engine, actions);
+            // Events do not wait for a whole scan's worth of processes.
+            self.drain();
         }
         self.engine.sweep(&scan.alive, scan.as_of_ns);
     }
 
     /// Scans on this thread, then carries out the plan as a whole: nothing is bound twice while instances are still being
-    /// counted. Scans again until nothing new turns up: a thread may be created by one that was not marked yet.
+    /// counted. Scans again until nothing new turns up: a task may be created by one that was not marked yet.
     fn scan_now(&mut self) -> anyhow::Result<()> {
         const ROUNDS: usize = 8;
         for _ in 0..ROUNDS {
             let scan = scanner(&self.engine, false).scan(&Host)?;
             self.executor.stats.scans += 1;
-            let mut fresh = false;
+            let mut missing = 0;
             for snapshot in &scan.snapshots {
-                let mut actions = self.engine.observe(snapshot, &Cause::Scan, None);
-                actions.retain(|action| !matches!(action, Action::Bind(_)));
-                fresh |= !actions.is_empty();
-                self.executor.execute(&mut self.engine, actions);
+                let actions = self.engine.observe(snapshot, &Cause::Scan, None);
+                missing += self.executor.mark(&actions);
             }
             self.engine.sweep(&scan.alive, scan.as_of_ns);
             let pending = self.engine.pending(&Cause::Scan);
-            fresh |= !pending.is_empty();
-            self.executor.execute(&mut self.engine, pending);
-            if !fresh {
+            if missing == 0 && pending.is_empty() {
                 break;
             }
+            self.executor.execute(&mut self.engine, pending);
         }
         self.executor.scanner = scanner(&self.engine, false);
         Ok(())
     }
 
-    fn start_scan(&mut self, done: &mpsc::Sender<Result<Scan, procfs::ProcError>>) {
-        let scanner = scanner(&self.engine, self.executor.scanner.after_loss);
-        self.executor.scanner.after_loss = false;
-        (self.rescan, self.scanning) = (false, true);
-        let done = done.clone();
-        tokio::task::spawn_blocking(move || done.blocking_send(scanner.scan(&Host)));
+    fn start_scan(&mut self) {
+        let scanner = scanner(&self.engine, std::mem::take(&mut self.after_loss));
+        (self.rescan, self.scan_started) = (false, Instant::now());
+        self.scan = Some(tokio::task::spawn_blocking(move || Ok(scanner.scan(&Host)?)));
+    }
+
+    fn finish_scan(&mut self, scan: Done<Scan>) {
+        match flat(scan) {
+            Ok(scan) => self.take_in(&scan, &Cause::Reconcile),
+            Err(error) => {
+                tracing::warn!("scan: {}; trying again", escape::text(&format!("{error:#}")));
+                // What was lost before it is still lost.
+                (self.rescan, self.after_loss) = (true, true);
+            }
+        }
     }
 
     /// New losses mean that the state may be wrong: say so, and look at everything again.
@@ -281,22 +327,37 @@ impl Agent {
             self.lost = lost;
             let mut text = format!("events lost in the kernel: {new}");
             if new.state_lost() {
-                (self.rescan, self.executor.scanner.after_loss) = (true, true);
+                (self.rescan, self.after_loss) = (true, true);
                 text.push_str("; scanning again");
             }
             self.executor.output.event("lost", json!({ "lost": new.json() }), || Some(text));
         }
     }
 
-    fn reload(&mut self, options: &Options) {
-        let next = (options.load)().and_then(|(settings, topology)| {
-            let mut engine = self.engine.reconfigured(topology, settings)?;
+    /// Reads everything anew, on a thread of its own. A second SIGHUP starts over.
+    fn start_reload(&mut self) {
+        let options = Arc::clone(&self.options);
+        let managed = self.engine.processes().map(|process| process.facts.pid).collect();
+        self.reload = Some(tokio::task::spawn_blocking(move || {
+            let (settings, topology) = (options.load)()?;
+            let rules = Rules::new(settings.clone());
+            let reader = ProcReader::new("/proc", rules.needs());
+            let scan = Scanner { reader, rules, managed, after_loss: false }.scan(&Host)?;
+            Ok(Box::new(Reload { settings, topology, scan }))
+        }));
+    }
+
+    fn finish_reload(&mut self, reload: Done<Box<Reload>>) {
+        let reload = flat(reload).and_then(|reload| {
+            let Reload { settings, topology, scan } = *reload;
+            let seen = scan.snapshots.iter().map(|snapshot| (snapshot.facts.id(), &snapshot.facts)).collect();
+            let mut engine = self.engine.reconfigured(topology, settings, &seen)?;
             pin_pids(&mut engine);
             self.executor.marks.set_filter(&KernelFilter::new(engine.rules().settings()))?;
-            Ok(engine)
+            Ok((engine, scan))
         });
-        let next = match next {
-            Ok(next) => next,
+        let (next, scan) = match reload {
+            Ok(reload) => reload,
             Err(error) => {
                 let error = format!("{error:#}");
                 tracing::error!("reload: {}; the old configuration stays in force", escape::text(&error));
@@ -304,39 +365,72 @@ impl Agent {
             }
         };
         let before = std::mem::replace(&mut self.engine, next);
-        let managed = |pid: u32, tid: u32| {
-            self.engine.process(pid).is_some_and(|process| process.threads.contains_key(&tid))
-        };
+        self.executor.scanner = scanner(&self.engine, false);
         for process in before.processes() {
-            for tid in process.threads.keys().filter(|tid| !managed(process.facts.pid, **tid)) {
-                Marks::unmark(&mut self.executor.marks, *tid);
+            let now = self.engine.process(process.facts.pid).map(|process| &process.threads);
+            let kept = |task: TaskId| {
+                now.and_then(|threads| threads.get(&task.tid)).is_some_and(|kept| kept.id == task)
+            };
+            for thread in process.threads.values().filter(|thread| !kept(thread.id)) {
+                Marks::unmark(&mut self.executor.marks, thread.id);
             }
         }
-        // What is known is bound anew at once; what matches only now is for a scan to find.
-        self.executor.scanner = scanner(&self.engine, false);
-        self.rescan = true;
         let pending = self.engine.pending(&Cause::Replan);
         self.executor.execute(&mut self.engine, pending);
+        self.take_in(&scan, &Cause::Replan);
+        // A scan by the old rules is of no use; and between this one and the new filter a process may have slipped through.
+        (self.scan, self.rescan) = (None, true);
+        self.step_aside();
         self.say_warnings();
         let managed = self.managed_json();
         let text = format!("reloaded: {}", self.plan_text());
         tracing::info!("{text}");
         self.executor.output.event("reloaded", json!({ "managed": managed }), || Some(text));
     }
+
+    /// Puts the agent itself where background processes go: it must not be what disturbs a forward thread.
+    fn step_aside(&self) {
+        if self.options.dry_run {
+            return;
+        }
+        if let Err(error) = Host.set_affinity(0, &self.engine.plan().others.cpus) {
+            tracing::warn!("the agent stays where it is, not with the background processes: {error}");
+        }
+    }
 }
 
 impl Marks for Programs {
-    fn mark(&mut self, pid: u32, task: TaskId) {
+    fn mark(&mut self, pid: u32, task: TaskId) -> bool {
+        let missing = self.migration_counts(task.tid).is_none();
         if let Err(error) = Programs::mark(self, pid, task) {
             tracing::warn!(pid, tid = task.tid, "cannot mark the thread for the kernel programs: {error}");
         }
+        missing
     }
 
-    fn unmark(&mut self, tid: u32) {
-        if let Err(error) = Programs::unmark(self, tid) {
-            tracing::warn!(tid, "cannot unmark the thread: {error}");
+    fn unmark(&mut self, task: TaskId) {
+        if let Err(error) = Programs::unmark(self, task.tid) {
+            tracing::warn!(tid = task.tid, "cannot unmark the thread: {error}");
         }
     }
+}
+
+/// The job's result, once there is one; for ever pending without a job.
+async fn finished<T>(job: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
+    let Some(handle) = job else { return std::future::pending().await };
+    let result = handle.await;
+    *job = None;
+    result
+}
+
+fn flat<T>(done: Done<T>) -> anyhow::Result<T> {
+    done.unwrap_or_else(|panic| Err(panic.into()))
+}
+
+fn interval(period: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
 }
 
 /// A later process with a recycled pid is not the one that was asked for.

@@ -81,11 +81,11 @@ pub fn run(args: &BindArgs) -> anyhow::Result<()> {
     if args.apply {
         args.machine.check_applicable(&topology)?;
     }
-    let mut engine = Engine::new(topology, settings.clone(), procfs::own_pids("/proc".as_ref()))?;
+    let mut engine = Engine::new(topology, settings.clone(), procfs::own_processes("/proc".as_ref()))?;
     for pid in engine.pin_pids(|pid| Host.start_time(pid)) {
         engine.warn(format!("pid {pid} was asked for, but no such process runs"));
     }
-    enforce(&mut engine, args.apply)?;
+    let settled = enforce(&mut engine, args.apply)?;
     let report = report_of(&engine, args.apply)?;
     write_report(&settings, &report)?;
     super::print(&args.format.render(&report))?;
@@ -98,11 +98,17 @@ pub fn run(args: &BindArgs) -> anyhow::Result<()> {
     if failed > 0 {
         return Err(Incomplete(format!("{failed} threads could not be bound; the report names each")).into());
     }
+    if !settled {
+        return Err(Incomplete(format!(
+            "new threads kept turning up in each of {MAX_ROUNDS} scans, so some may not be bound; `numa-agent run` binds them as they are born"
+        ))
+        .into());
+    }
     Ok(())
 }
 
-/// Looks at everything that runs, and with `apply` binds it, until a scan finds nothing new.
-fn enforce(engine: &mut Engine, apply: bool) -> anyhow::Result<()> {
+/// Looks at everything that runs, and with `apply` binds it, until a scan finds nothing new. `false` if that never came.
+fn enforce(engine: &mut Engine, apply: bool) -> anyhow::Result<bool> {
     for _ in 0..MAX_ROUNDS {
         let scanner = Scanner {
             reader: ProcReader::new("/proc", engine.rules().needs()),
@@ -117,7 +123,7 @@ fn enforce(engine: &mut Engine, apply: bool) -> anyhow::Result<()> {
         engine.sweep(&scan.alive, scan.as_of_ns);
         let pending = engine.pending(&Cause::Scan);
         if pending.is_empty() || !apply {
-            return Ok(());
+            return Ok(true);
         }
         for action in pending {
             if let Action::Bind(bind) = action {
@@ -126,8 +132,7 @@ fn enforce(engine: &mut Engine, apply: bool) -> anyhow::Result<()> {
             }
         }
     }
-    engine.warn(format!("new threads kept turning up in each of {MAX_ROUNDS} scans; `numa-agent run` binds them as they are born"));
-    Ok(())
+    Ok(false)
 }
 
 fn report_of(engine: &Engine, applied: bool) -> anyhow::Result<BindReport> {

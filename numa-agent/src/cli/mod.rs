@@ -77,7 +77,10 @@ pub fn main() -> ExitCode {
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let usage = error.is::<UsageError>() || error.is::<ConfigError>() || error.is::<PlanError>();
+    // A plan that cannot be made is bad usage, but for a machine that has no CPUs for anybody.
+    let plan =
+        error.downcast_ref::<PlanError>().is_some_and(|error| !matches!(error, PlanError::NoCpus { .. }));
+    let usage = plan || error.is::<UsageError>() || error.is::<ConfigError>();
     ExitCode::from(if usage { 2 } else { 1 })
 }
 

@@ -53,5 +53,5 @@ pub fn run(args: RunArgs, messages: LineQueue) -> anyhow::Result<()> {
             Ok((args.plan.settings(None)?, topology))
         }),
     };
-    agent::run(&options)
+    agent::run(options)
 }

@@ -22,7 +22,9 @@ pub struct Stats {
     results: BTreeMap<&'static str, u64>,
     causes: BTreeMap<&'static str, u64>,
     latency: BTreeMap<&'static str, Histogram<u64>>,
-    migrations: BTreeMap<TaskId, Migrated>,
+    migrations: MigrationCounts,
+    /// The most migrated threads, worst first; bounded.
+    most_migrated: Vec<Migrated>,
     /// Lines of output that a slow reader made us drop.
     pub lines_dropped: u64,
     /// Scans done, the first included.
@@ -32,6 +34,7 @@ pub struct Stats {
 #[derive(Debug, Clone)]
 struct Migrated {
     pid: u32,
+    tid: u32,
     comm: String,
     role: &'static str,
     counts: MigrationCounts,
@@ -50,7 +53,7 @@ impl Stats {
         }
     }
 
-    /// Takes over a thread's migration counts, which only grow.
+    /// Adds a thread's migration counts, once for each thread: when it ended, or at the end of it all.
     pub fn migrated(
         &mut self,
         task: TaskId,
@@ -59,8 +62,14 @@ impl Stats {
         role: &'static str,
         counts: MigrationCounts,
     ) {
-        if counts.cpu > 0 {
-            self.migrations.insert(task, Migrated { pid, comm: comm.to_owned(), role, counts });
+        self.migrations.cpu += counts.cpu;
+        self.migrations.node += counts.node;
+        let rank = |counts: &MigrationCounts| (counts.node, counts.cpu);
+        let place = self.most_migrated.partition_point(|worse| rank(&worse.counts) >= rank(&counts));
+        if counts.cpu > 0 && place < TOP_MIGRATED {
+            self.most_migrated
+                .insert(place, Migrated { pid, tid: task.tid, comm: comm.to_owned(), role, counts });
+            self.most_migrated.truncate(TOP_MIGRATED);
         }
     }
 
@@ -107,27 +116,19 @@ impl Stats {
                 "  {cause}: {count} bound, event to bound p50 {p50:.0} us, p99 {p99:.0} us, max {max:.0} us"
             ));
         }
-        let cpu: u64 = self.migrations.values().map(|migrated| migrated.counts.cpu).sum();
-        let node: u64 = self.migrations.values().map(|migrated| migrated.counts.node).sum();
+        let MigrationCounts { cpu, node } = self.migrations;
         lines.push(format!("  migrations while managed: {cpu} between CPUs, {node} of them between nodes"));
         lines.join("\n")
     }
 
     fn migrations_json(&self) -> Value {
-        let sum = |count: fn(&MigrationCounts) -> u64| -> u64 {
-            self.migrations.values().map(|migrated| count(&migrated.counts)).sum()
-        };
-        let mut top: Vec<_> = self.migrations.iter().collect();
-        top.sort_by_key(|(task, migrated)| {
-            (std::cmp::Reverse((migrated.counts.node, migrated.counts.cpu)), **task)
-        });
-        let top = top.into_iter().take(TOP_MIGRATED).map(|(task, migrated)| {
+        let top = self.most_migrated.iter().map(|migrated| {
             json!({
-                "pid": migrated.pid, "tid": task.tid, "comm": migrated.comm, "role": migrated.role,
+                "pid": migrated.pid, "tid": migrated.tid, "comm": migrated.comm, "role": migrated.role,
                 "cpu": migrated.counts.cpu, "node": migrated.counts.node,
             })
         });
-        json!({ "cpu": sum(|counts| counts.cpu), "node": sum(|counts| counts.node), "top": top.collect::<Vec<_>>() })
+        json!({ "cpu": self.migrations.cpu, "node": self.migrations.node, "top": top.collect::<Vec<_>>() })
     }
 }
 
@@ -176,17 +177,10 @@ mod tests {
             let counts = MigrationCounts { cpu: 100, node: u64::from(tid) };
             stats.migrated(TaskId { tid, start_time: 0 }, 1, "t", "member", counts);
         }
-        stats.migrated(
-            TaskId { tid: 12, start_time: 0 },
-            1,
-            "t",
-            "member",
-            MigrationCounts { cpu: 101, node: 12 },
-        );
         let json = stats.json();
         assert_eq!(
             (json["migrations"]["cpu"].as_u64(), json["migrations"]["node"].as_u64()),
-            (Some(1201), Some(78))
+            (Some(1200), Some(78))
         );
         assert_eq!(json["migrations"]["top"][0]["tid"], 12);
         assert_eq!(json["migrations"]["top"].as_array().unwrap().len(), 10);

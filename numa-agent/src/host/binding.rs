@@ -16,12 +16,21 @@ pub fn bind(kernel: &impl Kernel, task: TaskId, cpus: &CpuSet) -> BindOutcome {
     if kernel.start_time(task.tid) != Some(task.start_time) {
         return BindOutcome::Gone;
     }
-    match set_and_read_back(kernel, task.tid, cpus) {
-        Ok((_, after)) if kernel.start_time(task.tid) != Some(task.start_time) => {
-            tracing::warn!(tid = task.tid, mask = %after, "tid was recycled while being bound; its new owner keeps that mask until its own rule is applied");
-            BindOutcome::Gone
+    let done = set_and_read_back(kernel, task.tid, cpus);
+    match kernel.start_time(task.tid) {
+        None => return BindOutcome::Gone,
+        Some(start_time) if start_time != task.start_time => {
+            if let Ok((before, after)) = &done
+                && before != after
+            {
+                tracing::warn!(tid = task.tid, mask = %after, "the tid was recycled while being bound; its new owner has that mask now");
+            }
+            return BindOutcome::Gone;
         }
-        Ok((before, after)) if before == after => BindOutcome::Unchanged(after),
+        Some(_) => {}
+    }
+    match done {
+        Ok((before, after)) if before == after && after.is_subset(cpus) => BindOutcome::Unchanged(after),
         Ok((_, after)) if after.is_subset(cpus) => BindOutcome::Bound(after),
         Ok((_, after)) => {
             BindOutcome::Failed { why: format!("set to {cpus}, but reads back {after}"), actual: Some(after) }

@@ -122,17 +122,17 @@ impl ProcReader {
     }
 }
 
-/// The pids of this process and of those of its ancestors that are only there to start it: `sudo numa-agent ...`,
-/// `sh -c 'numa-agent ...'`. Their command lines hold our patterns, but they are no part of the workload.
+/// This process and those of its ancestors that are only there to start it: `sudo numa-agent ...`, `sh -c 'numa-agent
+/// ...'`. Their command lines hold our patterns, but they are no part of the workload.
 #[must_use]
-pub fn own_pids(root: &Path) -> Vec<u32> {
+pub fn own_processes(root: &Path) -> Vec<TaskId> {
     let reader = ProcReader::new(root, Needs::default());
-    let me = std::process::id();
-    let mut own = vec![me];
-    let parent = |pid: u32| Some(reader.brief(pid)?.ppid).filter(|ppid| *ppid > 1);
-    let wrappers = std::iter::successors(parent(me), |pid| parent(*pid)).take(MAX_ANCESTORS);
-    own.extend(wrappers.filter(|pid| reader.brief(*pid).is_some_and(|facts| mentions_agent(&facts.cmdline))));
-    own
+    let Some(me) = reader.brief(std::process::id()) else { return Vec::new() };
+    let parent =
+        |child: &ProcessFacts| Some(child.ppid).filter(|ppid| *ppid > 1).and_then(|ppid| reader.brief(ppid));
+    let wrappers = std::iter::successors(parent(&me), parent).take(MAX_ANCESTORS);
+    let own = wrappers.filter(|wrapper| mentions_agent(&wrapper.cmdline)).map(|wrapper| wrapper.id());
+    own.chain([me.id()]).collect()
 }
 
 fn mentions_agent(cmdline: &str) -> bool {

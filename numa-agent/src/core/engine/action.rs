@@ -20,7 +20,7 @@ pub enum Action {
     /// Have them forget it.
     Unmark {
         /// The thread.
-        tid: u32,
+        task: TaskId,
     },
     /// Read this process and hand it to [`Engine::observe`]; have its threads unmarked if that does not make it managed.
     Look {

@@ -3,6 +3,7 @@
 use super::{Action, Caller, Cause, Engine, Process, Thread};
 use crate::core::{
     event::{EventKind, TaskEvent},
+    instance::GroupBy,
     task::{ProcessFacts, TaskId},
 };
 
@@ -19,7 +20,7 @@ impl Engine {
             cmdline: cmdline.clone(),
             ..ProcessFacts::default()
         };
-        !self.own.contains(&event.pid) && self.rules.may_match(&facts, *truncated)
+        !self.own.contains(&event.task) && self.rules.may_match(&facts, *truncated)
     }
 
     /// Takes one event in. `facts` are those of the event's process where [`Engine::wants_facts`] asked for them; `None`
@@ -39,6 +40,11 @@ impl Engine {
     }
 
     fn answer(&mut self, event: &TaskEvent, facts: Option<ProcessFacts>) -> Vec<Action> {
+        let known = self.processes.get(&event.pid).map(|process| process.facts.start_time);
+        if event.task.tid == event.pid && known.is_some_and(|start_time| start_time > event.task.start_time) {
+            // Of an earlier owner of the pid.
+            return Vec::new();
+        }
         match &event.kind {
             EventKind::Fork { parent_pid, comm, .. } if event.task.tid == event.pid => {
                 self.new_process(event, *parent_pid, comm)
@@ -77,15 +83,20 @@ impl Engine {
             ancestors,
             ..parent.facts.clone()
         };
-        if !self.admit(facts, event.at_ns) {
-            return vec![Action::Unmark { tid: event.task.tid }];
+        // By pid every process is an instance, but most children only live to run another program: until a scan finds it
+        // still there, the child stays with its parent, and the plan need not grow for it.
+        let with_parent =
+            matches!(self.settings.group_by, GroupBy::Pid).then(|| parent.instance.clone()).flatten();
+        if !self.admit_to(facts, event.at_ns, with_parent) {
+            return vec![Action::Unmark { task: event.task }];
         }
         self.enter(event, comm, Cause::Fork)
     }
 
     fn new_thread(&mut self, event: &TaskEvent, comm: &str, cause: Cause) -> Vec<Action> {
         if !self.manages(event.pid) {
-            return vec![look(event, cause)];
+            // Its process was judged when it ran its program or took its name, and is not ours.
+            return vec![Action::Unmark { task: event.task }];
         }
         if self.knows(event.pid, event.task) {
             return Vec::new();
@@ -98,8 +109,7 @@ impl Engine {
         if self.processes.get(&event.pid).is_some_and(|process| process.as_of_ns > event.at_ns) {
             return Vec::new();
         }
-        let before = self.processes.get(&event.pid).map(|process| process.threads.keys().copied());
-        let mut unmark: Vec<u32> = before.into_iter().flatten().collect();
+        let before = self.threads_of(event.pid);
         let admitted = facts.filter(|facts| facts.id() == event.task).is_some_and(|facts| {
             // What the kernel read at exec; the process may have written over its arguments by now.
             let cmdline = if *truncated { facts.cmdline.clone() } else { cmdline.clone() };
@@ -107,15 +117,17 @@ impl Engine {
         });
         if !admitted {
             self.forget(event.pid);
-            if !unmark.contains(&event.task.tid) {
-                unmark.push(event.task.tid);
-            }
-            return unmark.into_iter().map(|tid| Action::Unmark { tid }).collect();
+            let others = before.into_iter().filter(|task| *task != event.task);
+            return others.chain([event.task]).map(|task| Action::Unmark { task }).collect();
         }
         if let Some(process) = self.processes.get_mut(&event.pid) {
             process.threads.clear();
         }
-        self.enter(event, comm, Cause::Exec)
+        // The kernel marked it when it ran the program; but if it ran two in a row, our late answer to the first may have
+        // taken that mark away.
+        let mut actions = vec![Action::Mark { pid: event.pid, task: event.task }];
+        actions.extend(self.enter(event, comm, Cause::Exec));
+        actions
     }
 
     fn rename(&mut self, event: &TaskEvent, comm: &str) -> Vec<Action> {
@@ -127,16 +139,18 @@ impl Engine {
         else {
             return self.new_thread(event, comm, Cause::Rename);
         };
-        if thread.as_of_ns > event.at_ns || thread.comm == comm {
+        // A scan may have read the process's name before the rename, and its thread's after it.
+        let known = thread.comm == comm && (!leader || process.facts.comm == comm);
+        if thread.as_of_ns > event.at_ns || known {
             return Vec::new();
         }
         if !leader {
             return self.rename_thread(event, comm);
         }
         let facts = ProcessFacts { comm: comm.to_owned(), ..process.facts.clone() };
-        let tids: Vec<u32> = process.threads.keys().copied().collect();
+        let before = self.threads_of(event.pid);
         if !self.admit(facts, event.at_ns) {
-            return tids.into_iter().map(|tid| Action::Unmark { tid }).collect();
+            return before.into_iter().map(|task| Action::Unmark { task }).collect();
         }
         self.rename_thread(event, comm);
         self.settle_roles(event.pid);

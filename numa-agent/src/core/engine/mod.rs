@@ -38,7 +38,7 @@ pub struct Engine {
     rules: Rules,
     plan: Plan,
     slots: Slots,
-    own: BTreeSet<u32>,
+    own: BTreeSet<TaskId>,
     processes: BTreeMap<u32, Process>,
     warnings: BTreeSet<String>,
     /// Those of `warnings` that nobody has been told.
@@ -46,14 +46,14 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine with nothing in it. `own` are the pids that never match: the agent's.
+    /// An engine with nothing in it. `own` are the processes that never match: the agent's.
     ///
     /// # Errors
     /// [`PlanError`] where the settings cannot be met on this machine.
     pub fn new(
         topology: Topology,
         settings: Settings,
-        own: impl IntoIterator<Item = u32>,
+        own: impl IntoIterator<Item = TaskId>,
     ) -> Result<Self, PlanError> {
         let plan = Plan::new(&topology, &settings.layout, 0)?;
         Ok(Self {
@@ -69,23 +69,52 @@ impl Engine {
         })
     }
 
-    /// The same processes under other settings, on a machine that may have changed. What was captured at exec is kept, and
-    /// so are the instances' slots where the plan still has the same ones.
+    /// The same processes under other settings, on a machine that may have changed. `seen` are their facts as the new
+    /// settings need them; what was captured at exec is kept, and so are the instances' slots where the plan still has
+    /// them.
     ///
     /// # Errors
     /// As [`Engine::new`].
-    pub fn reconfigured(&self, topology: Topology, settings: Settings) -> Result<Self, PlanError> {
+    pub fn reconfigured(
+        &self,
+        topology: Topology,
+        settings: Settings,
+        seen: &BTreeMap<TaskId, &ProcessFacts>,
+    ) -> Result<Self, PlanError> {
         let mut next = Self::new(topology, settings, self.own.iter().copied())?;
-        if sockets_of_slots(&next.plan) == sockets_of_slots(&self.plan) {
-            next.slots = self.slots.clone();
+        if next.grows() {
+            // Instances that ended have left slots behind that others' places depend on.
+            next.plan = Plan::new(&next.topology, &next.settings.layout, self.slots.len())?;
+            next.slots = Slots::new(&sockets_of_slots(&next.plan));
         }
-        let mut processes: Vec<&Process> = self.processes.values().collect();
+        let same_env = self.rules.needs().env == next.rules.needs().env;
+        let refreshed = |process: &Process| {
+            let known = &process.facts;
+            let seen = seen.get(&known.id()).map_or(known, |seen| *seen).clone();
+            let env = if same_env { known.env.clone().or(seen.env) } else { seen.env };
+            let (comm, cmdline) = (known.comm.clone(), known.cmdline.clone());
+            ProcessFacts { comm, cmdline, env, parent: known.parent.clone().or(seen.parent), ..seen }
+        };
         let slot =
             |process: &Process| process.instance.as_ref().and_then(|instance| self.slots.slot_of(instance));
-        processes.sort_by_key(|process| (slot(process), process.facts.start_time, process.facts.pid));
-        for process in processes {
-            let pid = process.facts.pid;
-            if next.admit(process.facts.clone(), 0) {
+        let mut processes: Vec<(&Process, ProcessFacts)> =
+            self.processes.values().map(|process| (process, refreshed(process))).collect();
+        processes.sort_by_key(|(process, facts)| (slot(process), facts.start_time, facts.pid));
+        if sockets_of_slots(&next.plan) == sockets_of_slots(&self.plan) {
+            let is_group = |facts: &ProcessFacts| next.rules.process_role(facts) == Some(ProcessRole::Group);
+            let group: Vec<&ProcessFacts> =
+                processes.iter().map(|(_, facts)| facts).filter(|facts| is_group(facts)).collect();
+            let ids: BTreeSet<TaskId> = group.iter().map(|facts| facts.id()).collect();
+            let key = |facts: &&ProcessFacts| {
+                instance_of(&next.settings.group_by, facts, |id| ids.contains(&id)).key
+            };
+            let keys: BTreeSet<InstanceKey> = group.iter().map(key).collect();
+            next.slots = self.slots.clone();
+            next.slots.retain(|instance| keys.contains(instance));
+        }
+        for (process, facts) in processes {
+            let pid = facts.pid;
+            if next.admit(facts, process.as_of_ns) {
                 next.processes
                     .entry(pid)
                     .and_modify(|admitted| admitted.threads.clone_from(&process.threads));
@@ -132,7 +161,11 @@ impl Engine {
 
     /// Adds something the user should know.
     pub fn warn(&mut self, warning: String) {
-        if self.warnings.len() < MAX_WARNINGS && self.warnings.insert(warning.clone()) {
+        let warning = match self.warnings.len() {
+            ..MAX_WARNINGS => warning,
+            _ => format!("{MAX_WARNINGS} warnings so far; further ones are not shown"),
+        };
+        if self.warnings.insert(warning.clone()) {
             self.news.push(warning);
         }
     }
@@ -172,24 +205,22 @@ impl Engine {
         }
     }
 
-    /// Everything that is not known to be on plan.
+    /// Binds for everything that is not known to be on plan, but for what was refused already; the next scan that sees
+    /// that again tries it once more.
     #[must_use]
     pub fn pending(&self, cause: &Cause) -> Vec<Action> {
-        self.processes.keys().flat_map(|pid| self.off_plan(*pid, cause, None)).collect()
+        let mut actions: Vec<Action> =
+            self.processes.keys().flat_map(|pid| self.off_plan(*pid, cause, None)).collect();
+        actions.retain(|action| !matches!(action, Action::Bind(bind) if self.was_refused(bind)));
+        actions
     }
 
-    /// Marks for every managed thread.
-    #[must_use]
-    pub fn marks(&self) -> Vec<Action> {
-        let of = |process: &Process| {
-            let pid = process.facts.pid;
-            process
-                .threads
-                .values()
-                .map(move |thread| Action::Mark { pid, task: thread.id })
-                .collect::<Vec<_>>()
-        };
-        self.processes.values().flat_map(of).collect()
+    fn was_refused(&self, bind: &Bind) -> bool {
+        let thread = self.processes.get(&bind.pid).and_then(|process| process.threads.get(&bind.task.tid));
+        thread.is_some_and(|thread| {
+            matches!(thread.outcome, Some(BindOutcome::Failed { .. }))
+                && thread.asked.as_ref() == Some(&bind.cpus)
+        })
     }
 
     /// Takes note of what became of a [`Action::Bind`]. A thread that is gone is forgotten.
@@ -250,21 +281,30 @@ impl Engine {
     /// Takes a process in, or takes its changed facts over: role, instance and slot follow from the facts. `false` if it
     /// is not ours, or not any more. The caller sees to its threads.
     fn admit(&mut self, facts: ProcessFacts, as_of_ns: u64) -> bool {
+        self.admit_to(facts, as_of_ns, None)
+    }
+
+    /// The same, to an instance that is known already.
+    fn admit_to(&mut self, facts: ProcessFacts, as_of_ns: u64, instance: Option<InstanceKey>) -> bool {
         let pid = facts.pid;
-        let role = (!self.own.contains(&pid)).then(|| self.rules.process_role(&facts)).flatten();
+        let role = (!self.own.contains(&facts.id())).then(|| self.rules.process_role(&facts)).flatten();
         let Some(role) = role else {
             self.forget(pid);
             return false;
         };
-        let before = self.processes.get(&pid).filter(|process| process.facts.start_time == facts.start_time);
-        let (threads, previous) = match before {
-            Some(process) => (process.threads.clone(), process.instance.clone()),
-            None => (BTreeMap::new(), None),
+        let same =
+            self.processes.get_mut(&pid).filter(|process| process.facts.start_time == facts.start_time);
+        let (threads, previous) = match same {
+            Some(process) => (std::mem::take(&mut process.threads), process.instance.clone()),
+            None => {
+                self.forget(pid);
+                (BTreeMap::new(), None)
+            }
         };
-        if before.is_none() {
-            self.forget(pid);
-        }
-        let instance = (role == ProcessRole::Group).then(|| self.instance_of(&facts));
+        let instance = match role {
+            ProcessRole::Group => Some(instance.unwrap_or_else(|| self.instance_of(&facts))),
+            ProcessRole::Other => None,
+        };
         if let Some(instance) = &instance {
             self.seat(instance, &facts);
         }

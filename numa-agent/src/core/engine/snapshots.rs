@@ -6,8 +6,7 @@ use super::{Action, Cause, Engine, Snapshot, Thread};
 use crate::core::task::{ProcessFacts, TaskId, ThreadFacts};
 
 impl Engine {
-    /// Takes in one process as a scan saw it. The answer binds what it found off plan and marks what the kernel programs
-    /// did not know; nothing for a process that is not ours. `at_ns`: see [`super::Bind::at_ns`].
+    /// Takes in one process as a scan saw it. The answer marks its threads, and binds those it found off plan; nothing for a process that is not ours. `at_ns`: see [`super::Bind::at_ns`].
     pub fn observe(&mut self, snapshot: &Snapshot, cause: &Cause, at_ns: Option<u64>) -> Vec<Action> {
         let groups = self.plan.groups.len();
         let pid = snapshot.facts.pid;
@@ -15,12 +14,13 @@ impl Engine {
         let facts = self.newest_facts(snapshot);
         let as_of_ns = self.processes.get(&pid).map_or(0, |process| process.as_of_ns).max(snapshot.as_of_ns);
         if !self.admit(facts, as_of_ns) {
-            return before.into_iter().map(|task| Action::Unmark { tid: task.tid }).collect();
+            return before.into_iter().map(|task| Action::Unmark { task }).collect();
         }
         self.merge_threads(pid, snapshot);
         self.settle_roles(pid);
-        let fresh = self.threads_of(pid).into_iter().filter(|task| !before.contains(task));
-        let mut actions: Vec<Action> = fresh.map(|task| Action::Mark { pid, task }).collect();
+        // All of them: a mark that went missing is put back.
+        let threads = self.threads_of(pid).into_iter();
+        let mut actions: Vec<Action> = threads.map(|task| Action::Mark { pid, task }).collect();
         actions.extend(match self.plan.groups.len() == groups {
             true => self.off_plan(pid, cause, at_ns),
             false => self.pending(&Cause::Replan),
@@ -50,7 +50,10 @@ impl Engine {
         let comm = if newer_event { known.comm.clone() } else { seen.comm.clone() };
         let captured = ProcessFacts { comm: comm.clone(), cmdline: known.cmdline.clone(), ..seen.clone() };
         if newer_event || (!snapshot.after_loss && self.rules.process_role(&captured).is_some()) {
-            return ProcessFacts { parent: known.parent.clone(), env: known.env.clone(), ..captured };
+            let first =
+                |known: &Option<String>, seen: &Option<String>| known.clone().or_else(|| seen.clone());
+            let (parent, env) = (first(&known.parent, &seen.parent), first(&known.env, &seen.env));
+            return ProcessFacts { parent, env, ..captured };
         }
         ProcessFacts { comm, ..seen.clone() }
     }
@@ -75,7 +78,7 @@ impl Engine {
         }
     }
 
-    fn threads_of(&self, pid: u32) -> BTreeSet<TaskId> {
+    pub(super) fn threads_of(&self, pid: u32) -> BTreeSet<TaskId> {
         let process = self.processes.get(&pid);
         process.into_iter().flat_map(|process| process.threads.values()).map(|thread| thread.id).collect()
     }

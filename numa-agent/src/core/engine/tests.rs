@@ -11,6 +11,7 @@ use super::{
 use crate::core::{
     config::Overrides,
     event::{EventKind, MigrationCounts, TaskEvent},
+    instance::GroupBy,
     settings::Settings,
     synthetic::Machine,
     task::ThreadFacts,
@@ -26,14 +27,17 @@ fn settings(overrides: Overrides) -> Settings {
 }
 
 fn engine(overrides: Overrides) -> Engine {
-    Engine::new(Machine::default().topology(), settings(overrides), [1]).unwrap()
+    Engine::new(Machine::default().topology(), settings(overrides), [AGENT]).unwrap()
 }
+
+/// The agent itself.
+const AGENT: TaskId = TaskId { tid: 1, start_time: 0 };
 
 /// Two sockets of two nodes with eight CPUs each: paired, 0-7 and 8-15, 16-23 and 24-31.
 fn paired(groups_per_socket: u32) -> Engine {
     let machine = Machine { sockets: 2, nodes_per_socket: 2, cores_per_node: 8, ..Machine::default() };
     let overrides = Overrides { groups_per_socket: Some(groups_per_socket), ..Overrides::default() };
-    Engine::new(machine.topology(), settings(overrides), [1]).unwrap()
+    Engine::new(machine.topology(), settings(overrides), [AGENT]).unwrap()
 }
 
 /// The truth: processes with their threads, and the history of how they came to be.
@@ -243,7 +247,7 @@ fn strangers_and_the_agent_are_left_alone() {
     let stranger = world.spawn(7, "sshd");
     assert!(world.tell(&mut engine, &stranger).is_empty());
     let mut own = world.spawn(8, "worker");
-    own.event.pid = 1;
+    (own.event.pid, own.event.task) = (AGENT.tid, AGENT);
     assert!(!engine.wants_facts(&own.event));
     assert_eq!(engine.processes().count(), 0);
 }
@@ -256,7 +260,7 @@ fn exec_into_a_stranger_lets_go_and_back_again_binds() {
     let pid = started.event.pid;
     let left = world.exec(pid, "sleep");
     let actions = engine.apply(&left.event, None);
-    assert_eq!(actions, [Action::Unmark { tid: pid }]);
+    assert_eq!(actions, [Action::Unmark { task: started.event.task }]);
     assert!(!engine.manages(pid));
     let back = world.exec(pid, "scheduler");
     assert_eq!(cpus(&world.tell(&mut engine, &back)), ["0-7"]);
@@ -319,7 +323,7 @@ fn a_mask_cut_by_a_cpuset_is_asked_for_once_and_named() {
     let (mut world, mut engine) = (World::default(), paired(1));
     let started = world.spawn(7, "worker");
     let actions = engine.apply(&started.event, started.facts.clone());
-    let Some(Action::Bind(bind)) = actions.first() else { panic!("{actions:?}") };
+    let Some(Action::Bind(bind)) = actions.last() else { panic!("{actions:?}") };
     let granted: CpuSet = "0-1".parse().unwrap();
     engine.record(bind, BindOutcome::Bound(granted.clone()));
     assert!(engine.warnings().iter().any(|warning| warning.contains("0-1") && warning.contains("0-7")));
@@ -332,7 +336,7 @@ fn a_mask_cut_by_a_cpuset_is_asked_for_once_and_named() {
 #[test]
 fn as_many_groups_as_needed_divide_the_node_anew() {
     let machine = Machine { sockets: 1, nodes_per_socket: 1, cores_per_node: 8, ..Machine::default() };
-    let mut engine = Engine::new(machine.topology(), settings(Overrides::default()), [1]).unwrap();
+    let mut engine = Engine::new(machine.topology(), settings(Overrides::default()), [AGENT]).unwrap();
     let mut world = World::default();
     let first = world.spawn(7, "worker");
     assert_eq!(cpus(&world.tell(&mut engine, &first)), ["0-7"]);
@@ -370,11 +374,13 @@ fn a_reload_keeps_instances_in_place_and_drops_what_no_longer_matches() {
     }
     let before = placement(&engine);
     let overrides = Overrides { groups_per_socket: Some(2), ..Overrides::default() };
-    let same = engine.reconfigured(engine.topology().clone(), settings(overrides.clone())).unwrap();
+    let same = engine
+        .reconfigured(engine.topology().clone(), settings(overrides.clone()), &BTreeMap::new())
+        .unwrap();
     assert_eq!(placement(&same), before);
     let overrides = Overrides { group_patterns: vec!["worker".into()], ..overrides };
     let only_workers = Settings::from_sources(None, overrides).unwrap();
-    let fewer = engine.reconfigured(engine.topology().clone(), only_workers).unwrap();
+    let fewer = engine.reconfigured(engine.topology().clone(), only_workers, &BTreeMap::new()).unwrap();
     let left: BTreeMap<_, _> = placement(&fewer);
     assert_eq!(left.len(), 1);
     assert!(left.iter().all(|(task, place)| before[task] == *place), "the worker stays in its group");
@@ -394,6 +400,135 @@ fn a_recycled_pid_inherits_nothing() {
     threads.get_mut(&pid).unwrap().id.start_time += 100;
     assert!(world.show(&mut engine).is_empty());
     assert!(!engine.manages(pid));
+}
+
+#[test]
+fn a_mark_that_a_late_answer_took_away_is_put_back() {
+    let (mut world, mut engine) = (World::default(), paired(1));
+    // `sh -c 'exec worker'`: by the time we answer the shell's exec, its second is over.
+    let shell = world.spawn(7, "sh");
+    let pid = shell.event.pid;
+    let worker = world.exec(pid, "worker");
+    assert_eq!(engine.apply(&shell.event, None), [Action::Unmark { task: shell.event.task }]);
+    let actions = engine.apply(&worker.event, worker.facts.clone());
+    assert_eq!(actions.first(), Some(&Action::Mark { pid, task: worker.event.task }));
+    let (snapshots, ..) = world.scan();
+    let again = engine.observe(&snapshots[0], &Cause::Reconcile, None);
+    assert!(again.contains(&Action::Mark { pid, task: worker.event.task }), "and by every scan: {again:?}");
+}
+
+#[test]
+fn a_thread_of_a_process_that_was_rejected_is_let_go_without_a_look() {
+    let (mut world, mut engine) = (World::default(), paired(1));
+    let stranger = world.spawn(7, "java");
+    world.tell(&mut engine, &stranger);
+    let thread = world.thread(stranger.event.pid);
+    assert_eq!(engine.apply(&thread.event, None), [Action::Unmark { task: thread.event.task }]);
+}
+
+#[test]
+fn news_of_an_earlier_owner_of_the_pid_changes_nothing() {
+    let (mut world, mut engine) = (World::default(), paired(1));
+    let started = world.spawn(7, "worker");
+    world.tell(&mut engine, &started);
+    let mut stale = started.clone();
+    stale.event.task.start_time -= 1;
+    stale.event.at_ns += 1;
+    assert_eq!(engine.apply(&stale.event, None), []);
+    assert!(engine.manages(started.event.pid));
+}
+
+#[test]
+fn a_scan_torn_by_a_rename_is_mended_by_the_renames_event() {
+    let (mut world, mut engine) = (World::default(), paired(1));
+    let started = world.spawn(7, "worker");
+    let pid = started.event.pid;
+    let (mut snapshots, ..) = world.scan();
+    let renamed = world.rename(pid, pid, "Motor");
+    // The process's name was read before the rename, its thread's after it.
+    snapshots[0].threads[0].comm = "Motor".into();
+    engine.observe(&snapshots[0], &Cause::Scan, None);
+    world.tell(&mut engine, &renamed);
+    assert_eq!(engine.process(pid).unwrap().facts.comm, "Motor");
+}
+
+#[test]
+fn by_pid_a_child_that_only_runs_another_program_takes_no_group() {
+    let overrides = Overrides { group_by: Some(GroupBy::Pid), ..Overrides::default() };
+    let (mut world, mut engine) = (World::default(), engine(overrides));
+    let started = world.spawn(7, "worker");
+    world.tell(&mut engine, &started);
+    for _ in 0..3 {
+        let child = world.fork(started.event.pid);
+        world.tell(&mut engine, &child);
+        let left = world.exec(child.event.pid, "ls");
+        world.tell(&mut engine, &left);
+    }
+    assert_eq!(engine.plan().groups.len(), 1);
+    let child = world.fork(started.event.pid);
+    world.tell(&mut engine, &child);
+    world.show(&mut engine);
+    assert_eq!(engine.plan().groups.len(), 2, "one that stays is an instance by the next scan");
+}
+
+#[test]
+fn what_was_refused_is_not_pending_but_tried_again_by_the_next_scan() {
+    let (mut world, mut engine) = (World::default(), paired(1));
+    let started = world.spawn(7, "worker");
+    let actions = engine.apply(&started.event, started.facts.clone());
+    let Some(Action::Bind(bind)) = actions.last() else { panic!("{actions:?}") };
+    let refused = BindOutcome::Failed { why: "cpuset".into(), actual: Some("30".parse().unwrap()) };
+    engine.record(bind, refused);
+    assert_eq!(engine.pending(&Cause::Scan), []);
+    world.masks.insert(started.event.task, "30".parse().unwrap());
+    assert_eq!(cpus(&world.show(&mut engine)), ["0-7"]);
+}
+
+#[test]
+fn a_reload_leaves_no_slot_to_instances_that_are_ours_no_more() {
+    let (mut world, mut engine) = (World::default(), paired(2));
+    for session in 50..54 {
+        let started = world.spawn(session, "scheduler");
+        world.tell(&mut engine, &started);
+    }
+    let overrides = Overrides {
+        groups_per_socket: Some(2),
+        group_patterns: vec!["worker".into()],
+        ..Overrides::default()
+    };
+    let only_workers = Settings::from_sources(None, overrides).unwrap();
+    let mut engine = engine.reconfigured(engine.topology().clone(), only_workers, &BTreeMap::new()).unwrap();
+    let worker = world.spawn(60, "worker");
+    world.tell(&mut engine, &worker);
+    assert!(!engine.warnings().iter().any(|warning| warning.contains("shares")), "{:?}", engine.warnings());
+}
+
+#[test]
+fn a_reload_takes_new_facts_and_keeps_a_plan_that_has_grown() {
+    let (mut world, mut engine) = (World::default(), engine(Overrides::default()));
+    for session in 50..52 {
+        let started = world.spawn(session, "worker");
+        world.tell(&mut engine, &started);
+    }
+    let (snapshots, ..) = world.scan();
+    let with_env = |snapshot: &Snapshot| ProcessFacts { env: Some("blue".into()), ..snapshot.facts.clone() };
+    let facts: Vec<ProcessFacts> = snapshots.iter().map(with_env).collect();
+    let seen = facts.iter().map(|facts| (facts.id(), facts)).collect();
+    let by_env = Overrides { group_by: Some(GroupBy::Env("INST".into())), ..Overrides::default() };
+    let next = engine.reconfigured(engine.topology().clone(), settings(by_env), &seen).unwrap();
+    let instances: BTreeSet<String> =
+        next.processes().filter_map(|process| process.instance.as_ref()).map(ToString::to_string).collect();
+    assert_eq!(instances, BTreeSet::from(["env:INST=blue".to_owned()]));
+    assert_eq!(next.plan().groups.len(), 2, "a plan does not shrink while the agent runs");
+
+    // An earlier instance ended: the later one stays where it is.
+    let first = snapshots[0].facts.id();
+    let ended = world.exit_thread(first.tid, first.tid);
+    world.tell(&mut engine, &ended);
+    let before = placement(&engine);
+    let same =
+        engine.reconfigured(engine.topology().clone(), settings(Overrides::default()), &BTreeMap::new());
+    assert_eq!(placement(&same.unwrap()), before);
 }
 
 /// One thing that happens to a random task of a random process.

@@ -123,6 +123,24 @@ impl Slots {
         }
     }
 
+    /// Releases the instances that `keep` does not name.
+    pub fn retain(&mut self, keep: impl Fn(&InstanceKey) -> bool) {
+        let gone: Vec<InstanceKey> = self.live.keys().filter(|key| !keep(key)).cloned().collect();
+        gone.iter().for_each(|key| self.release(key));
+    }
+
+    /// How many slots there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// More slots: the plan for more instances. The first ones keep their numbers.
     ///
     /// # Errors
