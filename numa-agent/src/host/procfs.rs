@@ -22,6 +22,9 @@ const PF_KTHREAD: u32 = 0x0020_0000;
 /// How far up the ancestors are followed: more than any real process tree, fewer than a loop of recycled pids.
 const MAX_ANCESTORS: usize = 64;
 
+/// `(uid_t)-1`, which is nobody's and no rule's.
+const NO_UID: u32 = u32::MAX;
+
 /// `/proc` could not be read at all.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {source}; is procfs mounted, and is this the host's pid namespace?")]
@@ -63,7 +66,7 @@ impl ProcReader {
     pub fn brief(&self, pid: u32) -> Option<ProcessFacts> {
         let process = self.open(pid)?;
         let facts = brief(&process)?;
-        let uid = if self.needs.uid { process.status().ok()?.ruid } else { facts.uid };
+        let uid = if self.needs.uid { real_uid(&process).unwrap_or(NO_UID) } else { facts.uid };
         Some(ProcessFacts { uid, ..facts })
     }
 
@@ -155,6 +158,14 @@ fn brief(process: &Process) -> Option<ProcessFacts> {
     })
 }
 
+/// From the bytes of `status`: the name above it need not be text.
+fn real_uid(process: &Process) -> Option<u32> {
+    let mut status = Vec::new();
+    process.open_relative("status").ok()?.read_to_end(&mut status).ok()?;
+    let uids = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:\t"))?;
+    std::str::from_utf8(uids).ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
 /// The path that tells containers and services apart: the unified hierarchy's if it is not the root, else the longest of
 /// the v1 controllers' (a v1 host may put a process into some hierarchies only).
 fn cgroup(process: &Process) -> Option<String> {
@@ -217,6 +228,25 @@ mod tests {
         assert_eq!(threads[0].id, TaskId { tid: facts.pid, start_time: facts.start_time });
         assert!(threads[0].allowed.as_ref().is_some_and(|mask| !mask.is_empty()));
         assert_eq!(reader.brief(child.id()), None, "a process that ended is not there");
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_hides_nobody() {
+        let mut child = Command::new("sh")
+            .args(["-c", r"printf '\377\376' > /proc/$$/comm; echo up; read line"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+        let reader = ProcReader::new("/proc", needs_all());
+        let facts = reader.brief(child.id()).and_then(|brief| reader.complete(brief));
+        let threads = reader.threads(child.id(), &Host);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let facts = facts.expect("it is there");
+        assert_eq!((facts.comm.as_str(), facts.uid), ("\u{fffd}\u{fffd}", nix::unistd::getuid().as_raw()));
+        assert_eq!(threads.len(), 1);
     }
 
     #[test]
