@@ -12,6 +12,7 @@ use std::str::FromStr;
 use super::{
     choice::{ChoiceError, suggest},
     instance::GroupBy,
+    plan::MAX_GROUPS_PER_SOCKET,
     rule::{Rule, RuleRole},
     settings::{Align, Layout, PolicyChoice},
 };
@@ -39,9 +40,7 @@ const KEYS: [&str; 13] = [
 /// Keys of an entry of `rules`.
 const RULE_KEYS: [&str; 8] = ["name", "role", "comm", "cmdline", "exe", "cgroup", "uid", "parent"];
 
-/// No socket holds more groups than it has CPUs, and no kernel more than 8192 CPUs (6.18 `arch/x86/Kconfig`).
-const MAX_GROUPS: u32 = 8192;
-/// Sockets are numbered by position, so this too is bounded by the number of CPUs.
+/// No machine has more sockets than CPUs, and no kernel more than 8192 CPUs (6.18 `arch/x86/Kconfig`).
 const MAX_SOCKET_INDEX: u32 = 8191;
 /// `PID_MAX_LIMIT` on 64-bit kernels (`include/linux/threads.h`, 5.10 to 6.18).
 const MAX_PID: u32 = 4_194_304;
@@ -110,7 +109,7 @@ impl Partial {
             policy: top.get("policy", Item::choice)?,
             layout: top.get("layout", Item::choice)?,
             align: top.get("align", Item::choice)?,
-            groups_per_socket: top.get("groups_per_socket", |item| item.number(0, MAX_GROUPS))?,
+            groups_per_socket: top.get("groups_per_socket", |item| item.number(0, MAX_GROUPS_PER_SOCKET))?,
             others_socket_index: top.get("others_socket_index", |item| item.number(0, MAX_SOCKET_INDEX))?,
             group_by: top.get("group_by", Item::choice)?,
             rules: top.get("rules", |item| item.list("tables", rule))?,
@@ -149,7 +148,7 @@ impl Partial {
             policy: flags.policy,
             layout: flags.layout,
             align: flags.align,
-            groups_per_socket: small("--groups-per-socket", flags.groups_per_socket, MAX_GROUPS)?,
+            groups_per_socket: small("--groups-per-socket", flags.groups_per_socket, MAX_GROUPS_PER_SOCKET)?,
             others_socket_index: small("--others-socket-index", flags.others_socket_index, MAX_SOCKET_INDEX)?,
             group_by: flags.group_by,
             rules: None,

@@ -146,11 +146,11 @@ fn what_is_wrong_is_named_with_file_line_key_and_hint() {
         ),
         ("other_patterns = ['(?=x)']", &["other_patterns[0]", "look-around"]),
         ("[[rules]]\nrole = 'other'\nexe = '['", &["numa.toml:3: rules[0].exe: bad regular", "unclosed"]),
-        ("groups_per_socket = -1", &["groups_per_socket: -1 is out of range; use 0 to 8192"]),
+        ("groups_per_socket = -1", &["groups_per_socket: -1 is out of range; use 0 to 4096"]),
         ("groups_per_socket = 100000", &["groups_per_socket: 100000 is out of range"]),
         (
             "groups_per_socket = 99999999999999999999999999",
-            &["groups_per_socket", "out of range; use 0 to 8192"],
+            &["groups_per_socket", "out of range; use 0 to 4096"],
         ),
         (
             "groups_per_socket = 4.0",
