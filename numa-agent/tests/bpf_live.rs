@@ -20,7 +20,7 @@ use numa_agent::{
         task::TaskId,
     },
     host::{
-        bpf::{LoadOptions, Programs, Verdict},
+        bpf::{LoadOptions, Marked, Programs, Verdict},
         sys::{Host, Kernel as _},
     },
 };
@@ -108,7 +108,7 @@ impl Live {
 
     fn mark(&mut self, pid: u32, tid: u32) -> TaskId {
         let task = identity(tid);
-        self.programs.mark(pid, task).expect("mark");
+        assert_eq!(self.programs.mark(pid, task).expect("mark"), Marked::New);
         task
     }
 }
@@ -279,7 +279,8 @@ fn a_process_that_takes_a_matching_name_is_seen() {
     live.wait("second rename", |event| event.kind == okapi);
     // Marked by the match, so that giving the name up is known too.
     assert_eq!(live.of(pid), [&EventKind::Rename { comm: "zebra crossing".into() }, &okapi]);
-    assert!(live.programs.marked().contains(&pid));
+    assert!(live.programs.marked().contains(&identity(pid)));
+    assert_eq!(live.programs.mark(pid, identity(pid)).expect("mark"), Marked::Known);
     input.write_all(b"end\n").expect("the shell reads");
     shell.wait().expect("ends");
 }
@@ -463,7 +464,7 @@ fn a_thread_that_execs_becomes_the_leader() {
         event.task == exec.task && event.at_ns > exec.at_ns && matches!(event.kind, EventKind::Exit { .. })
     };
     live.wait("end of the new program", ended);
-    assert_eq!(live.programs.marked(), Vec::<u32>::new(), "no mark is left behind");
+    assert_eq!(live.programs.marked(), Vec::new(), "no mark is left behind");
 }
 
 /// Run by the test above only.
@@ -473,6 +474,32 @@ fn helper_execs_from_a_thread() {
         std::io::stdin().read_line(&mut String::new()).expect("a line");
         panic!("exec failed: {}", Command::new("/bin/sleep").arg("0").exec());
     }
+}
+
+#[test]
+fn a_mark_belongs_to_one_owner_of_the_tid() {
+    let Some(mut live) = live(&seeing_ourselves()) else { return };
+    let mut shell = waiting_shell("/bin/true; exit");
+    let task = identity(shell.id());
+    let (tid, programs) = (task.tid, &mut live.programs);
+    let before = TaskId { tid, start_time: task.start_time - 1 };
+    assert_eq!(programs.mark(1, before).expect("mark"), Marked::New);
+    assert_eq!(programs.mark(tid, task).expect("mark"), Marked::New, "a mark left behind is replaced");
+    assert_eq!(programs.mark(tid, task).expect("mark"), Marked::Known);
+    assert_eq!(programs.mark(1, before).expect("mark"), Marked::Known);
+    assert_eq!(programs.marked(), [task], "what comes too late replaces nothing");
+    programs.unmark_task(before).expect("unmark");
+    assert_eq!(programs.marked(), [task]);
+    go(&mut shell);
+    shell.wait().expect("ends");
+    let child = live
+        .wait("fork", |event| matches!(event.kind, EventKind::Fork { parent_pid, .. } if parent_pid == tid));
+    live.wait_exit(child.pid);
+    live.wait_exit(tid);
+    let own = live.mark(std::process::id(), own_tid());
+    live.programs.unmark_task(own).expect("unmark");
+    live.programs.unmark_task(own).expect("unmarked already");
+    assert_eq!(live.programs.marked(), []);
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub fn affinity_exit(ctx: TracePointContext) -> u32 {
         return 0;
     }
     let Some(mark) = marked(target) else { return 0 };
-    let header = header(kind::SET_AFFINITY, mark.tgid, target, mark.start_boottime_ns);
+    let header = header(kind::SET_AFFINITY, mark.tgid as u32, target, mark.start_boottime_ns);
     let caller_comm = bpf_get_current_comm().unwrap_or_default();
     emit(kind::SET_AFFINITY, SetAffinity { header, caller_pid, caller_tid, caller_comm });
     0

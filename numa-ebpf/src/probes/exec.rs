@@ -3,7 +3,7 @@
 use aya_ebpf::{helpers::bpf_get_current_uid_gid, macros::btf_tracepoint, programs::BtfTracePointContext};
 use aya_log_ebpf::debug;
 use numa_ebpf::{
-    mark::{CANDIDATE, Mark},
+    mark::Mark,
     record::{ARGS_MAX, EXEC_FIXED, Exec, Exit, kind},
 };
 
@@ -43,10 +43,7 @@ pub fn exec(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
         // Before user space knows: threads created from the first instruction on are marked too.
-        mark(
-            tid,
-            &Mark { start_boottime_ns: start, tgid: pid, flags: CANDIDATE, cpu_moves: 0, node_moves: 0 },
-        );
+        mark(tid, &Mark::new(pid, start));
     }
     if DEBUG_LOG.load() != 0 {
         debug!(&ctx, "exec of {} passed, {} bytes of arguments", pid, record.args_len);
@@ -71,7 +68,7 @@ fn take_over(old_tid: u32, tid: u32, start: u64) {
     let old = *old;
     let _ = TASKS.remove(old_tid);
     mark(tid, &Mark { start_boottime_ns: start, ..old });
-    let header = header(kind::EXIT, old.tgid, old_tid, old.start_boottime_ns);
+    let header = header(kind::EXIT, old.tgid as u32, old_tid, old.start_boottime_ns);
     emit(kind::EXIT, Exit { header, cpu_moves: old.cpu_moves, node_moves: old.node_moves });
 }
 

@@ -19,13 +19,12 @@ pub fn fork(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: argument 1 of this tracepoint is a task_struct.
     let (pid, tid, start) = unsafe { task::identity(child) };
     let (parent_pid, parent_tid) = task::current();
-    let Some(creator) = marked(parent_tid) else {
+    if marked(parent_tid).is_none() {
         // A mark that user space set on a task as it ended would pass to the next owner of the tid.
         let _ = TASKS.remove(tid);
         return 0;
-    };
-    let flags = creator.flags;
-    mark(tid, &Mark { start_boottime_ns: start, tgid: pid, flags, cpu_moves: 0, node_moves: 0 });
+    }
+    mark(tid, &Mark::new(pid, start));
     let header = header(kind::FORK, pid, tid, start);
     emit(kind::FORK, Fork { header, parent_pid, parent_tid, comm: task::comm(child) });
     0

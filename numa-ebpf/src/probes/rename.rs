@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use numa_ebpf::{
-    mark::{CANDIDATE, Mark},
+    mark::Mark,
     record::{COMM_LEN, Rename, kind},
 };
 
@@ -41,10 +41,7 @@ pub fn rename(ctx: RawTracePointContext) -> i32 {
         if !may_match(task, &comm) {
             return 0;
         }
-        mark(
-            tid,
-            &Mark { start_boottime_ns: start, tgid: pid, flags: CANDIDATE, cpu_moves: 0, node_moves: 0 },
-        );
+        mark(tid, &Mark::new(pid, start));
     }
     let sent = emit(kind::RENAME, Rename { header: header(kind::RENAME, pid, tid, start), comm });
     if !sent && !known {

@@ -56,6 +56,15 @@ impl Default for LoadOptions {
     }
 }
 
+/// What [`Programs::mark`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marked {
+    /// No mark: the task's doings are reported from now on only.
+    New,
+    /// The task's own mark, or that of a later owner of its tid.
+    Known,
+}
+
 /// The programs in force. Dropping it detaches them.
 pub struct Programs {
     health: Health,
@@ -116,37 +125,42 @@ impl Programs {
         self.ring.next().map(|record| decode::decode(&record))
     }
 
-    /// Has the programs report what this task does, and mark what it creates. Confirms a mark that the kernel set itself;
-    /// counters go on.
+    /// Has the programs report what this task does, and mark what it creates. The counters of a task that is marked
+    /// already go on.
     ///
     /// # Errors
     /// If the table of marked tasks is full.
-    pub fn mark(&mut self, pid: u32, task: TaskId) -> Result<(), BpfError> {
+    pub fn mark(&mut self, pid: u32, task: TaskId) -> Result<Marked, BpfError> {
         const NEW_ONLY: u64 = 1; // BPF_NOEXIST
-        const OLD_ONLY: u64 = 2; // BPF_EXIST
-        let fresh =
-            mark::Mark { start_boottime_ns: task.start_time * TICK_NS, tgid: pid, ..mark::Mark::default() };
-        let known = self.tasks.get(&task.tid, 0).ok().map(mark::Mark::from_words);
-        let result = match known {
-            None => self.tasks.insert(task.tid, fresh.to_words(), NEW_ONLY),
-            Some(known) if start_ticks(known.start_boottime_ns) != task.start_time => {
-                self.tasks.insert(task.tid, fresh.to_words(), 0)
+        let flags = match self.mark_of(task.tid) {
+            // The same task, or a later owner of the tid, marked by the kernel: its mark is not ours to overwrite.
+            Some(known) if start_ticks(known.start_boottime_ns) >= task.start_time => {
+                return Ok(Marked::Known);
             }
-            Some(known) if known.flags & mark::CANDIDATE != 0 => {
-                let confirmed = mark::Mark { flags: known.flags & !mark::CANDIDATE, ..known };
-                self.tasks.insert(task.tid, confirmed.to_words(), OLD_ONLY)
-            }
-            Some(_) => Ok(()),
+            Some(_) => 0,
+            None => NEW_ONLY,
         };
-        match result {
-            // Marked by the kernel, or ended, in between.
-            Err(error) if known_by_now(&error) => Ok(()),
-            result => result
-                .map_err(|error| failed(format!("marking thread {} of process {pid}", task.tid), &error)),
+        let fresh = mark::Mark::new(pid, task.start_time * TICK_NS).to_words();
+        match self.tasks.insert(task.tid, fresh, flags) {
+            Ok(()) => Ok(Marked::New),
+            // The kernel was faster.
+            Err(error) if known_by_now(&error) => Ok(Marked::Known),
+            Err(error) => Err(failed(format!("marking thread {} of process {pid}", task.tid), &error)),
         }
     }
 
-    /// Has the programs leave this task alone.
+    /// Has the programs leave this task alone. A later owner of its tid keeps its mark.
+    ///
+    /// # Errors
+    /// As the kernel gives them; a task that is not marked is fine.
+    pub fn unmark_task(&mut self, task: TaskId) -> Result<(), BpfError> {
+        match self.mark_of(task.tid) {
+            Some(known) if start_ticks(known.start_boottime_ns) == task.start_time => self.unmark(task.tid),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has the programs leave the owner of this tid alone.
     ///
     /// # Errors
     /// As the kernel gives them; a task that is not marked is fine.
@@ -157,9 +171,14 @@ impl Programs {
         }
     }
 
-    /// Tids of all marked tasks, those that the kernel marked itself included. A task created meanwhile may be missing.
-    pub fn marked(&self) -> Vec<u32> {
-        self.tasks.keys().filter_map(Result::ok).collect()
+    /// All marked tasks, those that the kernel marked itself included. A task that is marked meanwhile may be missing,
+    /// and if marks go meanwhile, a task may be there twice.
+    pub fn marked(&self) -> Vec<TaskId> {
+        let task = |(tid, words)| {
+            let start_time = start_ticks(mark::Mark::from_words(words).start_boottime_ns);
+            TaskId { tid, start_time }
+        };
+        self.tasks.iter().filter_map(Result::ok).map(task).collect()
     }
 
     /// Puts a new filter in force, at once and as a whole.
@@ -177,8 +196,12 @@ impl Programs {
     /// How often a marked task has moved; `None` if it is not marked.
     #[must_use]
     pub fn migration_counts(&self, tid: u32) -> Option<MigrationCounts> {
-        let mark = mark::Mark::from_words(self.tasks.get(&tid, 0).ok()?);
+        let mark = self.mark_of(tid)?;
         Some(MigrationCounts { cpu: mark.cpu_moves, node: mark.node_moves })
+    }
+
+    fn mark_of(&self, tid: u32) -> Option<mark::Mark> {
+        self.tasks.get(&tid, 0).ok().map(mark::Mark::from_words)
     }
 
     /// What was lost since loading.
