@@ -43,15 +43,16 @@ pub struct LoadOptions {
 }
 
 impl Default for LoadOptions {
-    /// A ring of 4 MiB, which holds a second of the worst storm measured (10 000 events a second), and room for 65 536
-    /// tasks.
+    /// A ring of 4 MiB, which holds a second of the worst storm measured (10 000 events a second), and room for 262 144
+    /// tasks: 400 processes with a thread on each of 640 CPUs. That takes 26 MiB of kernel memory, 104 bytes a task
+    /// (`memlock` in `/proc/PID/fdinfo`, 6.18).
     fn default() -> Self {
         Self {
             self_pid: std::process::id(),
             debug_log: false,
             cpu_nodes: Vec::new(),
             ring_bytes: 4 << 20,
-            max_tasks: 1 << 16,
+            max_tasks: 1 << 18,
         }
     }
 }
@@ -172,7 +173,7 @@ impl Programs {
     }
 
     /// All marked tasks, those that the kernel marked itself included. A task that is marked meanwhile may be missing,
-    /// and if marks go meanwhile, a task may be there twice.
+    /// and if marks go meanwhile, a task may be there twice. Takes 1.5 microseconds a task.
     pub fn marked(&self) -> Vec<TaskId> {
         let task = |(tid, words)| {
             let start_time = start_ticks(mark::Mark::from_words(words).start_boottime_ns);
