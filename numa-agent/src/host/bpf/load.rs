@@ -78,7 +78,7 @@ pub(super) fn load(options: &LoadOptions) -> Result<(Ebpf, Health), BpfError> {
     let mut health = with_tracefs(|tracefs| attach_all(&mut ebpf, &btf, tracefs));
     if let Err(error) = nested {
         // Without, the affinity programs take tids as those of the initial namespace.
-        let result = Err(format!("in containers sched_setaffinity may go unseen: {error}"));
+        let result = Err(format!("sched_setaffinity in containers is not understood: {error}"));
         health.programs.push(ProgramResult { name: "affinity_namespaces", required: false, result });
     }
     drop(btf);
