@@ -8,7 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use procfs::process::{Process, Stat};
+use procfs::{
+    ProcessCGroup,
+    process::{Process, Stat},
+};
 
 use super::sys::Kernel;
 use crate::core::{
@@ -166,13 +169,17 @@ fn real_uid(process: &Process) -> Option<u32> {
     std::str::from_utf8(uids).ok()?.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// The path that tells containers and services apart: the unified hierarchy's if it is not the root, else the longest of
-/// the v1 controllers' (a v1 host may put a process into some hierarchies only).
+/// The path that tells containers and services apart: the v1 cpuset controller's, whose limits our masks meet, if it is
+/// not the root; else the unified hierarchy's likewise; else the longest of the v1 controllers' (a v1 host may put a
+/// process into some hierarchies only).
 fn cgroup(process: &Process) -> Option<String> {
     let groups = process.cgroups().ok()?.0;
-    let unified = groups.iter().find(|group| group.hierarchy == 0 && group.pathname != "/");
-    let best = unified.or_else(|| groups.iter().max_by_key(|group| group.pathname.len()))?;
-    Some(best.pathname.clone())
+    let has_cpuset = |group: &&ProcessCGroup| group.controllers.iter().any(|name| name == "cpuset");
+    let below_root = |group: &&ProcessCGroup| group.pathname != "/";
+    let cpuset = groups.iter().filter(has_cpuset).find(below_root);
+    let unified = || groups.iter().filter(|group| group.hierarchy == 0).find(below_root);
+    let longest = || groups.iter().max_by_key(|group| group.pathname.len());
+    cpuset.or_else(unified).or_else(longest).map(|group| group.pathname.clone())
 }
 
 fn env(process: &Process, name: &str) -> Option<String> {
