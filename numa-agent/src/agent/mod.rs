@@ -70,6 +70,8 @@ pub struct Options {
     pub reconcile: Option<Duration>,
     /// Have the kernel programs log what they do.
     pub bpf_log: bool,
+    /// Size of the ring buffer, as [`LoadOptions::ring_bytes`].
+    pub ring_bytes: u32,
 }
 
 /// One thing the loop deals with.
@@ -445,6 +447,7 @@ fn load_options(options: &Options, topology: &Topology) -> LoadOptions {
         self_pid: std::process::id(),
         debug_log: options.bpf_log,
         cpu_nodes: topology.cpus.iter().map(|cpu| (cpu.id, cpu.node)).collect(),
+        ring_bytes: options.ring_bytes,
         ..LoadOptions::default()
     }
 }

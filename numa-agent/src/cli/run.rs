@@ -5,7 +5,10 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::{machine::MachineArgs, plan_args::PlanArgs};
-use crate::agent::{self, LineFormat, LineQueue};
+use crate::{
+    agent::{self, LineFormat, LineQueue},
+    host::bpf::LoadOptions,
+};
 
 /// Flags of `run`.
 #[derive(Debug, Args)]
@@ -26,6 +29,9 @@ pub struct RunArgs {
     /// Log what the kernel programs do (slow; for debugging).
     #[arg(long)]
     bpf_log: bool,
+    /// Size of the ring buffer between kernel and agent; tests make it too small.
+    #[arg(long, value_name = "BYTES", hide = true, default_value_t = LoadOptions::default().ring_bytes)]
+    ring_bytes: u32,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -45,6 +51,7 @@ pub fn run(args: RunArgs, messages: LineQueue) -> anyhow::Result<()> {
         messages,
         reconcile: (args.reconcile > 0).then(|| Duration::from_secs(args.reconcile)),
         bpf_log: args.bpf_log,
+        ring_bytes: args.ring_bytes,
         load: Box::new(move || {
             let topology = args.machine.topology()?;
             if !args.dry_run {

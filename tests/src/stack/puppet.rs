@@ -5,9 +5,10 @@
 
 use std::{
     collections::HashMap,
+    fs,
     io::{self, BufRead},
-    os::unix::process::CommandExt,
-    process::Stdio,
+    os::unix::{fs::FileExt, process::CommandExt},
+    process::{Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, mpsc},
     thread,
     time::Duration,
@@ -65,6 +66,11 @@ pub enum Order {
         /// The new role.
         role: String,
     },
+    /// The process overwrites its arguments, as `setproctitle` does, with those of another role; no event tells of it.
+    Retitle {
+        /// Whose arguments.
+        role: String,
+    },
     /// The process forks without exec. Answer: the child's pid; it lives as long as the puppet.
     Fork,
     /// The process starts and reaps this many processes, each of which ends after its first look.
@@ -91,6 +97,18 @@ impl Puppet {
         let mut command = family.command(role, instance);
         command.arg("--puppet");
         Ok(Self { actor: Actor::start(command, birth)? })
+    }
+
+    /// Starts a puppet as process 1 of a pid namespace: it knows itself and its threads by the numbers in there.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn start_in_pid_namespace(family: &Family, role: &str) -> Result<Self> {
+        let inner = family.command(role, 0);
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child"]).arg(inner.get_program()).args(inner.get_args());
+        command.arg("--puppet");
+        Ok(Self { actor: Actor::start(command, Birth::Session)? })
     }
 
     /// Its pid, also its main thread's tid.
@@ -195,7 +213,7 @@ fn dispatch(strings: &Arc<Strings>, me: &mut Observer, order: Order) -> Result<u
     let by = match &order {
         Order::Thread { from, .. } | Order::PinOther { from, .. } => *from,
         Order::Rename { tid, .. } | Order::Pin { tid, .. } => *tid,
-        Order::Exec { .. } | Order::Fork | Order::Storm { .. } => pid,
+        Order::Exec { .. } | Order::Retitle { .. } | Order::Fork | Order::Storm { .. } => pid,
     };
     if by == pid {
         return carry_out(strings, me, order);
@@ -234,6 +252,7 @@ fn carry_out(strings: &Arc<Strings>, me: &mut Observer, order: Order) -> Result<
             let mut command = Family::of(args)?.command(&role, args.instance);
             return Err(command.arg("--puppet").exec()).context("cannot exec");
         }
+        Order::Retitle { role } => retitle(&["--role", &role, "--tag", &args.tag, "--instance"])?,
         Order::Fork => {
             let args = args.clone();
             return Ok(sys::fork(move || forked(&args))?);
@@ -251,6 +270,26 @@ fn carry_out(strings: &Arc<Strings>, me: &mut Observer, order: Order) -> Result<
         }
     }
     Ok(0)
+}
+
+/// Overwrites this process's arguments where the kernel reads them for `/proc/PID/cmdline`.
+fn retitle(words: &[&str]) -> Result<()> {
+    let stat = fs::read_to_string("/proc/self/stat").context("cannot read my own stat")?;
+    // Fields 48 and 49, counted from after the name: `arg_start` and `arg_end` (proc_pid_stat(5)).
+    let after_name = stat.rsplit_once(')').context("no name in my own stat")?.1;
+    let fields: Vec<&str> = after_name.split_ascii_whitespace().collect();
+    let address =
+        |index: usize| -> Result<u64> { Ok(fields.get(index - 3).context("no such field")?.parse()?) };
+    let (start, end) = (address(48)?, address(49)?);
+    let mut title = words.join("\0").into_bytes();
+    let room = usize::try_from(end - start)?;
+    if title.len() > room {
+        bail!("{} bytes of arguments have no room for {}", room, title.len());
+    }
+    title.resize(room, 0);
+    let memory =
+        fs::OpenOptions::new().write(true).open("/proc/self/mem").context("cannot open my memory")?;
+    memory.write_all_at(&title, start).context("cannot overwrite my arguments")
 }
 
 /// A thread of a puppet; it ends with the process.

@@ -4,8 +4,10 @@
 //! different CPUs also where there are only two. Tests wait for states and never measure time: a late answer is no failure here.
 
 mod bind;
+mod confined;
 mod lifecycle;
 mod placement;
+mod unseen;
 
 use std::{
     fs,
@@ -62,12 +64,17 @@ fn stage(test: &str) -> Option<Stage> {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         return Some(Stage::new(test, all, turn));
     };
-    eprintln!("SKIP: {test}: {missing}");
+    skip(test, missing);
+    None
+}
+
+/// Says that `test` cannot run here, and why.
+fn skip(test: &str, why: &str) {
+    eprintln!("SKIP: {test}: {why}");
     assert!(
         std::env::var_os("NUMA_AGENT_FORBID_SKIP").is_none_or(|value| value != "1"),
         "skips are forbidden"
     );
-    None
 }
 
 impl Stage {
@@ -75,7 +82,7 @@ impl Stage {
         let members: CpuSet = all.iter().take(all.len() / 2).collect();
         let forward = all.difference(&members);
         let dir = tempfile::tempdir().expect("a temporary directory");
-        write_sysfs(&two_nodes(&members, &forward), &dir.path().join("sys")).expect("write a sysfs tree");
+        write_sysfs(&machine(&[&members, &forward]), &dir.path().join("sys")).expect("write a sysfs tree");
         fs::create_dir(dir.path().join("witness")).expect("a directory for the witness");
         let family = Family {
             exe: env!("CARGO_BIN_EXE_serving-stack").into(),
@@ -114,7 +121,11 @@ impl Stage {
     }
 
     fn agent(&self) -> Agent {
-        Agent::start(self.args())
+        self.agent_with(&[])
+    }
+
+    fn agent_with(&self, more: &[&str]) -> Agent {
+        Agent::start(self.args().into_iter().chain(more.iter().map(|&arg| arg.to_owned())))
     }
 
     fn stack(&self, hogs: u32) -> Stack {
@@ -200,16 +211,17 @@ fn lives(pid: u32, tid: u32) -> bool {
     PathBuf::from(format!("/proc/{pid}/task/{tid}")).exists()
 }
 
-/// One socket with two nodes that have these CPUs.
-fn two_nodes(first: &CpuSet, second: &CpuSet) -> Topology {
-    let node = |id, cpus: &CpuSet| Node {
-        id,
-        cpus: cpus.clone(),
+/// One socket with nodes that have these CPUs.
+fn machine(nodes: &[&CpuSet]) -> Topology {
+    let distance = |from: usize, to: usize| if from == to { 10 } else { 12 };
+    let node = |(id, cpus): (usize, &&CpuSet)| Node {
+        id: id as u32,
+        cpus: (*cpus).clone(),
         memory_bytes: Some(1 << 30),
         free_bytes: Some(1 << 29),
-        distances: [(id, 10), (1 - id, 12)].into(),
+        distances: (0..nodes.len()).map(|to| (to as u32, distance(id, to))).collect(),
     };
-    let cpus = [first, second].into_iter().enumerate().flat_map(|(node, cpus)| {
+    let cpus = nodes.iter().enumerate().flat_map(|(node, cpus)| {
         cpus.iter().map(move |id| Cpu {
             id,
             socket: 0,
@@ -221,5 +233,5 @@ fn two_nodes(first: &CpuSet, second: &CpuSet) -> Topology {
     });
     let mut cpus: Vec<Cpu> = cpus.collect();
     cpus.sort_by_key(|cpu| cpu.id);
-    Topology { nodes: vec![node(0, first), node(1, second)], cpus, ..Topology::default() }.settled()
+    Topology { nodes: nodes.iter().enumerate().map(node).collect(), cpus, ..Topology::default() }.settled()
 }
