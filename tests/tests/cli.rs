@@ -336,3 +336,19 @@ fn run_without_btf_says_what_it_needs() {
     command.args(["--mount", "sh", "-c", hide]).arg(agent::binary());
     assert_refused(&command.output().unwrap(), 1, &["BTF", "/sys/kernel/btf/vmlinux"], "run without BTF");
 }
+
+#[test]
+fn nobody_at_standard_error_changes_no_result() {
+    let dir = tempfile::tempdir().unwrap();
+    // A file where the default report's folder should be: a warning, and no more.
+    write(&dir, "workflow_visualization", "");
+    let code = |args: &[&str]| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        agent::command(args).current_dir(dir.path()).stderr(writer).output().unwrap().status.code()
+    };
+    assert_eq!(code(&["bind", "--preset", "a3", "--group-pattern", "no such process"]), Some(0));
+    assert_eq!(code(&["bind", "--preset", "a3", "--config", "missing.toml"]), Some(2));
+    assert_eq!(code(&["bind", "--no-such-flag"]), Some(2));
+    assert_eq!(code(&["topology", "--sysfs-root", "missing"]), Some(1));
+}
