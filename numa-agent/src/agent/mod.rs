@@ -39,7 +39,7 @@ use crate::{
         topology::Topology,
     },
     host::{
-        bpf::{DropCounts, LoadOptions, Programs},
+        bpf::{DropCounts, LoadOptions, Marked, Programs},
         procfs::{self, ProcReader},
         scan::{Scan, Scanner},
         sys::{self, Host, Kernel},
@@ -327,12 +327,24 @@ impl Agent {
         if lost != self.lost {
             let new = lost.since(&self.lost);
             self.lost = lost;
+            if new.marks_full() {
+                self.sweep_marks();
+            }
             let mut text = format!("events lost in the kernel: {new}");
             if new.state_lost() {
                 (self.rescan, self.after_loss) = (true, true);
                 text.push_str("; scanning again");
             }
             self.executor.output.event("lost", json!({ "lost": new.json() }), || Some(text));
+        }
+    }
+
+    /// Makes room in the full table of marks: a task that ended while it was being marked left one behind.
+    fn sweep_marks(&mut self) {
+        for task in self.executor.marks.marked() {
+            if Host.start_time(task.tid) != Some(task.start_time) {
+                Marks::unmark(&mut self.executor.marks, task);
+            }
         }
     }
 
@@ -403,15 +415,21 @@ impl Agent {
 
 impl Marks for Programs {
     fn mark(&mut self, pid: u32, task: TaskId) -> bool {
-        let missing = self.migration_counts(task.tid).is_none();
-        if let Err(error) = Programs::mark(self, pid, task) {
-            tracing::warn!(pid, tid = task.tid, "cannot mark the thread for the kernel programs: {error}");
+        match Programs::mark(self, pid, task) {
+            Ok(marked) => marked == Marked::New,
+            Err(error) => {
+                tracing::warn!(
+                    pid,
+                    tid = task.tid,
+                    "cannot mark the thread for the kernel programs: {error}"
+                );
+                false
+            }
         }
-        missing
     }
 
     fn unmark(&mut self, task: TaskId) {
-        if let Err(error) = Programs::unmark(self, task.tid) {
+        if let Err(error) = Programs::unmark(self, task) {
             tracing::warn!(tid = task.tid, "cannot unmark the thread: {error}");
         }
     }

@@ -127,6 +127,12 @@ impl DropCounts {
         self.total() > self.0[kind::MIGRATE as usize]
     }
 
+    /// Whether the table of marked tasks was full.
+    #[must_use]
+    pub fn marks_full(&self) -> bool {
+        self.0[counter::MARKS_FULL] > 0
+    }
+
     /// What was lost after `before`.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {

@@ -14,7 +14,7 @@ fn a_mark_belongs_to_one_owner_of_the_tid() {
     assert_eq!(programs.mark(tid, task).expect("mark"), Marked::Known);
     assert_eq!(programs.mark(1, before).expect("mark"), Marked::Known);
     assert_eq!(programs.marked(), [task], "what comes too late replaces nothing");
-    programs.unmark_task(before).expect("unmark");
+    programs.unmark(before).expect("unmark");
     assert_eq!(programs.marked(), [task]);
     go(&mut shell);
     shell.wait().expect("ends");
@@ -23,8 +23,8 @@ fn a_mark_belongs_to_one_owner_of_the_tid() {
     live.wait_exit(child.pid);
     live.wait_exit(tid);
     let own = live.mark(std::process::id(), own_tid());
-    live.programs.unmark_task(own).expect("unmark");
-    live.programs.unmark_task(own).expect("unmarked already");
+    live.programs.unmark(own).expect("unmark");
+    live.programs.unmark(own).expect("unmarked already");
     assert_eq!(live.programs.marked(), []);
 }
 

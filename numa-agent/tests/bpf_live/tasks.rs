@@ -54,7 +54,9 @@ fn threads_are_followed_from_birth_through_their_names_to_their_end() {
     assert_eq!((*parent_pid, *parent_tid), (pid, own_tid()));
     assert_eq!(*rename, EventKind::Rename { comm: name.into() });
     assert_eq!(exit.pid, pid);
-    live.programs.unmark(own_tid()).expect("unmark");
+    live.programs
+        .unmark(TaskId { tid: own_tid(), start_time: Host.start_time(own_tid()).expect("we live") })
+        .expect("unmark");
     live.drain();
     let seen = live.seen.len();
     thread::spawn(|| ()).join().expect("no panic");

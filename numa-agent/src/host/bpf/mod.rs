@@ -154,21 +154,14 @@ impl Programs {
     ///
     /// # Errors
     /// As the kernel gives them; a task that is not marked is fine.
-    pub fn unmark_task(&mut self, task: TaskId) -> Result<(), BpfError> {
+    pub fn unmark(&mut self, task: TaskId) -> Result<(), BpfError> {
         match self.mark_of(task.tid) {
-            Some(known) if start_ticks(known.start_boottime_ns) == task.start_time => self.unmark(task.tid),
-            _ => Ok(()),
+            Some(known) if start_ticks(known.start_boottime_ns) == task.start_time => {}
+            _ => return Ok(()),
         }
-    }
-
-    /// Has the programs leave the owner of this tid alone.
-    ///
-    /// # Errors
-    /// As the kernel gives them; a task that is not marked is fine.
-    pub fn unmark(&mut self, tid: u32) -> Result<(), BpfError> {
-        match self.tasks.remove(&tid) {
+        match self.tasks.remove(&task.tid) {
             Err(error) if known_by_now(&error) => Ok(()),
-            result => result.map_err(|error| failed(format!("unmarking thread {tid}"), &error)),
+            result => result.map_err(|error| failed(format!("unmarking thread {}", task.tid), &error)),
         }
     }
 
