@@ -161,13 +161,15 @@ impl Agent {
         pin_pids(&mut engine);
         let mut programs = Programs::load(&load_options(&options, engine.topology()))?;
         programs.set_filter(&KernelFilter::new(engine.rules().settings()))?;
+        let mut stats = Stats::default();
+        stats.counts_migrations = programs.health().has("migrate");
         let executor = Executor {
             kernel: Host,
             marks: programs,
             scanner: scanner(&engine, false),
             dry_run: options.dry_run,
             output: Output::start(options.format, options.messages.clone()),
-            stats: Stats::default(),
+            stats,
         };
         let mut agent = Self {
             options: Arc::new(options),

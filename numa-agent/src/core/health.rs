@@ -53,6 +53,12 @@ impl Health {
         self.programs.iter().filter(|program| program.result.is_err())
     }
 
+    /// Whether the program of that name is attached.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.programs.iter().any(|program| program.name == name && program.result.is_ok())
+    }
+
     /// One line: how many are attached, and each failure's reason.
     #[must_use]
     pub fn summary(&self) -> String {

@@ -25,6 +25,8 @@ pub struct Stats {
     migrations: MigrationCounts,
     /// The most migrated threads, worst first; bounded.
     most_migrated: Vec<Migrated>,
+    /// Whether the kernel counts migrations for us: without its program there is no figure, which is not zero.
+    pub counts_migrations: bool,
     /// Lines of output that a slow reader made us drop.
     pub lines_dropped: u64,
     /// Scans done, the first included.
@@ -116,12 +118,20 @@ impl Stats {
                 "  {cause}: {count} bound, event to bound p50 {p50:.0} us, p99 {p99:.0} us, max {max:.0} us"
             ));
         }
+        if !self.counts_migrations {
+            lines.push("  migrations: not counted on this kernel, see `numa-agent doctor`".to_owned());
+            return lines.join("\n");
+        }
         let MigrationCounts { cpu, node } = self.migrations;
         lines.push(format!("  migrations while managed: {cpu} between CPUs, {node} of them between nodes"));
         lines.join("\n")
     }
 
+    /// `null` where they are not counted.
     fn migrations_json(&self) -> Value {
+        if !self.counts_migrations {
+            return Value::Null;
+        }
         let top = self.most_migrated.iter().map(|migrated| {
             json!({
                 "pid": migrated.pid, "tid": migrated.tid, "comm": migrated.comm, "role": migrated.role,
@@ -173,6 +183,9 @@ mod tests {
     #[test]
     fn migrations_are_summed_and_the_worst_come_first() {
         let mut stats = Stats::default();
+        assert_eq!(stats.json()["migrations"], Value::Null, "no program, no figure");
+        assert!(stats.text().contains("not counted"), "{}", stats.text());
+        stats.counts_migrations = true;
         for tid in 1..=12 {
             let counts = MigrationCounts { cpu: 100, node: u64::from(tid) };
             stats.migrated(TaskId { tid, start_time: 0 }, 1, "t", "member", counts);
