@@ -290,6 +290,7 @@ impl Agent {
         for _ in 0..ROUNDS {
             let scan = scanner(&self.engine, false).scan(&Host)?;
             self.executor.stats.scans += 1;
+            self.engine.make_room(&scan.snapshots);
             let mut missing = 0;
             for snapshot in &scan.snapshots {
                 let actions = self.engine.observe(snapshot, &Cause::Scan, None);

@@ -117,6 +117,7 @@ fn enforce(engine: &mut Engine, apply: bool) -> anyhow::Result<bool> {
             after_loss: false,
         };
         let scan = scanner.scan(&Host)?;
+        engine.make_room(&scan.snapshots);
         for snapshot in &scan.snapshots {
             engine.observe(snapshot, &Cause::Scan, None);
         }

@@ -101,14 +101,8 @@ impl Engine {
             self.processes.values().map(|process| (process, refreshed(process))).collect();
         processes.sort_by_key(|(process, facts)| (slot(process), facts.start_time, facts.pid));
         if sockets_of_slots(&next.plan) == sockets_of_slots(&self.plan) {
-            let is_group = |facts: &ProcessFacts| next.rules.process_role(facts) == Some(ProcessRole::Group);
-            let group: Vec<&ProcessFacts> =
-                processes.iter().map(|(_, facts)| facts).filter(|facts| is_group(facts)).collect();
-            let ids: BTreeSet<TaskId> = group.iter().map(|facts| facts.id()).collect();
-            let key = |facts: &&ProcessFacts| {
-                instance_of(&next.settings.group_by, facts, |id| ids.contains(&id)).key
-            };
-            let keys: BTreeSet<InstanceKey> = group.iter().map(key).collect();
+            let facts: Vec<&ProcessFacts> = processes.iter().map(|(_, facts)| facts).collect();
+            let keys = instances_of(&next.rules, &facts);
             next.slots = self.slots.clone();
             next.slots.retain(|instance| keys.contains(instance));
         }
@@ -286,6 +280,17 @@ impl Engine {
 
     /// The same, to an instance that is known already.
     fn admit_to(&mut self, facts: ProcessFacts, as_of_ns: u64, instance: Option<InstanceKey>) -> bool {
+        self.admit_found(facts, as_of_ns, instance, None)
+    }
+
+    /// The same, for a process that was found running, with that mask.
+    fn admit_found(
+        &mut self,
+        facts: ProcessFacts,
+        as_of_ns: u64,
+        instance: Option<InstanceKey>,
+        mask: Option<&CpuSet>,
+    ) -> bool {
         let pid = facts.pid;
         let role = (!self.own.contains(&facts.id())).then(|| self.rules.process_role(&facts)).flatten();
         let Some(role) = role else {
@@ -305,14 +310,27 @@ impl Engine {
             ProcessRole::Group => Some(instance.unwrap_or_else(|| self.instance_of(&facts))),
             ProcessRole::Other => None,
         };
-        if let Some(instance) = &instance {
-            self.seat(instance, &facts);
-        }
-        self.processes.insert(pid, Process { facts, role, instance: instance.clone(), threads, as_of_ns });
         if let Some(previous) = previous.filter(|previous| Some(previous) != instance.as_ref()) {
-            self.release_if_last(&previous);
+            self.leave(pid, &previous, instance.as_ref(), &facts);
         }
+        if let Some(instance) = &instance {
+            self.seat(instance, &facts, mask);
+        }
+        self.processes.insert(pid, Process { facts, role, instance, threads, as_of_ns });
         true
+    }
+
+    /// A process goes from one instance to another, or to none. If it was the last of the old one, a new one takes over
+    /// its slot: a launcher (`setsid worker`, `sudo worker`) whose own command line matched has held the place for it.
+    fn leave(&mut self, pid: u32, old: &InstanceKey, new: Option<&InstanceKey>, facts: &ProcessFacts) {
+        let of_old = |process: &Process| process.instance.as_ref() == Some(old);
+        if self.processes.values().any(|process| process.facts.pid != pid && of_old(process)) {
+            return;
+        }
+        match new.filter(|new| self.slots.slot_of(new).is_none()) {
+            Some(new) => self.slots.rename(old, new, &facts.subject()),
+            None => self.slots.release(old),
+        }
     }
 
     fn instance_of(&mut self, facts: &ProcessFacts) -> InstanceKey {
@@ -325,13 +343,19 @@ impl Engine {
         key
     }
 
-    /// Gives an instance its slot, and makes room where the plan has as many groups as instances need.
-    fn seat(&mut self, instance: &InstanceKey, facts: &ProcessFacts) {
+    /// Gives an instance its slot, and makes room where the plan has as many groups as instances need. An instance that
+    /// is found on a group's CPUs stays in that group: an agent before us has put it there.
+    fn seat(&mut self, instance: &InstanceKey, facts: &ProcessFacts, mask: Option<&CpuSet>) {
         if self.slots.slot_of(instance).is_some() {
             return;
         }
         if self.grows() && self.slots.is_full() {
-            self.grow();
+            self.grow_to(self.slots.instances() + 1);
+        }
+        let found =
+            mask.and_then(|mask| self.plan.slots().iter().position(|group| group.primary_cpus == *mask));
+        if found.is_some_and(|slot| self.slots.adopt(instance, &facts.subject(), slot)) {
+            return;
         }
         match self.slots.assign(instance, &facts.subject(), None) {
             Ok(assignment) if assignment.shared => {
@@ -352,13 +376,24 @@ impl Engine {
         }
     }
 
-    /// Plans for one instance more. A plan that cannot hold more keeps its groups: the new instance then shares one.
-    fn grow(&mut self) {
-        let plan = Plan::new(&self.topology, &self.settings.layout, self.slots.instances() + 1);
+    /// Plans for so many instances. A plan that cannot hold more keeps its groups: instances then share one.
+    fn grow_to(&mut self, instances: usize) {
+        let plan = Plan::new(&self.topology, &self.settings.layout, instances);
         if let Ok(plan) = plan
             && self.slots.grow(&sockets_of_slots(&plan)).is_ok()
         {
             self.plan = plan;
+        }
+    }
+
+    /// Makes room for all the instances of a scan before the first is seated, so that those found in place can stay.
+    pub fn make_room(&mut self, snapshots: &[Snapshot]) {
+        let own = |facts: &&ProcessFacts| !self.own.contains(&facts.id());
+        let facts: Vec<&ProcessFacts> =
+            snapshots.iter().map(|snapshot| &snapshot.facts).filter(own).collect();
+        let instances = instances_of(&self.rules, &facts).len();
+        if self.grows() && instances > self.slots.len() {
+            self.grow_to(instances);
         }
     }
 
@@ -383,6 +418,16 @@ impl Engine {
             self.slots.release(instance);
         }
     }
+}
+
+/// The instances that those processes make up.
+fn instances_of(rules: &Rules, facts: &[&ProcessFacts]) -> BTreeSet<InstanceKey> {
+    let group: Vec<&&ProcessFacts> =
+        facts.iter().filter(|facts| rules.process_role(facts) == Some(ProcessRole::Group)).collect();
+    let ids: BTreeSet<TaskId> = group.iter().map(|facts| facts.id()).collect();
+    let key =
+        |facts: &&&ProcessFacts| instance_of(&rules.settings().group_by, facts, |id| ids.contains(&id)).key;
+    group.iter().map(key).collect()
 }
 
 fn sockets_of_slots(plan: &Plan) -> Vec<u32> {

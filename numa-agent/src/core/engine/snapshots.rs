@@ -13,7 +13,9 @@ impl Engine {
         let before = self.threads_of(pid);
         let facts = self.newest_facts(snapshot);
         let as_of_ns = self.processes.get(&pid).map_or(0, |process| process.as_of_ns).max(snapshot.as_of_ns);
-        if !self.admit(facts, as_of_ns) {
+        let leader = snapshot.threads.iter().find(|thread| thread.id == snapshot.facts.id());
+        let mask = leader.and_then(|leader| leader.allowed.as_ref());
+        if !self.admit_found(facts, as_of_ns, None, mask) {
             return before.into_iter().map(|task| Action::Unmark { task }).collect();
         }
         self.merge_threads(pid, snapshot);
@@ -37,7 +39,8 @@ impl Engine {
         }
     }
 
-    /// What was captured at exec stays while it still makes the process ours: programs write over their arguments. What
+    /// What was captured at exec stays while it still makes the process ours: programs write over their arguments, and a
+    /// `setsid` must not move a running process to another socket. What
     /// an event told later than the snapshot was read stays in any case.
     fn newest_facts(&self, snapshot: &Snapshot) -> ProcessFacts {
         let seen = &snapshot.facts;
@@ -48,7 +51,13 @@ impl Engine {
         let known = &process.facts;
         let newer_event = process.as_of_ns > snapshot.as_of_ns;
         let comm = if newer_event { known.comm.clone() } else { seen.comm.clone() };
-        let captured = ProcessFacts { comm: comm.clone(), cmdline: known.cmdline.clone(), ..seen.clone() };
+        let captured = ProcessFacts {
+            comm: comm.clone(),
+            cmdline: known.cmdline.clone(),
+            session: known.session,
+            ancestors: known.ancestors.clone(),
+            ..seen.clone()
+        };
         if newer_event || (!snapshot.after_loss && self.rules.process_role(&captured).is_some()) {
             let first =
                 |known: &Option<String>, seen: &Option<String>| known.clone().or_else(|| seen.clone());

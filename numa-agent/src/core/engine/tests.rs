@@ -531,6 +531,68 @@ fn a_reload_takes_new_facts_and_keeps_a_plan_that_has_grown() {
     assert_eq!(placement(&same.unwrap()), before);
 }
 
+#[test]
+fn a_launcher_that_matches_holds_the_place_for_what_it_launches() {
+    let (mut world, mut engine) = (World::default(), paired(2));
+    let first = world.spawn(50, "worker");
+    world.tell(&mut engine, &first);
+    // `setsid worker`: the launcher's own command line matches, in the shell's session.
+    let mut launcher = world.spawn(40, "worker");
+    launcher.facts.as_mut().unwrap().comm = "setsid".into();
+    let pid = launcher.event.pid;
+    assert_eq!(world.tell(&mut engine, &launcher)[0].group.as_deref(), Some("socket1_group0"));
+    world.processes.get_mut(&pid).unwrap().0.session = pid;
+    let launched = world.exec(pid, "worker");
+    world.tell(&mut engine, &launched);
+    assert_eq!(engine.group_of(engine.process(pid).unwrap()).unwrap().name, "socket1_group0");
+    let third = world.spawn(60, "worker");
+    assert_eq!(world.tell(&mut engine, &third)[0].group.as_deref(), Some("socket0_group1"));
+}
+
+#[test]
+fn a_new_agent_finds_instances_where_the_old_one_put_them() {
+    let (mut world, mut before) = (World::default(), engine(Overrides::default()));
+    let pids: Vec<u32> = (50..53)
+        .map(|session| {
+            let started = world.spawn(session, "worker");
+            world.tell(&mut before, &started);
+            started.event.pid
+        })
+        .collect();
+    let ended = world.exit_thread(pids[0], pids[0]);
+    world.tell(&mut before, &ended);
+    let groups = |engine: &Engine| -> Vec<CpuSet> {
+        pids[1..]
+            .iter()
+            .map(|pid| engine.cpus_of(engine.process(*pid).unwrap(), ThreadRole::Member).clone())
+            .collect()
+    };
+    // As many groups as before: with fewer their CPUs would be others.
+    let overrides = Overrides { groups_per_socket: Some(3), ..Overrides::default() };
+    let mut after = engine(overrides);
+    let (snapshots, ..) = world.scan();
+    after.make_room(&snapshots);
+    for snapshot in &snapshots {
+        after.observe(snapshot, &Cause::Scan, None);
+    }
+    assert_eq!(groups(&after), groups(&before));
+    assert_eq!(after.pending(&Cause::Scan), []);
+}
+
+#[test]
+fn a_setsid_moves_no_running_process() {
+    let (mut world, mut engine) = (World::default(), paired(2));
+    let started = world.spawn(50, "worker");
+    world.tell(&mut engine, &started);
+    let pid = started.event.pid;
+    let child = world.fork(pid);
+    world.tell(&mut engine, &child);
+    world.processes.get_mut(&child.event.pid).unwrap().0.session = child.event.pid;
+    let before = placement(&engine);
+    assert_eq!(world.show(&mut engine), []);
+    assert_eq!(placement(&engine), before);
+}
+
 /// One thing that happens to a random task of a random process.
 #[derive(Debug, Clone)]
 enum Step {

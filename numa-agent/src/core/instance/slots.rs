@@ -114,6 +114,21 @@ impl Slots {
         self.slots.iter().all(|slot| slot.load > 0)
     }
 
+    /// The instance goes by another name from now on: its only process ran another program in the same place.
+    pub fn rename(&mut self, key: &InstanceKey, new: &InstanceKey, fingerprint: &str) {
+        if let Some(holder) = self.live.remove(key) {
+            self.live.insert(new.clone(), Holder { fingerprint: fingerprint.to_owned(), ..holder });
+        }
+    }
+
+    /// Takes the slot for an instance that is found sitting in it, if nobody else has it. Whether that was so.
+    pub fn adopt(&mut self, key: &InstanceKey, fingerprint: &str, slot: usize) -> bool {
+        let Some(free) = self.slots.get_mut(slot).filter(|free| free.load == 0) else { return false };
+        (free.load, free.used, free.last) = (1, true, None);
+        self.live.insert(key.clone(), Holder { slot, fingerprint: fingerprint.to_owned() });
+        true
+    }
+
     /// The instance ended. Its slot is kept in mind for it until somebody else takes it.
     pub fn release(&mut self, key: &InstanceKey) {
         if let Some(holder) = self.live.remove(key) {
