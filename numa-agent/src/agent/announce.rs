@@ -105,7 +105,8 @@ impl Agent {
         fields["lost"] = self.lost.json();
         fields["messages_dropped"] = json!(messages_dropped);
         fields["warnings"] = json!(self.engine.warnings());
-        let text = self.executor.stats.text();
+        let text: Vec<String> = self.executor.stats.text().lines().map(escape::text).collect();
+        let text = text.join("\n");
         self.executor.output.event("summary", fields, || Some(text));
         self.executor.output.finish();
     }

@@ -82,10 +82,12 @@ pub fn run(args: &BindArgs) -> anyhow::Result<()> {
         args.machine.check_applicable(&topology)?;
     }
     let mut engine = Engine::new(topology, settings.clone(), procfs::own_processes("/proc".as_ref()))?;
-    for pid in engine.pin_pids(|pid| Host.start_time(pid)) {
-        engine.warn(format!("pid {pid} was asked for, but no such process runs"));
+    engine.pin_pids(|pid| Host.start_time(pid));
+    if args.apply && settings.report_asked {
+        check_writable(Path::new(&settings.report))?;
     }
     let settled = enforce(&mut engine, args.apply)?;
+    let unmet = unmet_pids(&mut engine, &settings);
     let report = report_of(&engine, args.apply)?;
     write_report(&settings, &report)?;
     super::print(&args.format.render(&report))?;
@@ -98,6 +100,12 @@ pub fn run(args: &BindArgs) -> anyhow::Result<()> {
     if failed > 0 {
         return Err(Incomplete(format!("{failed} threads could not be bound; the report names each")).into());
     }
+    if args.apply && unmet > 0 {
+        return Err(Incomplete(format!(
+            "{unmet} of the processes asked for by pid could not be bound; the warnings name them"
+        ))
+        .into());
+    }
     if !settled {
         return Err(Incomplete(format!(
             "new threads kept turning up in each of {MAX_ROUNDS} scans, so some may not be bound; `numa-agent run` binds them as they are born"
@@ -105,6 +113,37 @@ pub fn run(args: &BindArgs) -> anyhow::Result<()> {
         .into());
     }
     Ok(())
+}
+
+/// Warns of explicit pids that came to nothing, and counts them.
+fn unmet_pids(engine: &mut Engine, settings: &Settings) -> usize {
+    let asked = settings.group_pids.iter().chain(&settings.other_pids);
+    let unmet: Vec<u32> = asked.filter(|pid| !engine.manages(**pid)).copied().collect();
+    for pid in &unmet {
+        let why = "no such process runs, or it is a kernel thread or the agent's own";
+        engine.warn(format!("pid {pid} was asked for, but {why}"));
+    }
+    unmet.len()
+}
+
+/// Finds out that the report's place cannot be written before anything is bound.
+fn check_writable(path: &Path) -> anyhow::Result<()> {
+    let open = || {
+        make_folder(path)?;
+        std::fs::OpenOptions::new().append(true).create(true).open(path).map(drop)
+    };
+    open().with_context(|| unwritable(path))
+}
+
+fn make_folder(path: &Path) -> std::io::Result<()> {
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => std::fs::create_dir_all(folder),
+        None => Ok(()),
+    }
+}
+
+fn unwritable(path: &Path) -> String {
+    format!("cannot write the report to {}; choose another place with --report", path.display())
 }
 
 /// Looks at everything that runs, and with `apply` binds it, until a scan finds nothing new. `false` if that never came.
@@ -195,14 +234,10 @@ fn thread_row(engine: &Engine, process: &Process, thread: &Thread) -> ThreadRow 
 fn write_report(settings: &Settings, report: &BindReport) -> anyhow::Result<()> {
     let path = Path::new(&settings.report);
     let write = || {
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder)?;
-        }
+        make_folder(path)?;
         std::fs::write(path, Format::of_path(path).render(report))
     };
-    match write().with_context(|| {
-        format!("cannot write the report to {}; choose another place with --report", path.display())
-    }) {
+    match write().with_context(|| unwritable(path)) {
         Err(error) if !settings.report_asked => {
             super::complain(&format!("warning: {error:#}"));
             Ok(())

@@ -79,8 +79,18 @@ impl PlanArgs {
     }
 }
 
+/// The most that a configuration file holds, in bytes.
+const MAX_CONFIG: u64 = 4 << 20;
+
 fn read_config(path: &Path) -> anyhow::Result<(String, String)> {
-    let text = std::fs::read_to_string(path)
+    let read = || -> anyhow::Result<String> {
+        let facts = std::fs::metadata(path)?;
+        // A pipe or a device could keep a running agent waiting for ever.
+        anyhow::ensure!(facts.is_file(), "not a regular file");
+        anyhow::ensure!(facts.len() <= MAX_CONFIG, "larger than {MAX_CONFIG} bytes");
+        Ok(std::fs::read_to_string(path)?)
+    };
+    let text = read()
         .with_context(|| format!("cannot read the configuration file {}", path.display()))
         .map_err(|error| super::UsageError(format!("{error:#}")))?;
     Ok((path.display().to_string(), text))

@@ -24,7 +24,7 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
     /// Seconds between full scans that catch what no event told; 0: only after lost events.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
     reconcile: u64,
     /// Log what the kernel programs do (slow; for debugging).
     #[arg(long)]

@@ -101,7 +101,7 @@ impl Stats {
         })
     }
 
-    /// For people: what [`Stats::json`] says, in a few lines.
+    /// For people: what [`Stats::json`] says, in a few lines. Names are as their owners chose them: escape the lines.
     #[must_use]
     pub fn text(&self) -> String {
         let results: Vec<String> =
@@ -124,6 +124,11 @@ impl Stats {
         }
         let MigrationCounts { cpu, node } = self.migrations;
         lines.push(format!("  migrations while managed: {cpu} between CPUs, {node} of them between nodes"));
+        lines.extend(self.most_migrated.iter().take(3).map(|migrated| {
+            let MigrationCounts { cpu, node } = migrated.counts;
+            let (tid, comm, role) = (migrated.tid, &migrated.comm, migrated.role);
+            format!("    {tid} {comm} ({role}): {cpu}, of them {node}")
+        }));
         lines.join("\n")
     }
 

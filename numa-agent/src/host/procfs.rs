@@ -137,12 +137,15 @@ pub fn own_processes(root: &Path) -> Vec<TaskId> {
     let parent =
         |child: &ProcessFacts| Some(child.ppid).filter(|ppid| *ppid > 1).and_then(|ppid| reader.brief(ppid));
     let wrappers = std::iter::successors(parent(&me), parent).take(MAX_ANCESTORS);
-    let own = wrappers.filter(|wrapper| mentions_agent(&wrapper.cmdline)).map(|wrapper| wrapper.id());
+    let arguments = me.cmdline.split_once(' ').map_or("", |(_, arguments)| arguments);
+    let own = wrappers.filter(|wrapper| is_wrapper(&wrapper.cmdline, arguments)).map(|wrapper| wrapper.id());
     own.chain([me.id()]).collect()
 }
 
-fn mentions_agent(cmdline: &str) -> bool {
-    cmdline.split(|c: char| c.is_whitespace() || c == '/').any(|word| word == "numa-agent")
+/// Whether a command line starts an agent by name, or holds the agent's own arguments.
+fn is_wrapper(cmdline: &str, arguments: &str) -> bool {
+    let names_us = cmdline.split(|c: char| c.is_whitespace() || c == '/').any(|word| word == "numa-agent");
+    names_us || (!arguments.is_empty() && cmdline.contains(arguments))
 }
 
 fn brief(process: &Process) -> Option<ProcessFacts> {
@@ -273,9 +276,10 @@ mod tests {
 
     #[test]
     fn only_wrappers_of_the_agent_count_as_its_own() {
-        assert!(mentions_agent("sudo /usr/bin/numa-agent bind --group-pattern worker"));
-        assert!(mentions_agent("sh -c numa-agent run --config x"));
-        assert!(!mentions_agent("python worker.py"));
-        assert!(!mentions_agent("/opt/numa-agent-tests/serving-stack worker"));
+        assert!(is_wrapper("sudo /usr/bin/numa-agent bind --group-pattern worker", ""));
+        assert!(is_wrapper("sh -c numa-agent run --config x", ""));
+        assert!(!is_wrapper("python worker.py", ""));
+        assert!(is_wrapper("timeout 3 /opt/na run --group-pattern worker", "run --group-pattern worker"));
+        assert!(!is_wrapper("/opt/numa-agent-tests/serving-stack worker", ""));
     }
 }

@@ -65,7 +65,8 @@ fn tiles(report: &BindReport) -> String {
 }
 
 fn groups(report: &BindReport) -> String {
-    let head = ["Group", "Node", "CPUs", "Forward node", "Forward CPUs", "Memory", "Unit", "Instances"];
+    let head =
+        ["Group", "Node", "CPUs", "Forward node", "Forward CPUs", "Memory (plan only)", "Unit", "Instances"];
     let mut rows = String::new();
     for group in &report.plan.groups {
         let tenants: Vec<String> = report.tenants(group).keys().map(|name| xml(name)).collect();

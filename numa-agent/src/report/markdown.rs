@@ -77,7 +77,7 @@ fn groups(report: &BindReport) -> String {
         "CPUs",
         "Forward node",
         "Forward CPUs",
-        "Memory",
+        "Memory (plan only)",
         "Unit",
         "Instances",
     ]);

@@ -41,7 +41,7 @@ pub fn bind(report: &BindReport) -> String {
 }
 
 fn groups(report: &BindReport) -> String {
-    let mut table = Table::new(&["GROUP", "CPUS", "FORWARD", "MEMORY", "UNIT", "INSTANCES"]);
+    let mut table = Table::new(&["GROUP", "CPUS", "FORWARD", "MEMORY (PLAN ONLY)", "UNIT", "INSTANCES"]);
     for group in &report.plan.groups {
         let tenants: Vec<String> = report.tenants(group).keys().map(|name| escape::text(name)).collect();
         table.row([

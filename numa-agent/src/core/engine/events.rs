@@ -65,13 +65,15 @@ impl Engine {
     }
 
     fn new_process(&mut self, event: &TaskEvent, parent_pid: u32, comm: &str) -> Vec<Action> {
-        let Some(parent) = self.processes.get(&parent_pid) else {
-            // Marked in the kernel as a possible match's child; the parent has since turned out not to be ours.
-            return vec![look(event, Cause::Fork)];
-        };
         if self.knows(event.pid, event.task) {
             return Vec::new();
         }
+        let parent = self.processes.get(&parent_pid);
+        let Some(parent) = parent.filter(|parent| parent.as_of_ns <= event.at_ns) else {
+            // Marked in the kernel as a possible match's child, while the parent has turned out not to be ours, or may have
+            // become another program since it forked.
+            return vec![look(event, Cause::Fork)];
+        };
         let mut ancestors = vec![parent.facts.id()];
         ancestors.extend(parent.facts.ancestors.iter().copied());
         let facts = ProcessFacts {

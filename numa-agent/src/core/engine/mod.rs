@@ -361,7 +361,9 @@ impl Engine {
             Ok(assignment) if assignment.shared => {
                 let group =
                     self.plan.slots().get(assignment.slot).map_or("?", |group| &group.name).to_owned();
-                self.warn(format!("more serving instances than groups: {instance} shares {group} with another; raise --groups-per-socket if the node has CPUs for more"));
+                self.warn(format!(
+                    "more serving instances than groups: {instance} shares {group} with another"
+                ));
             }
             Ok(_) => {}
             Err(error) => self.warn(format!("{instance}: {error}")),

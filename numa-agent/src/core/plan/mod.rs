@@ -93,9 +93,11 @@ impl Plan {
         let others = others(topology, policy, settings.others_socket_index, &sockets, &mut warnings)?;
 
         if instances > groups.len() {
+            let as_needed = settings.groups_per_socket.map_or(policy == Policy::Generic, |count| count == 0);
             warnings.push(format!(
-                "{instances} instances share {} groups; a higher --groups-per-socket gives each its own",
-                groups.len()
+                "{instances} instances share {} groups{}",
+                groups.len(),
+                if as_needed { "" } else { "; a higher --groups-per-socket gives each its own" }
             ));
         }
         let mut planned = others.cpus.clone();
