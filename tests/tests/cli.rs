@@ -238,6 +238,11 @@ fn bad_usage_is_refused() {
         (&["bind", "--preset", "a4"][..], 2, &["a4", "a2", "a3"][..]),
         (&["bind", "--config", "not-there.json"], 1, &["not-there.json"]),
         (&["run", "--config", "not-there.json"], 1, &["not-there.json"]),
+        (
+            &["run", "--group-pattern", "y", "--reconcile", "18446744073709551615"],
+            2,
+            &["--reconcile", "31536000"],
+        ),
         (&["bind", "--frobnicate"], 2, &["--frobnicate"]),
         (&["bind", "--group-pattern", "x("], 2, &["--group-pattern", "x("]),
         (&["bind", "--preset", "a3", "--groups-per-socket", "999", "--align", "none"], 2, &["999"]),
@@ -249,6 +254,44 @@ fn bad_usage_is_refused() {
         let code = if output.status.code() == Some(2) { 2 } else { code };
         assert_refused(&output, code, words, &args.join(" "));
     }
+}
+
+#[test]
+fn a_configuration_that_is_no_plain_file_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe.json");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for file in [pipe.as_path(), Path::new("/dev/zero"), dir.path()] {
+        let output = run_in(dir.path(), &["bind", "--config", file.to_str().unwrap()]);
+        assert_refused(&output, 2, &[file.to_str().unwrap(), "not a regular file"], "no plain file");
+    }
+}
+
+#[test]
+fn pids_that_cannot_be_bound_fail_an_apply_and_only_that() {
+    let dir = tempfile::tempdir().unwrap();
+    // No process has the highest pid that a kernel can give but by a very long chance.
+    let asked = ["bind", "--group-pid", "4194304"];
+    let output = run_in(dir.path(), &asked);
+    assert!(output.status.success(), "a dry run only says so: {}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("4194304"));
+    let output = run_in(dir.path(), &[&asked[..], &["--apply"]].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+}
+
+#[test]
+fn a_report_that_cannot_be_written_stops_an_apply_before_it_binds() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut puppet = Command::new("sleep").arg("600.25").spawn().unwrap();
+    let pid = puppet.id();
+    let before = numa_agent_tests::sys::affinity(pid).unwrap();
+    let asked = ["bind", "--group-pid", &pid.to_string(), "--groups-per-socket", "2", "--apply"];
+    let output = run_in(dir.path(), &[&asked[..], &["--report", "/proc/nowhere/report.md"]].concat());
+    let after = numa_agent_tests::sys::affinity(pid).unwrap();
+    puppet.kill().unwrap();
+    puppet.wait().unwrap();
+    assert_refused(&output, 1, &["/proc/nowhere/report.md", "--report"], "unwritable report");
+    assert_eq!(after, before, "nothing was bound");
 }
 
 #[test]

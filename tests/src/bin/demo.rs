@@ -66,12 +66,13 @@ fn main() -> Result<()> {
 
     title("2. The plan: numa-agent bind");
     let config = write_config(dir.path(), &stack, cpus.len())?;
-    let bind = |report: &Path| -> Result<String> {
-        let output = agent::run(["bind", "--config", path(&config)?, "--report", path(report)?]);
+    let bind = |report: &Path, more: &[&str]| -> Result<String> {
+        let args = ["bind", "--config", path(&config)?, "--report", path(report)?];
+        let output = agent::run([&args, more].concat());
         ensure!(output.status.success(), "numa-agent bind: {}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    print!("{}", indent(&bind(&args.report)?));
+    print!("{}", indent(&bind(&args.report, &[])?));
 
     title("3. numa-agent run, and a second instance born under it");
     let mut agent = Agent::start(["--config", path(&config)?]);
@@ -84,11 +85,11 @@ fn main() -> Result<()> {
         "  now somebody pins the second instance's forward threads elsewhere, as taskset or an OpenMP library would ..."
     );
     pin_elsewhere(&stack, second, &mut agent)?;
-    // The final report: what is in force now, read back from the kernel.
-    for extension in ["html", "svg", "md"] {
-        bind(&args.report.with_extension(extension))?;
-    }
     let left = agent.stop();
+    // The final report: every thread read back from the kernel, and found in place.
+    for extension in ["html", "svg", "md"] {
+        bind(&args.report.with_extension(extension), &["--apply"])?;
+    }
     show_bound(&left.events)?;
 
     title("4. Before and after");
@@ -249,9 +250,9 @@ fn show_moves(baseline: &Stretch, bound: &Stretch) {
         let (Some(before), Some(after)) = (rate(baseline, thread), rate(bound, thread)) else { continue };
         let name = if thread.tid == thread.pid { &thread.role } else { &thread.comm };
         println!("  {:>7} {:<26} {before:>7.1} {after:>11.1}   {}", thread.tid, name, thread.cpus);
-        if thread.role != "hog" {
+        if !matches!(thread.role.as_str(), "hog" | "motor") {
             sums = (sums.0 + before, sums.1 + after);
         }
     }
-    println!("  {:<34} {:>7.1} {:>11.1}", "all but the hogs", sums.0, sums.1);
+    println!("  {:<34} {:>7.1} {:>11.1}", "the serving instance", sums.0, sums.1);
 }
