@@ -8,6 +8,8 @@ mod announce;
 mod executor;
 mod lines;
 mod output;
+mod reload;
+mod scans;
 
 use std::{
     sync::Arc,
@@ -15,13 +17,12 @@ use std::{
 };
 
 use anyhow::Context;
-use serde_json::json;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::{JoinError, JoinHandle},
 };
 
-use self::{executor::Executor, output::Output};
+use self::{executor::Executor, output::Output, reload::Reload};
 pub use self::{
     executor::Marks,
     lines::{LineQueue, PATIENCE},
@@ -29,10 +30,9 @@ pub use self::{
 };
 use crate::{
     core::{
-        engine::{Cause, Engine},
+        engine::Engine,
         event::{EventKind, TaskEvent},
         filter::KernelFilter,
-        rules::Rules,
         settings::Settings,
         stats::Stats,
         task::{ProcessFacts, TaskId},
@@ -44,7 +44,6 @@ use crate::{
         scan::{Scan, Scanner},
         sys::{self, Host, Kernel},
     },
-    report::escape,
 };
 
 /// Events handled before the loop looks at signals and timers again.
@@ -94,13 +93,6 @@ enum Input {
 
 /// What a thread of its own gave back; the outer error is its panic.
 type Done<T> = Result<anyhow::Result<T>, JoinError>;
-
-/// What a reload has read: the processes with the facts that the new settings need.
-struct Reload {
-    settings: Settings,
-    topology: Topology,
-    scan: Scan,
-}
 
 /// Runs the agent until SIGTERM or SIGINT.
 ///
@@ -270,139 +262,6 @@ impl Agent {
             cmdline,
             ..ProcessFacts::default()
         })
-    }
-
-    fn take_in(&mut self, scan: &Scan, cause: &Cause) {
-        self.executor.stats.scans += 1;
-        for snapshot in &scan.snapshots {
-            let actions = self.engine.observe(snapshot, cause, None);
-            self.executor.execute(&mut self.engine, actions);
-            // Events do not wait for a whole scan's worth of processes.
-            self.drain();
-        }
-        self.engine.sweep(&scan.alive, scan.as_of_ns);
-    }
-
-    /// Scans on this thread, then carries out the plan as a whole: nothing is bound twice while instances are still being
-    /// counted. Scans again until nothing new turns up: a task may be created by one that was not marked yet.
-    fn scan_now(&mut self) -> anyhow::Result<()> {
-        const ROUNDS: usize = 8;
-        for _ in 0..ROUNDS {
-            let scan = scanner(&self.engine, false).scan(&Host)?;
-            self.executor.stats.scans += 1;
-            self.engine.make_room(&scan.snapshots);
-            let mut missing = 0;
-            for snapshot in &scan.snapshots {
-                let actions = self.engine.observe(snapshot, &Cause::Scan, None);
-                missing += self.executor.mark(&actions);
-            }
-            self.engine.sweep(&scan.alive, scan.as_of_ns);
-            let pending = self.engine.pending(&Cause::Scan);
-            if missing == 0 && pending.is_empty() {
-                break;
-            }
-            self.executor.execute(&mut self.engine, pending);
-        }
-        self.executor.scanner = scanner(&self.engine, false);
-        Ok(())
-    }
-
-    fn start_scan(&mut self) {
-        let scanner = scanner(&self.engine, std::mem::take(&mut self.after_loss));
-        (self.rescan, self.scan_started) = (false, Instant::now());
-        self.scan = Some(tokio::task::spawn_blocking(move || Ok(scanner.scan(&Host)?)));
-    }
-
-    fn finish_scan(&mut self, scan: Done<Scan>) {
-        match flat(scan) {
-            Ok(scan) => self.take_in(&scan, &Cause::Reconcile),
-            Err(error) => {
-                tracing::warn!("scan: {}; trying again", escape::text(&format!("{error:#}")));
-                // What was lost before it is still lost.
-                (self.rescan, self.after_loss) = (true, true);
-            }
-        }
-    }
-
-    /// New losses mean that the state may be wrong: say so, and look at everything again.
-    fn note_losses(&mut self) {
-        let lost = self.executor.marks.drops();
-        if lost != self.lost {
-            let new = lost.since(&self.lost);
-            self.lost = lost;
-            if new.marks_full() {
-                self.sweep_marks();
-            }
-            let mut text = format!("events lost in the kernel: {new}");
-            if new.state_lost() {
-                (self.rescan, self.after_loss) = (true, true);
-                text.push_str("; scanning again");
-            }
-            self.executor.output.event("lost", json!({ "lost": new.json() }), || Some(text));
-        }
-    }
-
-    /// Makes room in the full table of marks: a task that ended while it was being marked left one behind.
-    fn sweep_marks(&mut self) {
-        for task in self.executor.marks.marked() {
-            if Host.start_time(task.tid) != Some(task.start_time) {
-                Marks::unmark(&mut self.executor.marks, task);
-            }
-        }
-    }
-
-    /// Reads everything anew, on a thread of its own. A second SIGHUP starts over.
-    fn start_reload(&mut self) {
-        let options = Arc::clone(&self.options);
-        let managed = self.engine.processes().map(|process| process.facts.pid).collect();
-        self.reload = Some(tokio::task::spawn_blocking(move || {
-            let (settings, topology) = (options.load)()?;
-            let rules = Rules::new(settings.clone());
-            let reader = ProcReader::new("/proc", rules.needs());
-            let scan = Scanner { reader, rules, managed, after_loss: false }.scan(&Host)?;
-            Ok(Box::new(Reload { settings, topology, scan }))
-        }));
-    }
-
-    fn finish_reload(&mut self, reload: Done<Box<Reload>>) {
-        let reload = flat(reload).and_then(|reload| {
-            let Reload { settings, topology, scan } = *reload;
-            let seen = scan.snapshots.iter().map(|snapshot| (snapshot.facts.id(), &snapshot.facts)).collect();
-            let mut engine = self.engine.reconfigured(topology, settings, &seen)?;
-            pin_pids(&mut engine);
-            self.executor.marks.set_filter(&KernelFilter::new(engine.rules().settings()))?;
-            Ok((engine, scan))
-        });
-        let (next, scan) = match reload {
-            Ok(reload) => reload,
-            Err(error) => {
-                let error = format!("{error:#}");
-                tracing::error!("reload: {}; the old configuration stays in force", escape::text(&error));
-                return;
-            }
-        };
-        let before = std::mem::replace(&mut self.engine, next);
-        self.executor.scanner = scanner(&self.engine, false);
-        for process in before.processes() {
-            let now = self.engine.process(process.facts.pid).map(|process| &process.threads);
-            let kept = |task: TaskId| {
-                now.and_then(|threads| threads.get(&task.tid)).is_some_and(|kept| kept.id == task)
-            };
-            for thread in process.threads.values().filter(|thread| !kept(thread.id)) {
-                Marks::unmark(&mut self.executor.marks, thread.id);
-            }
-        }
-        let pending = self.engine.pending(&Cause::Replan);
-        self.executor.execute(&mut self.engine, pending);
-        self.take_in(&scan, &Cause::Replan);
-        // A scan by the old rules is of no use; and between this one and the new filter a process may have slipped through.
-        (self.scan, self.rescan) = (None, true);
-        self.step_aside();
-        self.say_warnings();
-        let managed = self.managed_json();
-        let text = format!("reloaded: {}", self.plan_text());
-        tracing::info!("{text}");
-        self.executor.output.event("reloaded", json!({ "managed": managed }), || Some(text));
     }
 
     /// Puts the agent itself where background processes go: it must not be what disturbs a forward thread.

@@ -1,0 +1,82 @@
+//! SIGHUP: everything is read anew on a thread of its own, and taken over here if it is good.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{Agent, Done, Marks, flat, pin_pids, scanner};
+use crate::{
+    core::{
+        engine::Cause, filter::KernelFilter, rules::Rules, settings::Settings, task::TaskId,
+        topology::Topology,
+    },
+    host::{
+        procfs::ProcReader,
+        scan::{Scan, Scanner},
+        sys::Host,
+    },
+    report::escape,
+};
+
+/// What a reload has read: the processes with the facts that the new settings need.
+pub(super) struct Reload {
+    settings: Settings,
+    topology: Topology,
+    scan: Scan,
+}
+
+impl Agent {
+    /// Reads everything anew, on a thread of its own. A second SIGHUP starts over.
+    pub(super) fn start_reload(&mut self) {
+        let options = Arc::clone(&self.options);
+        let managed = self.engine.processes().map(|process| process.facts.pid).collect();
+        self.reload = Some(tokio::task::spawn_blocking(move || {
+            let (settings, topology) = (options.load)()?;
+            let rules = Rules::new(settings.clone());
+            let reader = ProcReader::new("/proc", rules.needs());
+            let scan = Scanner { reader, rules, managed, after_loss: false }.scan(&Host)?;
+            Ok(Box::new(Reload { settings, topology, scan }))
+        }));
+    }
+
+    pub(super) fn finish_reload(&mut self, reload: Done<Box<Reload>>) {
+        let reload = flat(reload).and_then(|reload| {
+            let Reload { settings, topology, scan } = *reload;
+            let seen = scan.snapshots.iter().map(|snapshot| (snapshot.facts.id(), &snapshot.facts)).collect();
+            let mut engine = self.engine.reconfigured(topology, settings, &seen)?;
+            pin_pids(&mut engine);
+            self.executor.marks.set_filter(&KernelFilter::new(engine.rules().settings()))?;
+            Ok((engine, scan))
+        });
+        let (next, scan) = match reload {
+            Ok(reload) => reload,
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!("reload: {}; the old configuration stays in force", escape::text(&error));
+                return;
+            }
+        };
+        let before = std::mem::replace(&mut self.engine, next);
+        self.executor.scanner = scanner(&self.engine, false);
+        for process in before.processes() {
+            let now = self.engine.process(process.facts.pid).map(|process| &process.threads);
+            let kept = |task: TaskId| {
+                now.and_then(|threads| threads.get(&task.tid)).is_some_and(|kept| kept.id == task)
+            };
+            for thread in process.threads.values().filter(|thread| !kept(thread.id)) {
+                Marks::unmark(&mut self.executor.marks, thread.id);
+            }
+        }
+        let pending = self.engine.pending(&Cause::Replan);
+        self.executor.execute(&mut self.engine, pending);
+        self.take_in(&scan, &Cause::Replan);
+        // A scan by the old rules is of no use; and between this one and the new filter a process may have slipped through.
+        (self.scan, self.rescan) = (None, true);
+        self.step_aside();
+        self.say_warnings();
+        let managed = self.managed_json();
+        let text = format!("reloaded: {}", self.plan_text());
+        tracing::info!("{text}");
+        self.executor.output.event("reloaded", json!({ "managed": managed }), || Some(text));
+    }
+}

@@ -1,0 +1,96 @@
+//! Scans: the first one, those in the background, and the losses that call for one.
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::{Agent, Done, Marks, flat, scanner};
+use crate::{
+    core::engine::Cause,
+    host::{
+        scan::Scan,
+        sys::{Host, Kernel},
+    },
+    report::escape,
+};
+
+impl Agent {
+    pub(super) fn take_in(&mut self, scan: &Scan, cause: &Cause) {
+        self.executor.stats.scans += 1;
+        for snapshot in &scan.snapshots {
+            let actions = self.engine.observe(snapshot, cause, None);
+            self.executor.execute(&mut self.engine, actions);
+            // Events do not wait for a whole scan's worth of processes.
+            self.drain();
+        }
+        self.engine.sweep(&scan.alive, scan.as_of_ns);
+    }
+
+    /// Scans on this thread, then carries out the plan as a whole: nothing is bound twice while instances are still being
+    /// counted. Scans again until nothing new turns up: a task may be created by one that was not marked yet.
+    pub(super) fn scan_now(&mut self) -> anyhow::Result<()> {
+        const ROUNDS: usize = 8;
+        for _ in 0..ROUNDS {
+            let scan = scanner(&self.engine, false).scan(&Host)?;
+            self.executor.stats.scans += 1;
+            self.engine.make_room(&scan.snapshots);
+            let mut missing = 0;
+            for snapshot in &scan.snapshots {
+                let actions = self.engine.observe(snapshot, &Cause::Scan, None);
+                missing += self.executor.mark(&actions);
+            }
+            self.engine.sweep(&scan.alive, scan.as_of_ns);
+            let pending = self.engine.pending(&Cause::Scan);
+            if missing == 0 && pending.is_empty() {
+                break;
+            }
+            self.executor.execute(&mut self.engine, pending);
+        }
+        self.executor.scanner = scanner(&self.engine, false);
+        Ok(())
+    }
+
+    pub(super) fn start_scan(&mut self) {
+        let scanner = scanner(&self.engine, std::mem::take(&mut self.after_loss));
+        (self.rescan, self.scan_started) = (false, Instant::now());
+        self.scan = Some(tokio::task::spawn_blocking(move || Ok(scanner.scan(&Host)?)));
+    }
+
+    pub(super) fn finish_scan(&mut self, scan: Done<Scan>) {
+        match flat(scan) {
+            Ok(scan) => self.take_in(&scan, &Cause::Reconcile),
+            Err(error) => {
+                tracing::warn!("scan: {}; trying again", escape::text(&format!("{error:#}")));
+                // What was lost before it is still lost.
+                (self.rescan, self.after_loss) = (true, true);
+            }
+        }
+    }
+
+    /// New losses mean that the state may be wrong: say so, and look at everything again.
+    pub(super) fn note_losses(&mut self) {
+        let lost = self.executor.marks.drops();
+        if lost != self.lost {
+            let new = lost.since(&self.lost);
+            self.lost = lost;
+            if new.marks_full() {
+                self.sweep_marks();
+            }
+            let mut text = format!("events lost in the kernel: {new}");
+            if new.state_lost() {
+                (self.rescan, self.after_loss) = (true, true);
+                text.push_str("; scanning again");
+            }
+            self.executor.output.event("lost", json!({ "lost": new.json() }), || Some(text));
+        }
+    }
+
+    /// Makes room in the full table of marks: a task that ended while it was being marked left one behind.
+    pub(super) fn sweep_marks(&mut self) {
+        for task in self.executor.marks.marked() {
+            if Host.start_time(task.tid) != Some(task.start_time) {
+                Marks::unmark(&mut self.executor.marks, task);
+            }
+        }
+    }
+}
