@@ -101,7 +101,7 @@ fn kernel() -> Check {
 fn topology_check(topology: &Topology) -> Check {
     let nodes = topology.nodes.len();
     let found = format!(
-        "{} sockets, {nodes} NUMA nodes, {} CPUs online",
+        "sockets: {}, NUMA nodes: {nodes}, CPUs online: {}",
         topology.sockets.len(),
         topology.cpus.len()
     );
