@@ -1,9 +1,9 @@
 //! `numa-agent doctor`: what this kernel and host can do for the agent, each failing line with its fix.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 
-use super::Incomplete;
+use super::{Format, Incomplete};
 use crate::{
     core::{health::Verdict, idset::CpuSet, topology::Topology},
     host::{
@@ -19,12 +19,6 @@ pub struct DoctorArgs {
     /// Output format.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 /// One line of the answer.

@@ -11,7 +11,7 @@ mod topology;
 
 use std::{io::Write, process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
     agent::{LineQueue, PATIENCE},
@@ -36,6 +36,13 @@ enum Command {
     Run(run::RunArgs),
     /// Say what this kernel and host can and cannot do for the agent, with the fix.
     Doctor(doctor::DoctorArgs),
+}
+
+/// For people, or for programs.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
 }
 
 /// What was asked for makes no sense, independent of the machine: exit code 2.

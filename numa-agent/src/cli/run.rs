@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use super::{machine::MachineArgs, plan_args::PlanArgs};
+use super::{Format, machine::MachineArgs, plan_args::PlanArgs};
 use crate::{
     agent::{self, LineFormat, LineQueue},
     host::bpf::LoadOptions,
@@ -32,12 +32,6 @@ pub struct RunArgs {
     /// Size of the ring buffer between kernel and agent; tests make it too small.
     #[arg(long, value_name = "BYTES", hide = true, default_value_t = LoadOptions::default().ring_bytes)]
     ring_bytes: u32,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 /// Runs the agent until it is stopped; its `messages` go to standard error.

@@ -1,8 +1,8 @@
 //! `numa-agent topology`.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use super::machine::MachineArgs;
+use super::{Format, machine::MachineArgs};
 use crate::report;
 
 /// Flags of `topology`.
@@ -13,12 +13,6 @@ pub struct TopologyArgs {
     /// Output format.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 /// Prints the machine.
