@@ -89,7 +89,7 @@ impl Engine {
         // still there, the child stays with its parent, and the plan need not grow for it.
         let with_parent =
             matches!(self.settings.group_by, GroupBy::Pid).then(|| parent.instance.clone()).flatten();
-        if !self.admit_to(facts, event.at_ns, with_parent) {
+        if !self.admit_with(facts, event.at_ns, with_parent, None) {
             return vec![Action::Unmark { task: event.task }];
         }
         self.enter(event, comm, Cause::Fork)
@@ -199,11 +199,11 @@ impl Engine {
     fn rebind(&self, pid: u32, task: TaskId, cause: Cause, at_ns: u64) -> Vec<Action> {
         let Some(process) = self.processes.get(&pid) else { return Vec::new() };
         let Some(thread) = process.threads.get(&task.tid) else { return Vec::new() };
-        let planned = self.cpus_of(process, thread.role);
-        if thread.is_on(planned) {
+        let group = self.group_of(process);
+        if thread.is_on(self.cpus_in(group, thread.role)) {
             return Vec::new();
         }
-        vec![self.bind(process, thread, cause, Some(at_ns))]
+        vec![self.bind(process, group, thread, cause, Some(at_ns))]
     }
 
     fn knows(&self, pid: u32, task: TaskId) -> bool {

@@ -192,7 +192,12 @@ impl Engine {
     /// The CPUs the plan gives a thread of that role in that process.
     #[must_use]
     pub fn cpus_of(&self, process: &Process, role: ThreadRole) -> &CpuSet {
-        match (role, self.group_of(process)) {
+        self.cpus_in(self.group_of(process), role)
+    }
+
+    /// The CPUs for a thread of that role of that group; of the background processes without one.
+    fn cpus_in<'a>(&'a self, group: Option<&'a Group>, role: ThreadRole) -> &'a CpuSet {
+        match (role, group) {
             (ThreadRole::Forward, Some(group)) => &group.forward_cpus,
             (ThreadRole::Member, Some(group)) => &group.primary_cpus,
             _ => &self.plan.others.cpus,
@@ -224,15 +229,14 @@ impl Engine {
         let Some(thread) = thread else { return };
         thread.asked = Some(bind.cpus.clone());
         thread.actual = outcome.mask().cloned();
-        thread.granted = None;
-        match &outcome {
+        let (granted, in_force) = match &outcome {
             BindOutcome::Gone => return self.forget_thread(bind.pid, bind.task),
-            BindOutcome::Failed { .. } => {}
-            BindOutcome::Planned(mask) => thread.granted = Some(mask.clone()),
-            BindOutcome::Unchanged(mask) | BindOutcome::Bound(mask) => thread.granted = Some(mask.clone()),
-        }
-        let cut = thread.granted.as_ref().filter(|_| !matches!(outcome, BindOutcome::Planned(_)));
-        let cut = cut.filter(|mask| **mask != bind.cpus).map(|mask| {
+            BindOutcome::Failed { .. } => (None, None),
+            BindOutcome::Planned(mask) => (Some(mask), None),
+            BindOutcome::Unchanged(mask) | BindOutcome::Bound(mask) => (Some(mask), Some(mask)),
+        };
+        thread.granted = granted.cloned();
+        let cut = in_force.filter(|mask| **mask != bind.cpus).map(|mask| {
             let cgroup = process.facts.cgroup.as_deref().unwrap_or("?");
             format!(
                 "the cpuset of cgroup {cgroup} lets its tasks use only {mask} of the planned {}",
@@ -246,9 +250,10 @@ impl Engine {
     /// Binds for the threads of a process that are not known to be on plan.
     fn off_plan(&self, pid: u32, cause: &Cause, at_ns: Option<u64>) -> Vec<Action> {
         let Some(process) = self.processes.get(&pid) else { return Vec::new() };
+        let group = self.group_of(process);
         let off_plan =
-            process.threads.values().filter(|thread| !thread.is_on(self.cpus_of(process, thread.role)));
-        off_plan.map(|thread| self.bind(process, thread, cause.clone(), at_ns)).collect()
+            process.threads.values().filter(|thread| !thread.is_on(self.cpus_in(group, thread.role)));
+        off_plan.map(|thread| self.bind(process, group, thread, cause.clone(), at_ns)).collect()
     }
 
     /// Gives the threads of a process the roles that follow from its own and from their names.
@@ -259,14 +264,21 @@ impl Engine {
         }
     }
 
-    fn bind(&self, process: &Process, thread: &Thread, cause: Cause, at_ns: Option<u64>) -> Action {
+    fn bind(
+        &self,
+        process: &Process,
+        group: Option<&Group>,
+        thread: &Thread,
+        cause: Cause,
+        at_ns: Option<u64>,
+    ) -> Action {
         Action::Bind(Bind {
             pid: process.facts.pid,
             task: thread.id,
             comm: thread.comm.clone(),
             role: thread.role,
-            group: self.group_of(process).map(|group| group.name.clone()),
-            cpus: self.cpus_of(process, thread.role).clone(),
+            group: group.map(|group| group.name.clone()),
+            cpus: self.cpus_in(group, thread.role).clone(),
             cause,
             at_ns,
         })
@@ -275,16 +287,11 @@ impl Engine {
     /// Takes a process in, or takes its changed facts over: role, instance and slot follow from the facts. `false` if it
     /// is not ours, or not any more. The caller sees to its threads.
     fn admit(&mut self, facts: ProcessFacts, as_of_ns: u64) -> bool {
-        self.admit_to(facts, as_of_ns, None)
+        self.admit_with(facts, as_of_ns, None, None)
     }
 
-    /// The same, to an instance that is known already.
-    fn admit_to(&mut self, facts: ProcessFacts, as_of_ns: u64, instance: Option<InstanceKey>) -> bool {
-        self.admit_found(facts, as_of_ns, instance, None)
-    }
-
-    /// The same, for a process that was found running, with that mask.
-    fn admit_found(
+    /// The same, to an instance that is known already, or with the mask that it was found running with.
+    fn admit_with(
         &mut self,
         facts: ProcessFacts,
         as_of_ns: u64,
