@@ -5,7 +5,10 @@
 //! and its size is asserted: it crosses the kernel boundary as bytes. Nothing here depends on the host or on BPF.
 #![no_std]
 
+pub mod account;
 pub mod counter;
 pub mod filter;
+pub mod histogram;
 pub mod mark;
+pub mod place;
 pub mod record;

@@ -12,6 +12,7 @@ pub mod filter;
 pub mod health;
 pub mod idset;
 pub mod instance;
+pub mod jitter;
 pub mod plan;
 pub mod preset;
 pub mod rule;
