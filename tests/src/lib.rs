@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod hwloc;
+pub mod recordings;
 pub mod stack;
 pub mod sys;
 pub mod sysfs_tree;

@@ -4,6 +4,7 @@
 
 mod bind;
 mod doctor;
+mod jitter;
 mod machine;
 mod plan_args;
 mod run;
@@ -34,6 +35,9 @@ enum Command {
     Bind(bind::BindArgs),
     /// Run the host agent: bind processes and threads the moment they are born, until stopped.
     Run(run::RunArgs),
+    /// Scheduling jitter and tokens: record, report, compare before and after.
+    #[command(subcommand)]
+    Jitter(jitter::JitterCommand),
     /// Say what this kernel and host can and cannot do for the agent, with the fix.
     Doctor(doctor::DoctorArgs),
 }
@@ -67,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Topology(args) => topology::run(&args),
         Command::Bind(args) => bind::run(&args),
         Command::Run(args) => run::run(args, messages.clone()),
+        Command::Jitter(command) => jitter::run(command),
         Command::Doctor(args) => doctor::run(&args),
     };
     let code = match result {

@@ -4,6 +4,7 @@
 pub mod binding;
 pub mod bpf;
 pub mod cpuset;
+pub mod files;
 pub mod procfs;
 pub mod scan;
 pub mod sys;

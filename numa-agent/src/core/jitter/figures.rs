@@ -151,14 +151,14 @@ pub struct NumaBalancing {
 impl Figures {
     /// Adds another thread's, or the same thread's of another time.
     pub fn merge(&mut self, other: &Self) {
-        self.followed_ns += other.followed_ns;
-        self.run_ns += other.run_ns;
+        add(&mut self.followed_ns, other.followed_ns);
+        add(&mut self.run_ns, other.run_ns);
         for (node, ns) in &other.node_ns {
-            *self.node_ns.entry(*node).or_default() += ns;
+            add(self.node_ns.entry(*node).or_default(), *ns);
         }
         merge(&mut self.off_node, &other.off_node, OffNode::merge);
-        merge(&mut self.off_plan_ns, &other.off_plan_ns, |ours, other| *ours += other);
-        merge(&mut self.before_bind_ns, &other.before_bind_ns, |ours, other| *ours += other);
+        merge(&mut self.off_plan_ns, &other.off_plan_ns, |ours, other| add(ours, *other));
+        merge(&mut self.before_bind_ns, &other.before_bind_ns, |ours, other| add(ours, *other));
         merge(&mut self.migrations, &other.migrations, Migrations::merge);
         self.wake_wait.merge(&other.wake_wait);
         self.preempt_wait.merge(&other.preempt_wait);
@@ -168,8 +168,8 @@ impl Figures {
         merge(&mut self.irq, &other.irq, Stolen::merge);
         merge(&mut self.softirq, &other.softirq, Stolen::merge);
         merge(&mut self.numa_balancing, &other.numa_balancing, |ours, other| {
-            ours.moves += other.moves;
-            ours.swaps += other.swaps;
+            add(&mut ours.moves, other.moves);
+            add(&mut ours.swaps, other.swaps);
         });
     }
 
@@ -197,13 +197,18 @@ fn merge<T: Clone>(ours: &mut Option<T>, other: &Option<T>, add: impl FnOnce(&mu
     }
 }
 
+/// Stays at the largest value: ten thousand threads get there in three weeks.
+fn add(sum: &mut u64, more: u64) {
+    *sum = sum.saturating_add(more);
+}
+
 /// Adds occupants by name, longest first, the unnamed last.
 pub fn merge_occupants(ours: &mut Vec<Occupant>, others: &[Occupant]) {
     for other in others {
         match ours.iter_mut().find(|occupant| occupant.comm == other.comm) {
             Some(known) => {
-                known.ns += other.ns;
-                known.count += other.count;
+                add(&mut known.ns, other.ns);
+                add(&mut known.count, other.count);
             }
             None => ours.push(other.clone()),
         }
@@ -213,8 +218,8 @@ pub fn merge_occupants(ours: &mut Vec<Occupant>, others: &[Occupant]) {
 
 impl OffNode {
     fn merge(&mut self, other: &Self) {
-        self.ns += other.ns;
-        self.runs += other.runs;
+        add(&mut self.ns, other.ns);
+        add(&mut self.runs, other.runs);
         self.longest_ns = self.longest_ns.max(other.longest_ns);
         self.first_at_ns = [self.first_at_ns, other.first_at_ns].into_iter().flatten().min();
         self.last_at_ns = self.last_at_ns.max(other.last_at_ns);
@@ -224,20 +229,20 @@ impl OffNode {
 impl Migrations {
     fn merge(&mut self, other: &Self) {
         let (ours, theirs) = (&mut self.by_cause, &other.by_cause);
-        ours.wake_up += theirs.wake_up;
-        ours.exec += theirs.exec;
-        ours.affinity += theirs.affinity;
-        ours.numa_balancing += theirs.numa_balancing;
-        ours.load_balancer += theirs.load_balancer;
+        add(&mut ours.wake_up, theirs.wake_up);
+        add(&mut ours.exec, theirs.exec);
+        add(&mut ours.affinity, theirs.affinity);
+        add(&mut ours.numa_balancing, theirs.numa_balancing);
+        add(&mut ours.load_balancer, theirs.load_balancer);
         let (ours, theirs) = (&mut self.by_span, &other.by_span);
-        ours.core += theirs.core;
-        ours.cluster += theirs.cluster;
-        ours.node += theirs.node;
-        ours.socket += theirs.socket;
-        ours.machine += theirs.machine;
+        add(&mut ours.core, theirs.core);
+        add(&mut ours.cluster, theirs.cluster);
+        add(&mut ours.node, theirs.node);
+        add(&mut ours.socket, theirs.socket);
+        add(&mut ours.machine, theirs.machine);
         for step in &other.matrix {
             match self.matrix.iter_mut().find(|known| (known.from, known.to) == (step.from, step.to)) {
-                Some(known) => known.count += step.count,
+                Some(known) => add(&mut known.count, step.count),
                 None => self.matrix.push(*step),
             }
         }
@@ -248,20 +253,20 @@ impl Migrations {
     #[must_use]
     pub fn total(&self) -> u64 {
         let BySpan { core, cluster, node, socket, machine } = self.by_span;
-        core + cluster + node + socket + machine
+        [core, cluster, node, socket, machine].into_iter().fold(0, u64::saturating_add)
     }
 
     /// Those from one node to another.
     #[must_use]
     pub fn between_nodes(&self) -> u64 {
-        self.by_span.socket + self.by_span.machine
+        self.by_span.socket.saturating_add(self.by_span.machine)
     }
 }
 
 impl Stolen {
     fn merge(&mut self, other: &Self) {
-        self.ns += other.ns;
-        self.count += other.count;
+        add(&mut self.ns, other.ns);
+        add(&mut self.count, other.count);
         self.max_ns = self.max_ns.max(other.max_ns);
     }
 }

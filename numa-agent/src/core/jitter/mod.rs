@@ -5,4 +5,7 @@
 
 pub mod distribution;
 pub mod figures;
+pub mod file;
 pub mod recording;
+#[cfg(test)]
+pub(crate) mod sample;

@@ -34,6 +34,40 @@ pub struct Recording {
     pub connections: Vec<Connection>,
 }
 
+impl Recording {
+    /// Adds another's runs with all that belongs to them.
+    pub fn merge(&mut self, other: Self) {
+        let before = self.runs.len();
+        self.runs.extend(other.runs);
+        self.processes.extend(other.processes.into_iter().map(|mut of| {
+            of.run += before;
+            of
+        }));
+        self.threads.extend(other.threads.into_iter().map(|mut of| {
+            of.run += before;
+            of
+        }));
+        self.intervals.extend(other.intervals.into_iter().map(|mut of| {
+            of.run += before;
+            of
+        }));
+        self.intruders.extend(other.intruders.into_iter().map(|mut of| {
+            of.run += before;
+            of
+        }));
+        self.connections.extend(other.connections.into_iter().map(|mut of| {
+            of.run += before;
+            of
+        }));
+    }
+
+    /// A run that is in both: merged, it would count twice.
+    #[must_use]
+    pub fn shared_run<'a>(&'a self, other: &Self) -> Option<&'a Run> {
+        self.runs.iter().find(|run| other.runs.contains(run))
+    }
+}
+
 /// Where and when something was recorded, and what about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {

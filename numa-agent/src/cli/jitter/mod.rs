@@ -1,0 +1,78 @@
+//! `numa-agent jitter`: recordings of scheduling jitter, made, merged, shown and compared.
+
+mod merge;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Subcommand;
+
+use super::UsageError;
+use crate::{
+    core::jitter::{file, recording::Recording},
+    host::files,
+    report::escape,
+};
+
+/// What to do with recordings.
+#[derive(Debug, Subcommand)]
+pub enum JitterCommand {
+    /// Put several recordings, of one host or several, into one.
+    Merge(merge::MergeArgs),
+}
+
+/// Does it.
+pub fn run(command: JitterCommand) -> anyhow::Result<()> {
+    match command {
+        JitterCommand::Merge(args) => merge::run(&args),
+    }
+}
+
+/// The most that a recording or a file of tokens holds, in bytes: a device or a core dump must not fill the memory.
+const MAX_FILE: u64 = 2 << 30;
+
+/// Reads a file that the user named: one that cannot be read is bad usage.
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let read = || -> anyhow::Result<Vec<u8>> {
+        let facts = std::fs::metadata(path)?;
+        anyhow::ensure!(!facts.is_dir(), "it is a folder");
+        anyhow::ensure!(facts.len() <= MAX_FILE, "larger than {MAX_FILE} bytes");
+        Ok(std::fs::read(path)?)
+    };
+    Ok(read()
+        .with_context(|| format!("cannot read {}", path.display()))
+        .map_err(|error| UsageError(format!("{error:#}")))?)
+}
+
+/// Reads recordings, and merges them. None may hold a run that another has.
+fn read_recordings(paths: &[PathBuf]) -> anyhow::Result<Recording> {
+    let mut all: Option<Recording> = None;
+    for path in paths {
+        let recording = file::parse(&path.display().to_string(), &read(path)?)
+            .map_err(|error| UsageError(error.to_string()))?;
+        match &mut all {
+            None => all = Some(recording),
+            Some(all) => {
+                if let Some(run) = all.shared_run(&recording) {
+                    let (host, at) = (&run.host.name, &run.started_at);
+                    return Err(UsageError(format!(
+                        "{}: the run on {host} at {at} is in one of the other files too, and would count twice; give it once",
+                        path.display()
+                    ))
+                    .into());
+                }
+                all.merge(recording);
+            }
+        }
+    }
+    Ok(all.ok_or_else(|| UsageError("no recording given".to_owned()))?)
+}
+
+/// Writes a recording: names in it cannot do a terminal any harm.
+fn write_recording(path: &Path, recording: &Recording) -> anyhow::Result<()> {
+    write(path, &escape::json(&file::print(recording)))
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    files::write_whole(path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,100 @@
+//! Files written whole or not at all.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+/// How many names to try for the temporary file.
+const TRIES: u32 = 100;
+
+/// Writes `bytes` to `path`, making the folders that are missing: readers see the old file or the new one, never a part. A
+/// symbolic link is replaced, not followed. What is no regular file (a pipe, a device) is written to as it is.
+///
+/// # Errors
+/// If it cannot be written; the old file is still there then.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(facts) if facts.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+        Ok(facts) if !facts.is_file() => return OpenOptions::new().write(true).open(path)?.write_all(bytes),
+        _ => {}
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder {
+        fs::create_dir_all(folder)?;
+    }
+    let (temporary, mut file) = create_beside(path)?;
+    let written =
+        file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // It is ours, and nobody wants half a file.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// A new file beside `path`, under a name that nobody has.
+fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+    for number in 0..TRIES {
+        let temporary = path.with_file_name(format!(".{name}.{}.{number}", std::process::id()));
+        match OpenOptions::new().write(true).create_new(true).open(&temporary) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => return other.map(|file| (temporary, file)),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_file_is_replaced_and_nothing_else_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/folder/x.json");
+        write_whole(&path, b"old and long").unwrap();
+        write_whole(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(names(path.parent().unwrap()), ["x.json"]);
+    }
+
+    #[test]
+    fn a_link_is_replaced_and_its_target_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+        fs::write(&target, "precious").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        write_whole(&link, b"new").unwrap();
+        assert_eq!(
+            (fs::read(&target).unwrap(), fs::read(&link).unwrap()),
+            (b"precious".to_vec(), b"new".to_vec())
+        );
+    }
+
+    #[test]
+    fn what_fails_leaves_the_old_file_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        // A folder in its place, and a name too long for a temporary file beside it.
+        let error = write_whole(dir.path(), b"new").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
+        let path = dir.path().join("x".repeat(255));
+        fs::write(&path, "old").unwrap();
+        assert!(write_whole(&path, b"new").is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(dir.path()).len(), 1);
+    }
+
+    #[test]
+    fn devices_stay_devices() {
+        write_whole(Path::new("/dev/null"), b"gone").unwrap();
+        assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    }
+}

@@ -1,0 +1,95 @@
+//! Recordings made up by tests, as `jitter record` writes them.
+
+use std::collections::BTreeMap;
+
+use numa_agent::core::{
+    jitter::{
+        distribution::Distribution,
+        figures::{BySpan, Figures, Migrations, OffNode},
+        recording::{KIND, ProcessRecord, Recording, Run, RunHost, SCHEMA, Subject, ThreadRecord},
+    },
+    task::{ProcessRole, ThreadRole},
+};
+use numa_ebpf::histogram::Histogram;
+
+/// A minute on a host with two nodes: one serving process with a member and two forward threads, which waited so long each
+/// time they were woken.
+#[must_use]
+pub fn minute(started_at: &str, waits_ns: &[u64]) -> Recording {
+    let thread = |tid, role| ThreadRecord {
+        run: 0,
+        pid: 100,
+        tid,
+        start_time: 7,
+        comm: format!("thread_{tid}"),
+        role,
+        group: Some("socket0_group0".into()),
+        home_nodes: vec![0],
+        ended: false,
+        figures: figures(waits_ns),
+    };
+    Recording {
+        schema: SCHEMA,
+        kind: KIND.into(),
+        runs: vec![run(started_at)],
+        processes: vec![ProcessRecord {
+            run: 0,
+            pid: 100,
+            start_time: 7,
+            comm: "python3".into(),
+            cmdline: "python3 -m vllm".into(),
+            role: Some(ProcessRole::Group),
+            group: Some("socket0_group0".into()),
+            memory: None,
+        }],
+        threads: vec![
+            thread(100, ThreadRole::Member),
+            thread(101, ThreadRole::Forward),
+            thread(102, ThreadRole::Forward),
+        ],
+        intervals: vec![],
+        intruders: vec![],
+        connections: vec![],
+    }
+}
+
+fn run(started_at: &str) -> Run {
+    Run {
+        host: RunHost {
+            name: "infer-07".into(),
+            machine_id: "0123456789abcdef0123456789abcdef".into(),
+            kernel: "6.6.0".into(),
+            arch: "aarch64".into(),
+            nodes: BTreeMap::from([(0, "0-3".into()), (1, "4-7".into())]),
+            sockets: BTreeMap::from([(0, vec![0, 1])]),
+            matrix_of: "node".into(),
+        },
+        agent_version: "0.1.0".into(),
+        started_at: started_at.into(),
+        seconds: 60.0,
+        subject: Subject::Plan {
+            policy: "paired".into(),
+            groups: BTreeMap::from([("socket0_group0".into(), "0-3 / 4-7".into())]),
+            others: "0-3".into(),
+        },
+        bound: false,
+        missing: vec![],
+        lost: vec![],
+    }
+}
+
+fn figures(waits_ns: &[u64]) -> Figures {
+    let mut waits = Histogram::EMPTY;
+    waits_ns.iter().for_each(|ns| waits.record(*ns));
+    Figures {
+        followed_ns: 60_000_000_000,
+        run_ns: 30_000_000_000,
+        node_ns: BTreeMap::from([(0, 30_000_000_000)]),
+        off_node: Some(OffNode::default()),
+        off_plan_ns: Some(0),
+        before_bind_ns: Some(0),
+        migrations: Some(Migrations { by_span: BySpan::default(), ..Migrations::default() }),
+        wake_wait: Distribution::from(&waits),
+        ..Figures::default()
+    }
+}
