@@ -132,10 +132,10 @@ pub struct Account {
     pub cpu: u32,
     /// One of [`waits`] while it waits.
     pub waits_as: u32,
-    /// Calls of `sched_setaffinity` on it that are under way.
-    pub affinity_calls: u32,
-    /// NUMA balancing is about to move it.
-    pub numa_moving: u32,
+    /// Tid of the caller whose `sched_setaffinity` on it is under way; 0: none is.
+    pub affinity_caller: u32,
+    /// The CPU that NUMA balancing is about to move it to, plus one; 0: none.
+    pub numa_target: u32,
     /// CPU time in nanoseconds, of runs that ended: with what `running_since_ns` tells it is the kernel's own
     /// `sum_exec_runtime` since the account was opened, plus the time that interrupts took.
     pub run_ns: u64,
@@ -209,7 +209,7 @@ const _: () = {
     let numbers = 8 // start
         + 8 // tgid, tid
         + 5 * 8 // opened to stopped
-        + 4 * 4 // cpu to numa_moving
+        + 4 * 4 // cpu to numa_target
         + 8 + NODES * 8 // run, node
         + 5 * 8 + 8 // off node, off plan
         + EARLY * 16 + 8

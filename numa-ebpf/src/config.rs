@@ -34,6 +34,8 @@ globals! {
     TASK_IN_EXECVE,
     /// That bit's mask in the byte; 0 where the kernel has no such bit.
     TASK_IN_EXECVE_MASK,
+    /// Offset of `task_struct.__state` (`state` before 5.14), of which the low 32 bits are all that is used.
+    TASK_STATE,
     /// Offset of `mm_struct.arg_start`.
     MM_ARG_START,
     /// Offset of `mm_struct.arg_end`.

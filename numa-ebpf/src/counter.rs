@@ -7,10 +7,12 @@ pub const MARKS_FULL: usize = 0;
 /// A `sched_setaffinity` call was not followed: the map of calls under way was full, or a marked task's call succeeded on a
 /// task that could not be found.
 pub const UNSEEN_CALLS: usize = 7;
+/// There was no free slot for a marked task's account: what it does is not measured.
+pub const NO_ACCOUNT: usize = 8;
 /// Number of counters.
-pub const COUNT: usize = 8;
+pub const COUNT: usize = 9;
 
 /// All counters of one CPU.
 pub type Counters = [u64; COUNT];
 
-const _: () = assert!((crate::record::kind::MIGRATE as usize) < UNSEEN_CALLS && UNSEEN_CALLS < COUNT);
+const _: () = assert!((crate::record::kind::MIGRATE as usize) < UNSEEN_CALLS && NO_ACCOUNT < COUNT);

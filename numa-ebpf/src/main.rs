@@ -5,6 +5,8 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
+mod accounts;
+#[cfg(target_arch = "bpf")]
 mod automaton;
 #[cfg(target_arch = "bpf")]
 mod config;

@@ -3,14 +3,18 @@
 use aya_ebpf::{
     helpers::bpf_ktime_get_ns,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf, Stack},
 };
 use numa_ebpf::{
+    account::Account,
     counter,
     filter::{BANKS, Table},
     mark::Mark,
+    place::{CpuState, Place, PlanSet},
     record::{Exec, Header},
 };
+
+use crate::accounts;
 
 /// Records for user space. The loader sets the size.
 #[map(name = "events")]
@@ -25,9 +29,34 @@ pub static TASKS: HashMap<u32, Mark> = HashMap::with_max_entries(1 << 16, 0);
 #[map(name = "calls")]
 pub static CALLS: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
 
-/// Node of each CPU, plus one; 0: unknown. The loader sets the size.
-#[map(name = "cpu_node")]
-pub static CPU_NODE: Array<u32> = Array::with_max_entries(1, 0);
+/// See [`numa_ebpf::account`]; by slot. The loader sets the size of this and the following.
+#[map(name = "accounts")]
+pub static ACCOUNTS: Array<Account> = Array::with_max_entries(1, 0);
+
+/// Slots that nobody has. Their accounts are empty.
+#[map(name = "free_slots")]
+pub static FREE_SLOTS: Stack<u32> = Stack::with_max_entries(1, 0);
+
+/// Slot of each tid's account. An array, so that the scheduler's programs find out in a few instructions that a task is
+/// none of ours: 8 bytes for each tid there can be.
+#[map(name = "slot_of")]
+pub static SLOT_OF: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Plan set of each slot's task; user space sets it.
+#[map(name = "plan_of")]
+pub static PLAN_OF: Array<u32> = Array::with_max_entries(1, 0);
+
+/// See [`PlanSet`].
+#[map(name = "plan_sets")]
+pub static PLAN_SETS: Array<PlanSet> = Array::with_max_entries(1, 0);
+
+/// By CPU.
+#[map(name = "places")]
+pub static PLACES: Array<Place> = Array::with_max_entries(1, 0);
+
+/// By CPU.
+#[map(name = "cpus")]
+pub static CPUS: Array<CpuState> = Array::with_max_entries(1, 0);
 
 /// See [`numa_ebpf::filter`].
 #[map(name = "filter")]
@@ -85,18 +114,29 @@ pub fn header(kind: u32, pid: u32, tid: u32, start_boottime_ns: u64) -> Header {
     Header { kind, flags: 0, at_ns, pid, tid, start_boottime_ns }
 }
 
-/// Marks a task, or counts that there was no room.
+/// Marks a task and opens its account, or counts that there was no room. `running_on`: the CPU it has now.
 #[inline(always)]
-pub fn mark(tid: u32, mark: &Mark) {
-    if TASKS.insert(tid, mark, 0).is_err() {
+pub fn mark(pid: u32, tid: u32, start: u64, running_on: Option<u32>) {
+    let slot = accounts::open(pid, tid, start, running_on);
+    if TASKS.insert(tid, &Mark::new(pid, start, slot), 0).is_err() {
         count(counter::MARKS_FULL);
+        accounts::abandon(tid, slot);
+    }
+}
+
+/// Removes a task's mark, of which nobody has been told, and its account.
+#[inline(always)]
+pub fn unmark(tid: u32) {
+    if let Some(mark) = marked(tid) {
+        let slot = mark.slot as u32;
+        let _ = TASKS.remove(tid);
+        accounts::abandon(tid, slot);
     }
 }
 
 /// The mark of a task.
 #[inline(always)]
 pub fn marked(tid: u32) -> Option<&'static Mark> {
-    // SAFETY: elements live as long as the map; one that is deleted meanwhile may be reused, which at worst mixes up
-    // counters of two tasks.
+    // SAFETY: elements live as long as the map; one that is deleted meanwhile may be reused by another task.
     unsafe { TASKS.get(tid) }
 }

@@ -68,6 +68,10 @@ pub type PlanSetWords = [u64; size_of::<PlanSet>() / 8];
 pub type CpuWords = [u64; size_of::<CpuState>() / 8];
 
 impl Place {
+    /// Of a CPU that is not there.
+    pub const NOWHERE: Self =
+        Self { node: UNKNOWN, row: UNKNOWN, socket: UNKNOWN, cluster: UNKNOWN, core: UNKNOWN, critical: 0 };
+
     /// As words.
     #[must_use]
     pub const fn to_words(self) -> PlaceWords {

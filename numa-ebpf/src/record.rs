@@ -95,10 +95,11 @@ pub struct Rename {
 pub struct Exit {
     /// About the task.
     pub header: Header,
-    /// As [`crate::mark::Mark::cpu_moves`].
-    pub cpu_moves: u64,
-    /// As [`crate::mark::Mark::node_moves`].
-    pub node_moves: u64,
+    /// Slot of its account, which waits to be read and given back; [`crate::account::NO_SLOT`]: it has none, or it goes on
+    /// as the account of the leader whose tid the task took over.
+    pub slot: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// `sched_setaffinity` on the task succeeded.
@@ -135,7 +136,7 @@ const _: () = {
     assert!(size_of::<Fork>() == 56);
     assert!(EXEC_FIXED == 64 && size_of::<Exec>() == EXEC_FIXED + ARGS_MAX);
     assert!(size_of::<Rename>() == 48);
-    assert!(size_of::<Exit>() == 48);
+    assert!(size_of::<Exit>() == 40);
     assert!(size_of::<SetAffinity>() == 56);
     assert!(size_of::<Migrate>() == 40);
 };

@@ -8,7 +8,7 @@ use numa_ebpf::record::COMM_LEN;
 
 use crate::config::{
     SELF_TGID, TASK_COMM, TASK_CPU, TASK_IN_EXECVE, TASK_IN_EXECVE_MASK, TASK_MM, TASK_PID, TASK_REAL_PARENT,
-    TASK_START, TASK_TGID,
+    TASK_START, TASK_STATE, TASK_TGID,
 };
 
 /// A `task_struct` as a tracepoint's argument.
@@ -63,6 +63,47 @@ pub unsafe fn identity(task: Pointer) -> (u32, u32, u64) {
 pub unsafe fn cpu(task: Pointer) -> u32 {
     // SAFETY: as the caller promises.
     unsafe { field(task, TASK_CPU.load()) }
+}
+
+/// Tid, by a direct load.
+///
+/// # Safety
+/// As [`field`].
+#[inline(always)]
+pub unsafe fn tid(task: Pointer) -> u32 {
+    // SAFETY: as the caller promises.
+    unsafe { field(task, TASK_PID.load()) }
+}
+
+/// When it started, by a direct load.
+///
+/// # Safety
+/// As [`field`].
+#[inline(always)]
+pub unsafe fn start(task: Pointer) -> u64 {
+    // SAFETY: as the caller promises.
+    unsafe { field(task, TASK_START.load()) }
+}
+
+/// Its state's low bits, by a direct load; 0: it can run.
+///
+/// # Safety
+/// As [`field`].
+#[inline(always)]
+pub unsafe fn state(task: Pointer) -> u32 {
+    // SAFETY: as the caller promises.
+    unsafe { field(task, TASK_STATE.load()) }
+}
+
+/// Name, by direct loads.
+///
+/// # Safety
+/// As [`field`].
+#[inline(always)]
+pub unsafe fn name(task: Pointer) -> [u64; 2] {
+    let at = TASK_COMM.load();
+    // SAFETY: as the caller promises; the name is 16 bytes long.
+    unsafe { [field(task, at), field(task, at + 8)] }
 }
 
 /// Pid, tid and start time by the helper.

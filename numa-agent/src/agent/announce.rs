@@ -1,5 +1,6 @@
 //! What the agent says of itself: ready, warnings, node moves, the summary at the end.
 
+use numa_ebpf::account::{Account, span};
 use serde_json::json;
 
 use super::{Agent, executor::Executor};
@@ -13,6 +14,17 @@ use crate::{
 };
 
 impl Agent {
+    /// A measured task ended.
+    pub(super) fn note_ended(&mut self, event: &TaskEvent, slot: u32) {
+        match self.executor.marks.read_account(slot) {
+            Ok(account) => self.note_migrations(event.pid, event.task, moves(&account)),
+            Err(error) => tracing::warn!("{error}"),
+        }
+        if let Err(error) = self.executor.marks.release(slot) {
+            tracing::warn!("{error}");
+        }
+    }
+
     pub(super) fn note_migrations(&mut self, pid: u32, task: TaskId, counts: MigrationCounts) {
         if let Some((comm, role)) = Executor::<Host, Programs>::describe(&self.engine, pid, task) {
             self.executor.stats.migrated(task, pid, &comm, role, counts);
@@ -94,8 +106,9 @@ impl Agent {
             .flat_map(|process| process.threads.values().map(|thread| (process.facts.pid, thread.id)))
             .collect();
         for (pid, task) in live {
-            if let Some(counts) = self.executor.marks.migration_counts(task.tid) {
-                self.note_migrations(pid, task, counts);
+            let slot = self.executor.marks.slot_of(task);
+            if let Some(Ok(account)) = slot.map(|slot| self.executor.marks.read_account(slot)) {
+                self.note_migrations(pid, task, moves(&account));
             }
         }
         let (lines_dropped, messages_dropped) = self.executor.output.dropped();
@@ -110,6 +123,11 @@ impl Agent {
         self.executor.output.event("summary", fields, || Some(text));
         self.executor.output.finish();
     }
+}
+
+fn moves(account: &Account) -> MigrationCounts {
+    let by_span = &account.moves_by_span;
+    MigrationCounts { cpu: by_span.iter().sum(), node: by_span[span::SOCKET] + by_span[span::MACHINE] }
 }
 
 fn plural(count: usize) -> &'static str {

@@ -17,6 +17,7 @@ use std::{
 };
 
 use anyhow::Context;
+use numa_ebpf::place::Place;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::{JoinError, JoinHandle},
@@ -36,7 +37,7 @@ use crate::{
         settings::Settings,
         stats::Stats,
         task::{ProcessFacts, TaskId},
-        topology::Topology,
+        topology::{Cpu, Topology},
     },
     host::{
         bpf::{DropCounts, LoadOptions, Marked, Programs},
@@ -239,7 +240,7 @@ impl Agent {
 
     fn handle(&mut self, event: &TaskEvent) {
         match &event.kind {
-            EventKind::Exit { migrations } => self.note_migrations(event.pid, event.task, *migrations),
+            EventKind::Exit { slot: Some(slot) } => self.note_ended(event, *slot),
             EventKind::Migrate { from_cpu, to_cpu } => self.say_migrated(event, *from_cpu, *to_cpu),
             _ => {}
         }
@@ -326,10 +327,22 @@ fn load_options(options: &Options, topology: &Topology) -> LoadOptions {
     LoadOptions {
         self_pid: std::process::id(),
         debug_log: options.bpf_log,
-        cpu_nodes: topology.cpus.iter().map(|cpu| (cpu.id, cpu.node)).collect(),
+        places: places(topology),
         ring_bytes: options.ring_bytes,
         ..LoadOptions::default()
     }
+}
+
+fn places(topology: &Topology) -> Vec<(u32, Place)> {
+    let nodes: Vec<u32> =
+        topology.nodes.iter().filter(|node| !node.cpus.is_empty()).map(|node| node.id).collect();
+    let place = |cpu: &Cpu| {
+        let node = nodes.binary_search(&cpu.node).unwrap_or(0) as u32;
+        let core = cpu.core.first().unwrap_or(cpu.id);
+        let cluster = cpu.cluster.as_ref().and_then(|cluster| cluster.first()).unwrap_or(core);
+        (cpu.id, Place { node, row: node, socket: cpu.socket, cluster, core, critical: 0 })
+    };
+    topology.cpus.iter().map(place).collect()
 }
 
 fn scanner(engine: &Engine, after_loss: bool) -> Scanner {

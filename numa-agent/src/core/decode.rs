@@ -1,11 +1,12 @@
 //! From the bytes of a ring buffer record to an event: a function of bytes, which checks length and kind.
 
-use numa_ebpf::record::{
-    ARGS_MAX, COMM_LEN, EXEC_FIXED, Exit, Fork, Header, Migrate, Rename, SetAffinity, flag, kind,
+use numa_ebpf::{
+    account::NO_SLOT,
+    record::{ARGS_MAX, COMM_LEN, EXEC_FIXED, Exit, Fork, Header, Migrate, Rename, SetAffinity, flag, kind},
 };
 
 use super::{
-    event::{EventKind, MigrationCounts, TaskEvent},
+    event::{EventKind, TaskEvent},
     task::{TaskId, join_arguments},
 };
 
@@ -75,7 +76,7 @@ pub fn decode(record: &[u8]) -> Result<TaskEvent, DecodeError> {
             EventKind::Exec { ppid, uid, comm, cmdline, truncated: flags & flag::TRUNCATED != 0 }
         }
         kind::RENAME => EventKind::Rename { comm: bytes.comm() },
-        kind::EXIT => EventKind::Exit { migrations: MigrationCounts { cpu: bytes.u64(), node: bytes.u64() } },
+        kind::EXIT => EventKind::Exit { slot: Some(bytes.u32()).filter(|slot| *slot != NO_SLOT) },
         kind::SET_AFFINITY => EventKind::SetAffinity {
             caller_pid: bytes.u32(),
             caller_tid: bytes.u32(),
@@ -173,9 +174,10 @@ mod tests {
         assert_eq!(decode(&exec(b"python3\0-m", flag::TRUNCATED)), Ok(event(facts("python3 -m", true))));
         let rename = record(kind::RENAME, 0, &[b"exactly15bytes!\0"]);
         assert_eq!(decode(&rename), Ok(event(EventKind::Rename { comm: "exactly15bytes!".into() })));
-        let exit = record(kind::EXIT, 0, &[&3u64.to_ne_bytes(), &2u64.to_ne_bytes()]);
-        let migrations = MigrationCounts { cpu: 3, node: 2 };
-        assert_eq!(decode(&exit), Ok(event(EventKind::Exit { migrations })));
+        for (slot, expected) in [(3u32, Some(3)), (NO_SLOT, None)] {
+            let exit = record(kind::EXIT, 0, &[&slot.to_ne_bytes(), &[0; 4]]);
+            assert_eq!(decode(&exit), Ok(event(EventKind::Exit { slot: expected })));
+        }
         let call =
             record(kind::SET_AFFINITY, 0, &[&8u32.to_ne_bytes(), &9u32.to_ne_bytes(), &comm("taskset")]);
         let caller = EventKind::SetAffinity { caller_pid: 8, caller_tid: 9, caller_comm: "taskset".into() };

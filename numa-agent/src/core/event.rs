@@ -49,8 +49,8 @@ pub enum EventKind {
     },
     /// The task ended.
     Exit {
-        /// How often it had migrated since it was marked.
-        migrations: MigrationCounts,
+        /// Where its account waits to be read and given back; `None` if it has none, or took over its leader's tid.
+        slot: Option<u32>,
     },
     /// Somebody set the task's CPU mask by `sched_setaffinity`, successfully.
     SetAffinity {
@@ -70,7 +70,7 @@ pub enum EventKind {
     },
 }
 
-/// Counters kept in the kernel for a managed task, from its first mark to now.
+/// How often a task moved while it was managed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MigrationCounts {
     /// Moves to another CPU.

@@ -101,8 +101,17 @@ impl Health {
 pub struct DropCounts(counter::Counters);
 
 impl DropCounts {
-    const NAMES: [&str; counter::COUNT] =
-        ["unmarked", "fork", "exec", "rename", "exit", "set_affinity", "migrate", "unseen_set_affinity"];
+    const NAMES: [&str; counter::COUNT] = [
+        "unmarked",
+        "fork",
+        "exec",
+        "rename",
+        "exit",
+        "set_affinity",
+        "migrate",
+        "unseen_set_affinity",
+        "not_measured",
+    ];
 
     /// The sum over the CPUs' counters.
     pub fn sum<'a>(cpus: impl IntoIterator<Item = &'a counter::Counters>) -> Self {
@@ -115,7 +124,8 @@ impl DropCounts {
 
     /// Each counter's name and value: events of a kind that the full ring buffer refused; `unmarked`: tasks for which
     /// there was no room in the table of marked tasks; `unseen_set_affinity`: calls there was no room to
-    /// follow, or by a marked task in a container on a task that could not be found.
+    /// follow, or by a marked task in a container on a task that could not be found; `not_measured`: marked tasks for whose
+    /// account there was no room.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         Self::NAMES.into_iter().zip(self.0)
     }
@@ -126,11 +136,17 @@ impl DropCounts {
         self.0.iter().sum()
     }
 
-    /// Whether something was lost that only a scan makes good; a lost migration is only missing from the log, its
-    /// counter has it.
+    /// Whether something was lost that only a scan makes good. A lost migration is only missing from the log, the
+    /// account has it; a task without an account is managed like any other.
     #[must_use]
     pub fn state_lost(&self) -> bool {
-        self.total() > self.0[kind::MIGRATE as usize]
+        self.total() > self.0[kind::MIGRATE as usize] + self.not_measured()
+    }
+
+    /// Marked tasks for whose account there was no room.
+    #[must_use]
+    pub fn not_measured(&self) -> u64 {
+        self.0[counter::NO_ACCOUNT]
     }
 
     /// Whether the table of marked tasks was full.

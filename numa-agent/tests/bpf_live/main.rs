@@ -25,6 +25,7 @@ use numa_agent::{
         sys::{Host, Kernel as _},
     },
 };
+use numa_ebpf::{account::Account, place::Place};
 
 /// What the filter of these tests lets through.
 const WORD: &str = "zebra crossing";
@@ -59,9 +60,10 @@ fn skip<T>(why: &str) -> Option<T> {
     None
 }
 
-/// Options under which the test's own process is an ordinary one, and every CPU a node.
+/// Options under which the test's own process is an ordinary one, and every CPU a node on a socket of its own.
 fn seeing_ourselves() -> LoadOptions {
-    LoadOptions { self_pid: 0, cpu_nodes: vec![(0, 0), (1, 1)], ..LoadOptions::default() }
+    let place = |cpu| (cpu, Place { node: cpu, row: cpu, socket: cpu, cluster: cpu, core: cpu, critical: 0 });
+    LoadOptions { self_pid: 0, places: vec![place(0), place(1)], ..LoadOptions::default() }
 }
 
 /// The agent's own filter for processes that match `pattern`.
@@ -105,6 +107,24 @@ impl Live {
     fn of(&self, pid: u32) -> Vec<&EventKind> {
         let moved = |event: &TaskEvent| matches!(event.kind, EventKind::Migrate { .. });
         self.seen.iter().filter(|event| event.pid == pid && !moved(event)).map(|event| &event.kind).collect()
+    }
+
+    /// The account of a marked task, as it is now.
+    #[track_caller]
+    fn account(&self, task: TaskId) -> Account {
+        let slot = self.programs.slot_of(task).expect("an account");
+        self.programs.read_account(slot).expect("its slot")
+    }
+
+    /// The account that a task left as it ended.
+    #[track_caller]
+    fn ended(&mut self, exit: &TaskEvent) -> Account {
+        let EventKind::Exit { slot: Some(slot) } = exit.kind else { panic!("no account: {exit:?}") };
+        let account = self.programs.read_account(slot).expect("its slot");
+        assert_eq!((account.tid, account.tgid), (exit.task.tid, exit.pid));
+        assert!(account.closed_at_ns > account.opened_at_ns);
+        self.programs.release(slot).expect("a closed account");
+        account
     }
 
     fn mark(&mut self, pid: u32, tid: u32) -> TaskId {

@@ -2,6 +2,8 @@
 
 use std::os::unix::process::CommandExt as _;
 
+use numa_ebpf::account::span;
+
 use super::*;
 
 #[test]
@@ -28,7 +30,7 @@ fn a_marked_process_and_all_it_creates_are_followed() {
     assert_eq!(live.wait_exec(pid).task, task, "start time as /proc has it");
     live.wait_exit(pid);
     shell.wait().expect("sleep ends");
-    assert_eq!(live.programs.migration_counts(pid), None, "the mark went with the task");
+    assert_eq!(live.programs.slot_of(task), None, "the mark went with the task");
     assert_eq!(live.of(child).len(), 3, "exec is no rename: {:?}", live.of(child));
     assert_eq!(live.programs.drops().total(), 0);
 }
@@ -125,13 +127,13 @@ fn moves_are_counted_and_those_between_nodes_are_events() {
     }
     let mut shell = waiting_shell("while :; do :; done");
     let pid = shell.id();
-    live.mark(pid, pid);
+    let task = live.mark(pid, pid);
     go(&mut shell);
     for cpu in [0, 1, 0, 1] {
         Host.set_affinity(pid, &[cpu].into_iter().collect()).expect("a CPU of ours");
         thread::sleep(Duration::from_millis(20));
     }
-    let counts = live.programs.migration_counts(pid).expect("marked");
+    let account = live.account(task);
     shell.kill().expect("ours");
     shell.wait().expect("ends");
     let exit = live.wait_exit(pid);
@@ -147,10 +149,12 @@ fn moves_are_counted_and_those_between_nodes_are_events() {
     assert!(moves.len() >= 3, "{moves:?}");
     assert!(moves.windows(2).all(|pair| pair[0].1 == pair[1].0), "moves form a chain: {moves:?}");
     assert!(moves.iter().all(|(from, to)| from != to), "{moves:?}");
-    let EventKind::Exit { migrations } = exit.kind else { unreachable!() };
-    // Every CPU is a node here, so every move is one between nodes.
-    assert_eq!((migrations.cpu, migrations.node), (moves.len() as u64, moves.len() as u64));
-    assert!(counts.cpu >= 3 && counts.cpu <= migrations.cpu);
+    let ended = live.ended(&exit);
+    // Every CPU is a socket here, so every move is one between sockets.
+    let count = moves.len() as u64;
+    assert_eq!(ended.moves_by_span, [0, 0, 0, 0, count]);
+    assert_eq!(ended.moves_by_cause.iter().sum::<u64>(), count);
+    assert!(account.moves_by_span[span::MACHINE] >= 3 && account.moves_by_span[span::MACHINE] <= count);
 }
 
 #[test]

@@ -3,14 +3,16 @@
 use aya_ebpf::{helpers::bpf_get_current_uid_gid, macros::btf_tracepoint, programs::BtfTracePointContext};
 use aya_log_ebpf::debug;
 use numa_ebpf::{
+    account::NO_SLOT,
+    counter,
     mark::Mark,
     record::{ARGS_MAX, EXEC_FIXED, Exec, Exit, kind},
 };
 
 use crate::{
-    automaton,
+    accounts, automaton,
     config::DEBUG_LOG,
-    maps::{EVENTS, EXEC_SCRATCH, TASKS, count_drop, emit, header, mark, marked},
+    maps::{EVENTS, EXEC_SCRATCH, TASKS, count, count_drop, emit, header, mark, marked, unmark},
     subject, task,
 };
 
@@ -43,7 +45,7 @@ pub fn exec(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
         // Before user space knows: threads created from the first instruction on are marked too.
-        mark(tid, &Mark::new(pid, start));
+        mark(pid, tid, start, Some(accounts::this_cpu()));
     }
     if DEBUG_LOG.load() != 0 {
         debug!(&ctx, "exec of {} passed, {} bytes of arguments", pid, record.args_len);
@@ -52,13 +54,13 @@ pub fn exec(ctx: BtfTracePointContext) -> i32 {
         count_drop(kind::EXEC);
         if !known {
             // Nobody will judge the candidate: the re-scan that follows a drop marks it if it is one of ours.
-            let _ = TASKS.remove(tid);
+            unmark(tid);
         }
     }
     0
 }
 
-/// A thread that execs takes over the pid of its leader, which has ended: its mark moves, and its old tid ends.
+/// A thread that execs takes over the pid of its leader, which has ended: its mark and account move, and its old tid ends.
 #[inline(always)]
 fn take_over(old_tid: u32, tid: u32, start: u64) {
     if old_tid == tid {
@@ -67,9 +69,13 @@ fn take_over(old_tid: u32, tid: u32, start: u64) {
     let Some(old) = marked(old_tid) else { return };
     let old = *old;
     let _ = TASKS.remove(old_tid);
-    mark(tid, &Mark { start_boottime_ns: start, ..old });
+    // The leader's mark went as it ended, so there is room.
+    if TASKS.insert(tid, Mark { start_boottime_ns: start, ..old }, 0).is_err() {
+        count(counter::MARKS_FULL);
+    }
+    accounts::take_over(old_tid, old.slot as u32, tid, start);
     let header = header(kind::EXIT, old.tgid as u32, old_tid, old.start_boottime_ns);
-    emit(kind::EXIT, Exit { header, cpu_moves: old.cpu_moves, node_moves: old.node_moves });
+    emit(kind::EXIT, Exit { header, slot: NO_SLOT, reserved: 0 });
 }
 
 /// Puts the used part of the record into the ring buffer.

@@ -4,6 +4,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use numa_ebpf::record::{Exit, kind};
 
 use crate::{
+    accounts,
     maps::{TASKS, emit, header, marked},
     task,
 };
@@ -13,10 +14,11 @@ use crate::{
 pub fn exit(ctx: BtfTracePointContext) -> i32 {
     let (pid, tid) = task::current();
     let Some(mark) = marked(tid) else { return 0 };
-    let (cpu_moves, node_moves) = (mark.cpu_moves, mark.node_moves);
+    let slot = mark.slot as u32;
     let _ = TASKS.remove(tid);
+    accounts::close(tid, slot);
     // SAFETY: argument 0 of this tracepoint is a task_struct.
     let (_, _, start) = unsafe { task::identity(ctx.arg(0)) };
-    emit(kind::EXIT, Exit { header: header(kind::EXIT, pid, tid, start), cpu_moves, node_moves });
+    emit(kind::EXIT, Exit { header: header(kind::EXIT, pid, tid, start), slot, reserved: 0 });
     0
 }

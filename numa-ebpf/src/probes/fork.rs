@@ -2,12 +2,10 @@
 //! anything it does.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use numa_ebpf::{
-    mark::Mark,
-    record::{Fork, kind},
-};
+use numa_ebpf::record::{Fork, kind};
 
 use crate::{
+    accounts,
     maps::{TASKS, emit, header, mark, marked},
     task,
 };
@@ -22,9 +20,10 @@ pub fn fork(ctx: BtfTracePointContext) -> i32 {
     if marked(parent_tid).is_none() {
         // A mark that user space set on a task as it ended would pass to the next owner of the tid.
         let _ = TASKS.remove(tid);
+        accounts::forget(tid);
         return 0;
     }
-    mark(tid, &Mark::new(pid, start));
+    mark(pid, tid, start, None);
     let header = header(kind::FORK, pid, tid, start);
     emit(kind::FORK, Fork { header, parent_pid, parent_tid, comm: task::comm(child) });
     0

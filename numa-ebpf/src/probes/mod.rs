@@ -4,5 +4,8 @@ mod affinity;
 mod exec;
 mod exit;
 mod fork;
+mod interrupt;
 mod migrate;
+mod numa;
 mod rename;
+mod switch;

@@ -5,14 +5,11 @@ use aya_ebpf::{
     macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
-use numa_ebpf::{
-    mark::Mark,
-    record::{COMM_LEN, Rename, kind},
-};
+use numa_ebpf::record::{COMM_LEN, Rename, kind};
 
 use crate::{
-    automaton,
-    maps::{RENAME_SCRATCH, TASKS, count_drop, emit, header, mark, marked},
+    accounts, automaton,
+    maps::{RENAME_SCRATCH, count_drop, emit, header, mark, marked, unmark},
     subject, task,
 };
 
@@ -41,22 +38,27 @@ pub fn rename(ctx: RawTracePointContext) -> i32 {
         if !may_match(task, &comm) {
             return 0;
         }
-        mark(tid, &Mark::new(pid, start));
+        mark(pid, tid, start, is_current(task).then(accounts::this_cpu));
     }
     let sent = emit(kind::RENAME, Rename { header: header(kind::RENAME, pid, tid, start), comm });
     if !sent && !known {
         // Nobody will judge the candidate: the re-scan that follows a drop marks it if it is one of ours.
-        let _ = TASKS.remove(tid);
+        unmark(tid);
     }
     0
+}
+
+#[inline(always)]
+fn is_current(task: task::Pointer) -> bool {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_get_current_task() == task as u64 }
 }
 
 /// Runs the new name with the arguments through the filter. Arguments can be read of the calling task only; a leader
 /// renamed by another thread passes.
 #[inline(always)]
 fn may_match(task: task::Pointer, comm: &[u8; COMM_LEN]) -> bool {
-    // SAFETY: the helper has no preconditions.
-    if unsafe { bpf_get_current_task() } != task as u64 {
+    if !is_current(task) {
         return true;
     }
     let Some(subject) = RENAME_SCRATCH.get_ptr_mut(0) else { return true };

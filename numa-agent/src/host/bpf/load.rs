@@ -13,7 +13,7 @@ use nix::{
 };
 
 use super::{
-    LoadOptions,
+    LoadOptions, accounts,
     error::{BpfError, explain},
     offsets::{self, Offsets},
 };
@@ -39,13 +39,29 @@ enum Hook {
     Syscall(&'static str),
 }
 
+/// Other architectures' timer tick is an interrupt handler like any other.
+const PROGRAM_COUNT: usize = if cfg!(target_arch = "x86_64") { 18 } else { 16 };
+
 /// The programs: name, whether required, hook. Exit comes first, so that no mark outlives its task.
-const PROGRAMS: [(&str, bool, Hook); 7] = [
+const PROGRAMS: [(&str, bool, Hook); PROGRAM_COUNT] = [
     ("exit", true, Hook::Btf("sched_process_exit")),
     ("fork", true, Hook::Btf("sched_process_fork")),
     ("rename", true, Hook::Raw("task_rename")),
     ("exec", true, Hook::Btf("sched_process_exec")),
     ("migrate", false, Hook::Btf("sched_migrate_task")),
+    ("switch", false, Hook::Btf("sched_switch")),
+    ("wakeup", false, Hook::Btf("sched_wakeup")),
+    ("wakeup_new", false, Hook::Btf("sched_wakeup_new")),
+    ("numa_move", false, Hook::Btf("sched_move_numa")),
+    ("numa_swap", false, Hook::Btf("sched_swap_numa")),
+    ("irq_exit", false, Hook::Btf("irq_handler_exit")),
+    ("irq_enter", false, Hook::Btf("irq_handler_entry")),
+    ("softirq_exit", false, Hook::Btf("softirq_exit")),
+    ("softirq_enter", false, Hook::Btf("softirq_entry")),
+    #[cfg(target_arch = "x86_64")]
+    ("timer_exit", false, Hook::Btf("local_timer_exit")),
+    #[cfg(target_arch = "x86_64")]
+    ("timer_enter", false, Hook::Btf("local_timer_entry")),
     ("affinity_exit", false, Hook::Syscall("sys_exit_sched_setaffinity")),
     ("affinity_enter", false, Hook::Syscall("sys_enter_sched_setaffinity")),
 ];
@@ -66,10 +82,17 @@ pub(super) fn load(options: &LoadOptions) -> Result<(Ebpf, Health), BpfError> {
     for (name, value) in &constants {
         loader.override_global(name, value, true);
     }
-    let cpus = options.cpu_nodes.iter().map(|(cpu, _)| cpu + 1).max().unwrap_or(1);
+    let cpus = options.places.iter().map(|(cpu, _)| cpu + 1).max().unwrap_or(1);
+    let accounts = options.max_accounts.max(1);
     loader.map_max_entries("events", options.ring_bytes);
     loader.map_max_entries("tasks", options.max_tasks);
-    loader.map_max_entries("cpu_node", cpus);
+    loader.map_max_entries("accounts", accounts + 1);
+    loader.map_max_entries("free_slots", accounts);
+    loader.map_max_entries("slot_of", accounts::pid_max());
+    loader.map_max_entries("plan_of", accounts + 1);
+    loader.map_max_entries("plan_sets", accounts::PLAN_SETS);
+    loader.map_max_entries("places", cpus);
+    loader.map_max_entries("cpus", cpus);
     if !options.debug_log {
         loader.map_max_entries("AYA_LOGS", 4096);
     }

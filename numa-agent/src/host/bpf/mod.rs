@@ -3,6 +3,7 @@
 //! Owns every BPF object. Decides nothing: which processes are marked and what the filter lets through comes from `core`,
 //! and [`crate::core::decode`] makes events of bytes.
 
+mod accounts;
 mod btf;
 mod error;
 mod load;
@@ -15,14 +16,19 @@ use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
 };
-use numa_ebpf::{counter::Counters, filter, mark};
+use numa_ebpf::{
+    account::{Account, NO_SLOT},
+    counter::Counters,
+    filter, mark,
+    place::{CpuState, Place, PlanSet},
+};
 
-pub use self::error::BpfError;
-use self::{error::explain, log::LogReader};
+use self::{accounts::Accounts, error::explain, log::LogReader};
+pub use self::{accounts::PLAN_SETS, error::BpfError};
 pub use crate::core::health::{DropCounts, Health, ProgramResult, Verdict};
 use crate::core::{
     decode::{self, DecodeError, TICK_NS, start_ticks},
-    event::{MigrationCounts, TaskEvent},
+    event::TaskEvent,
     filter::{ACCEPT, KernelFilter, MAX_TRANSITIONS},
     task::TaskId,
 };
@@ -34,12 +40,14 @@ pub struct LoadOptions {
     pub self_pid: u32,
     /// Have the programs log what they do.
     pub debug_log: bool,
-    /// Node of each CPU; a CPU that is not listed belongs to an unknown node.
-    pub cpu_nodes: Vec<(u32, u32)>,
+    /// Where each CPU is; of one that is not listed nothing is known.
+    pub places: Vec<(u32, Place)>,
     /// Size of the ring buffer in bytes; rounded up to a power of two of at least a page.
     pub ring_bytes: u32,
     /// How many tasks can be marked at once.
     pub max_tasks: u32,
+    /// How many tasks can be measured at once, those that ended and have not been read included.
+    pub max_accounts: u32,
 }
 
 impl Default for LoadOptions {
@@ -50,9 +58,10 @@ impl Default for LoadOptions {
         Self {
             self_pid: std::process::id(),
             debug_log: false,
-            cpu_nodes: Vec::new(),
+            places: Vec::new(),
             ring_bytes: 4 << 20,
             max_tasks: 1 << 18,
+            max_accounts: 1 << 12,
         }
     }
 }
@@ -71,6 +80,7 @@ pub struct Programs {
     health: Health,
     ring: RingBuf<MapData>,
     tasks: HashMap<MapData, u32, mark::Words>,
+    accounts: Accounts,
     filter: Array<MapData, [u32; filter::WORDS]>,
     filter_bank: Array<MapData, u32>,
     counters: PerCpuArray<MapData, Counters>,
@@ -88,16 +98,12 @@ impl Programs {
     /// [`Programs::health`] only.
     pub fn load(options: &LoadOptions) -> Result<Self, BpfError> {
         let (mut ebpf, health) = load::load(options)?;
-        let mut cpu_node: Array<_, u32> =
-            Array::try_from(take(&mut ebpf, "cpu_node")?).map_err(unfit("cpu_node"))?;
-        for (cpu, node) in &options.cpu_nodes {
-            cpu_node.set(*cpu, node + 1, 0).map_err(|error| failed(format!("node of CPU {cpu}"), &error))?;
-        }
         let log =
             options.debug_log.then(|| LogReader::start(&mut ebpf)).transpose().map_err(BpfError::Load)?;
         Ok(Self {
             health,
             ring: RingBuf::try_from(take(&mut ebpf, "events")?).map_err(unfit("events"))?,
+            accounts: Accounts::new(&mut ebpf, &options.places)?,
             tasks: HashMap::try_from(take(&mut ebpf, "tasks")?).map_err(unfit("tasks"))?,
             filter: Array::try_from(take(&mut ebpf, "filter")?).map_err(unfit("filter"))?,
             filter_bank: Array::try_from(take(&mut ebpf, "filter_bank")?).map_err(unfit("filter_bank"))?,
@@ -126,14 +132,15 @@ impl Programs {
         self.ring.next().map(|record| decode::decode(&record))
     }
 
-    /// Has the programs report what this task does, and mark what it creates. The counters of a task that is marked
-    /// already go on.
+    /// Has the programs report what this task does, measure it, and mark what it creates. The account of a task that is
+    /// marked already goes on.
     ///
     /// # Errors
-    /// If the table of marked tasks is full.
+    /// If the table of marked tasks is full. A task for whose account there is no room is marked all the same.
     pub fn mark(&mut self, pid: u32, task: TaskId) -> Result<Marked, BpfError> {
         const NEW_ONLY: u64 = 1; // BPF_NOEXIST
-        let flags = match self.mark_of(task.tid) {
+        let known = self.mark_of(task.tid);
+        let flags = match known {
             // The same task, or a later owner of the tid, marked by the kernel: its mark is not ours to overwrite.
             Some(known) if start_ticks(known.start_boottime_ns) >= task.start_time => {
                 return Ok(Marked::Known);
@@ -141,28 +148,34 @@ impl Programs {
             Some(_) => 0,
             None => NEW_ONLY,
         };
-        let fresh = mark::Mark::new(pid, task.start_time * TICK_NS).to_words();
-        match self.tasks.insert(task.tid, fresh, flags) {
-            Ok(()) => Ok(Marked::New),
+        let slot = self.accounts.open(pid, task)?;
+        let fresh = mark::Mark::new(pid, task.start_time * TICK_NS, slot.unwrap_or(NO_SLOT)).to_words();
+        let marked = match self.tasks.insert(task.tid, fresh, flags) {
+            Ok(()) => {
+                known.and_then(|known| known.account()).map_or(Ok(()), |slot| self.accounts.release(slot))?;
+                slot.map_or(Ok(()), |slot| self.accounts.connect(task.tid, slot))?;
+                return Ok(Marked::New);
+            }
             // The kernel was faster.
             Err(error) if known_by_now(&error) => Ok(Marked::Known),
             Err(error) => Err(failed(format!("marking thread {} of process {pid}", task.tid), &error)),
-        }
+        };
+        slot.map_or(Ok(()), |slot| self.accounts.release(slot))?;
+        marked
     }
 
-    /// Has the programs leave this task alone. A later owner of its tid keeps its mark.
+    /// Has the programs leave this task alone, and drops its account. A later owner of its tid keeps its mark.
     ///
     /// # Errors
     /// As the kernel gives them; a task that is not marked is fine.
     pub fn unmark(&mut self, task: TaskId) -> Result<(), BpfError> {
-        match self.mark_of(task.tid) {
-            Some(known) if start_ticks(known.start_boottime_ns) == task.start_time => {}
-            _ => return Ok(()),
-        }
+        let Some(mark) = self.mark_of_task(task) else { return Ok(()) };
         match self.tasks.remove(&task.tid) {
-            Err(error) if known_by_now(&error) => Ok(()),
-            result => result.map_err(|error| failed(format!("unmarking thread {}", task.tid), &error)),
+            // It ended: its exit record has the slot.
+            Err(error) if known_by_now(&error) => return Ok(()),
+            result => result.map_err(|error| failed(format!("unmarking thread {}", task.tid), &error))?,
         }
+        mark.account().map_or(Ok(()), |slot| self.accounts.release(slot))
     }
 
     /// All marked tasks, those that the kernel marked itself included. A task that is marked meanwhile may be missing,
@@ -187,11 +200,67 @@ impl Programs {
         self.filter_bank.set(0, bank, 0).map_err(set)
     }
 
-    /// How often a marked task has moved; `None` if it is not marked.
+    /// The slot of a marked task's account; `None` without one.
     #[must_use]
-    pub fn migration_counts(&self, tid: u32) -> Option<MigrationCounts> {
-        let mark = self.mark_of(tid)?;
-        Some(MigrationCounts { cpu: mark.cpu_moves, node: mark.node_moves })
+    pub fn slot_of(&self, task: TaskId) -> Option<u32> {
+        self.mark_of_task(task)?.account()
+    }
+
+    /// An account as it is now: a copy of 5 KB, taken in 2 microseconds while the kernel side goes on with it.
+    ///
+    /// # Errors
+    /// If there is no such slot.
+    pub fn read_account(&self, slot: u32) -> Result<Account, BpfError> {
+        self.accounts.read(slot)
+    }
+
+    /// Gives the slot of a task that ended back, once its account has been read.
+    ///
+    /// # Errors
+    /// If there is no such slot.
+    pub fn release(&mut self, slot: u32) -> Result<(), BpfError> {
+        self.accounts.release(slot)
+    }
+
+    /// Slots of the accounts of tasks that ended, of whose end the ring may have had no room to tell. Takes 2 microseconds
+    /// for each slot there is.
+    #[must_use]
+    pub fn closed_slots(&self) -> Vec<u32> {
+        self.accounts.closed()
+    }
+
+    /// Defines a plan set, from 1 to [`PLAN_SETS`] - 1.
+    ///
+    /// # Errors
+    /// If there is no such plan set.
+    pub fn set_plan_set(&mut self, index: u32, set: &PlanSet) -> Result<(), BpfError> {
+        self.accounts.set_plan_set(index, set)
+    }
+
+    /// The task with that account belongs to that plan set.
+    ///
+    /// # Errors
+    /// If there is no such slot.
+    pub fn assign(&mut self, slot: u32, plan_set: u32) -> Result<(), BpfError> {
+        self.accounts.assign(slot, plan_set)
+    }
+
+    /// Says anew where CPUs are, and which are critical threads'. CPUs beyond those there were at load are ignored.
+    ///
+    /// # Errors
+    /// As the kernel gives them.
+    pub fn set_places(&mut self, places: &[(u32, Place)]) -> Result<(), BpfError> {
+        places.iter().try_for_each(|(cpu, place)| self.accounts.set_place(*cpu, *place))
+    }
+
+    /// What the kernel side keeps of a CPU; `None` for one beyond those there were at load.
+    #[must_use]
+    pub fn cpu_state(&self, cpu: u32) -> Option<CpuState> {
+        self.accounts.cpu(cpu)
+    }
+
+    fn mark_of_task(&self, task: TaskId) -> Option<mark::Mark> {
+        self.mark_of(task.tid).filter(|known| start_ticks(known.start_boottime_ns) == task.start_time)
     }
 
     fn mark_of(&self, tid: u32) -> Option<mark::Mark> {

@@ -33,6 +33,8 @@ fn required(btf: &Btf<'_>) -> Result<Vec<Constant>, BtfError> {
         Ok(cpu) => cpu.byte(),
         Err(_) => task("thread_info")?.byte() + btf.member("thread_info", "cpu")?.byte(),
     };
+    // Renamed in 5.14 (2f064a59a11f), when it became 32 bits wide.
+    let state = task("__state").or_else(|_| task("state"))?;
     // Only spares an event: optional.
     let (in_execve, mask) = task("in_execve").map_or((0, 0), |member| {
         let bit = member.bit % 8;
@@ -46,6 +48,7 @@ fn required(btf: &Btf<'_>) -> Result<Vec<Constant>, BtfError> {
         ("TASK_COMM", task("comm")?.byte()),
         ("TASK_MM", task("mm")?.byte()),
         ("TASK_CPU", cpu),
+        ("TASK_STATE", state.byte()),
         ("TASK_IN_EXECVE", in_execve),
         ("TASK_IN_EXECVE_MASK", mask),
         ("MM_ARG_START", btf.member("mm_struct", "arg_start")?.byte()),
@@ -88,7 +91,13 @@ mod tests {
         btf.composite(STRUCT, "thread_info", &[("flags", 0, 0), ("cpu", 0, 128)]); // 1
         btf.composite(STRUCT, "", &[("arg_start", 0, 2432), ("arg_end", 0, 2496)]); // 2
         btf.composite(STRUCT, "mm_struct", &[("", 2, 64)]); // 3
-        let mut members = vec![("real_parent", 0, 6400), ("comm", 0, 8000), ("mm", 0, 9600), ("tgid", 0, 96)];
+        let mut members = vec![
+            ("state", 0, 192),
+            ("real_parent", 0, 6400),
+            ("comm", 0, 8000),
+            ("mm", 0, 9600),
+            ("tgid", 0, 96),
+        ];
         members.extend(task);
         btf.composite(STRUCT, "task_struct", &members);
         more.iter().for_each(|(name, members)| btf.composite(STRUCT, name, members));
@@ -98,15 +107,21 @@ mod tests {
     #[test]
     fn old_and_new_layouts_are_understood() {
         let bit_field = 1 << 24 | 10;
-        let new =
-            [("thread_info", 1, 0), ("pid", 0, 64), ("start_boottime", 0, 640), ("in_execve", 0, bit_field)];
+        let new = [
+            ("thread_info", 1, 0),
+            ("pid", 0, 64),
+            ("__state", 0, 128),
+            ("start_boottime", 0, 640),
+            ("in_execve", 0, bit_field),
+        ];
         let new = constants(&new).unwrap();
         assert_eq!((new["TASK_CPU"], new["TASK_START"], new["MM_ARG_END"]), (16, 80, 320));
-        assert_eq!(new["TASK_IN_EXECVE"], 1);
+        assert_eq!((new["TASK_IN_EXECVE"], new["TASK_STATE"]), (1, 16));
         assert_eq!(new["TASK_IN_EXECVE_MASK"], if cfg!(target_endian = "little") { 4 } else { 0x20 });
         let old = [("cpu", 0, 512), ("pid", 0, 64), ("real_start_time", 0, 704)];
         let old = constants(&old).unwrap();
         assert_eq!((old["TASK_CPU"], old["TASK_START"], old["TASK_IN_EXECVE_MASK"]), (64, 88, 0));
+        assert_eq!(old["TASK_STATE"], 24);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::*;
 use crate::core::{
-    event::{EventKind, MigrationCounts, TaskEvent},
+    event::{EventKind, TaskEvent},
     task::ThreadFacts,
 };
 
@@ -114,7 +114,7 @@ impl World {
         if self.processes[&pid].1.is_empty() {
             self.processes.remove(&pid);
         }
-        self.event(pid, id, EventKind::Exit { migrations: MigrationCounts::default() })
+        self.event(pid, id, EventKind::Exit { slot: None })
     }
 
     /// What the agent sees when it scans now.

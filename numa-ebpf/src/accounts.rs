@@ -1,0 +1,281 @@
+//! Opening, finding and closing accounts, and what is entered into them. See [`numa_ebpf::account`].
+
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use numa_ebpf::{
+    account::{Account, EARLY, NO_SLOT, NODES, Occupant, waits},
+    counter,
+    place::{NO_PLAN, Place, UNKNOWN},
+};
+
+use crate::{
+    maps::{ACCOUNTS, FREE_SLOTS, PLACES, PLAN_OF, PLAN_SETS, SLOT_OF, count},
+    task::{self, Pointer},
+};
+
+/// Nanoseconds in a clock tick of `USER_HZ`, to which start times in `/proc` are rounded down.
+const TICK_NS: u64 = 10_000_000;
+
+/// Monotonic nanoseconds.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// The CPU we are on.
+#[inline(always)]
+pub fn this_cpu() -> u32 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_get_smp_processor_id() }
+}
+
+/// Slot of a tid's account.
+#[inline(always)]
+pub fn slot_of(tid: u32) -> u32 {
+    SLOT_OF.get(tid).copied().unwrap_or(NO_SLOT)
+}
+
+/// Where a CPU is.
+#[inline(always)]
+pub fn place(cpu: u32) -> Option<&'static Place> {
+    PLACES.get(cpu)
+}
+
+#[inline(always)]
+fn at(slot: u32) -> Option<&'static mut Account> {
+    if slot == NO_SLOT {
+        return None;
+    }
+    // SAFETY: elements of an array live as long as the map. Only the task's own switches, wake-ups and moves change an
+    // account, and the run queue's lock keeps those apart.
+    ACCOUNTS.get_ptr_mut(slot).map(|account| unsafe { &mut *account })
+}
+
+/// The account in that slot, if it is this task's.
+///
+/// # Safety
+/// As [`task::field`].
+#[inline(always)]
+pub unsafe fn of(slot: u32, task: Pointer) -> Option<&'static mut Account> {
+    let account = at(slot)?;
+    // SAFETY: as the caller promises.
+    let start = unsafe { task::start(task) };
+    is_of(account, start).then_some(account)
+}
+
+/// Whether it is the account of a task that started then. One that user space opened knows the tick only, and learns.
+#[inline(always)]
+pub fn is_of(account: &mut Account, start: u64) -> bool {
+    if account.start_boottime_ns == start {
+        return true;
+    }
+    if account.start_boottime_ns == start / TICK_NS * TICK_NS {
+        account.start_boottime_ns = start;
+        return true;
+    }
+    false
+}
+
+/// Opens a task's account; its slot. [`NO_SLOT`] if there is none free, which is counted.
+#[inline(always)]
+pub fn open(pid: u32, tid: u32, start: u64, running_on: Option<u32>) -> u32 {
+    let Ok(Some(slot)) = FREE_SLOTS.pop() else {
+        forget(tid);
+        count(counter::NO_ACCOUNT);
+        return NO_SLOT;
+    };
+    let Some(account) = at(slot) else { return NO_SLOT };
+    let now = now();
+    (account.start_boottime_ns, account.tgid, account.tid) = (start, pid, tid);
+    account.opened_at_ns = now;
+    if let Some(cpu) = running_on {
+        (account.running_since_ns, account.cpu) = (now, cpu);
+    }
+    if SLOT_OF.set(tid, slot, 0).is_err() {
+        count(counter::NO_ACCOUNT);
+        let _ = FREE_SLOTS.push(slot, 0);
+        return NO_SLOT;
+    }
+    slot
+}
+
+/// The tid has no account (any more).
+#[inline(always)]
+pub fn forget(tid: u32) {
+    if slot_of(tid) != NO_SLOT {
+        let _ = SLOT_OF.set(tid, NO_SLOT, 0);
+    }
+}
+
+/// Gives back the slot of an account that was opened just now.
+#[inline(always)]
+pub fn abandon(tid: u32, slot: u32) {
+    forget(tid);
+    if let Some(account) = at(slot) {
+        (account.running_since_ns, account.waiting_since_ns, account.stopped_at_ns) = (0, 0, 0);
+        let _ = FREE_SLOTS.push(slot, 0);
+    }
+}
+
+/// The task, which runs now, goes on under the tid of its leader, and with its start time.
+#[inline(always)]
+pub fn take_over(old_tid: u32, slot: u32, tid: u32, start: u64) {
+    forget(old_tid);
+    if let Some(account) = at(slot) {
+        (account.tid, account.start_boottime_ns) = (tid, start);
+        let _ = SLOT_OF.set(tid, slot, 0);
+    }
+}
+
+/// The task, which runs now, ends: nothing is entered any more.
+#[inline(always)]
+pub fn close(tid: u32, slot: u32) {
+    forget(tid);
+    if let Some(account) = at(slot) {
+        let now = now();
+        end_run(account, slot, now, this_cpu());
+        account.closed_at_ns = now;
+    }
+}
+
+/// `caller` is about to set the task's mask.
+#[inline(always)]
+pub fn affinity_call_begins(tid: u32, caller: u32) {
+    if let Some(account) = at(slot_of(tid)) {
+        account.affinity_caller = caller;
+    }
+}
+
+/// It has, or could not.
+#[inline(always)]
+pub fn affinity_call_ends(tid: u32, caller: u32) {
+    if let Some(account) = at(slot_of(tid))
+        && account.affinity_caller == caller
+    {
+        account.affinity_caller = 0;
+    }
+}
+
+/// The task gets a CPU from `prev`.
+///
+/// # Safety
+/// As [`task::field`], for `prev`.
+#[inline(always)]
+pub unsafe fn arrive(account: &mut Account, now: u64, cpu: u32, prev: Pointer, prev_tid: u32) {
+    if account.waiting_since_ns != 0 {
+        let waited = now - account.waiting_since_ns;
+        account.waiting_since_ns = 0;
+        let histogram = match account.waits_as {
+            waits::PREEMPTED => &mut account.preempt_wait,
+            _ => &mut account.wake_wait,
+        };
+        histogram.record(waited);
+        // Idle is nobody.
+        if prev_tid != 0 {
+            // SAFETY: as the caller promises.
+            let comm = unsafe { task::name(prev) };
+            charge(&mut account.preemptors, &mut account.preemptors_rest, comm, waited);
+        }
+    }
+    if account.stopped_at_ns != 0 {
+        account.gap.record(now - account.stopped_at_ns);
+    }
+    (account.running_since_ns, account.cpu) = (now, cpu);
+}
+
+/// The task leaves its CPU; `waits`: it could have gone on.
+#[inline(always)]
+pub fn leave(account: &mut Account, slot: u32, now: u64, cpu: u32, waits: bool) {
+    end_run(account, slot, now, cpu);
+    account.stopped_at_ns = now;
+    // Not before: a task that was woken while nobody knew that it runs does not wait.
+    account.waiting_since_ns = if waits { now } else { 0 };
+    account.waits_as = waits::PREEMPTED;
+}
+
+/// The task can run; it waits unless it has a CPU already.
+#[inline(always)]
+pub fn wake(account: &mut Account, now: u64) {
+    if account.running_since_ns == 0 && account.waiting_since_ns == 0 {
+        (account.waiting_since_ns, account.waits_as) = (now, waits::WOKEN);
+    }
+}
+
+#[inline(always)]
+fn end_run(account: &mut Account, slot: u32, now: u64, cpu: u32) {
+    let since = account.running_since_ns;
+    if since == 0 {
+        return;
+    }
+    account.running_since_ns = 0;
+    let ran = now - since;
+    account.run_ns += ran;
+    account.slice.record(ran);
+    let node = place(cpu).map_or(UNKNOWN, |place| place.node);
+    if node != UNKNOWN {
+        let index = if node as usize >= NODES { NODES - 1 } else { node as usize };
+        account.node_ns[index] += ran;
+    }
+    let plan = PLAN_OF.get(slot).copied().unwrap_or(NO_PLAN);
+    if plan == NO_PLAN {
+        return too_early(account, cpu, ran);
+    }
+    let Some(set) = PLAN_SETS.get(plan) else { return };
+    if !set.has_cpu(cpu) {
+        account.off_plan_ns += ran;
+    }
+    if node != UNKNOWN && !set.has_node(node) {
+        let off = &mut account.off_node;
+        off.ns += ran;
+        off.runs += 1;
+        if ran > off.longest_ns {
+            off.longest_ns = ran;
+        }
+        if off.first_at_ns == 0 {
+            off.first_at_ns = now;
+        }
+        off.last_at_ns = now;
+    }
+}
+
+/// Nobody has said yet where the task belongs.
+#[inline(always)]
+fn too_early(account: &mut Account, cpu: u32, ran: u64) {
+    let key = u64::from(cpu) + 1;
+    for index in 0..EARLY {
+        let early = &mut account.early[index];
+        if early.cpu == key || early.cpu == 0 {
+            early.cpu = key;
+            early.ns += ran;
+            return;
+        }
+    }
+    account.early_rest_ns += ran;
+}
+
+/// Adds to the occupant of that name. Without one, the one with the least time gives way to it.
+#[inline(always)]
+pub fn charge<const N: usize>(occupants: &mut [Occupant; N], rest: &mut Occupant, comm: [u64; 2], ns: u64) {
+    let (mut least, mut least_ns) = (0, u64::MAX);
+    for index in 0..N {
+        let occupant = &mut occupants[index];
+        // SAFETY: 16 bytes, aligned as the struct is.
+        let known = unsafe { (&raw const occupant.comm).cast::<[u64; 2]>().read() };
+        if known[0] == comm[0] && known[1] == comm[1] {
+            occupant.ns += ns;
+            occupant.count += 1;
+            return;
+        }
+        if occupant.ns < least_ns {
+            (least, least_ns) = (index, occupant.ns);
+        }
+    }
+    if least < N {
+        let occupant = &mut occupants[least];
+        rest.ns += occupant.ns;
+        rest.count += occupant.count;
+        // SAFETY: as above.
+        unsafe { (&raw mut occupant.comm).cast::<[u64; 2]>().write(comm) };
+        (occupant.ns, occupant.count) = (ns, 1);
+    }
+}
