@@ -7,5 +7,6 @@ pub mod distribution;
 pub mod figures;
 pub mod file;
 pub mod recording;
+pub mod rollup;
 #[cfg(test)]
 pub(crate) mod sample;
