@@ -12,4 +12,3 @@ pub mod histogram;
 pub mod mark;
 pub mod place;
 pub mod record;
-pub mod tap;

@@ -4,6 +4,7 @@
 
 pub mod escape;
 pub mod html;
+pub mod jitter;
 pub mod json;
 pub mod markdown;
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 mod affinity;
 mod marks;
-mod tap;
 mod tasks;
 
 use std::{

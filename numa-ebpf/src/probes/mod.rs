@@ -9,4 +9,3 @@ mod migrate;
 mod numa;
 mod rename;
 mod switch;
-mod tap;

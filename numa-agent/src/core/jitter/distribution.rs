@@ -21,6 +21,21 @@ pub struct Distribution {
     pub buckets: BTreeMap<u16, u64>,
 }
 
+/// How long durations were, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Percentiles {
+    /// Half of them are at most this long.
+    pub p50_ns: u64,
+    /// Nine of ten.
+    pub p90_ns: u64,
+    /// 99 of a hundred.
+    pub p99_ns: u64,
+    /// 999 of a thousand.
+    pub p999_ns: u64,
+    /// The longest.
+    pub max_ns: u64,
+}
+
 impl Distribution {
     /// Adds another's durations.
     pub fn merge(&mut self, other: &Self) {
@@ -54,6 +69,20 @@ impl Distribution {
     #[must_use]
     pub fn quantile_ns(&self, quantile: f64) -> Option<u64> {
         (self.count > 0).then(|| self.to_hdr().value_at_quantile(quantile).min(self.max_ns))
+    }
+
+    /// The percentiles that people ask for; `None` without any.
+    #[must_use]
+    pub fn percentiles(&self) -> Option<Percentiles> {
+        let hdr = (self.count > 0).then(|| self.to_hdr())?;
+        let at = |quantile| hdr.value_at_quantile(quantile).min(self.max_ns);
+        Some(Percentiles {
+            p50_ns: at(0.5),
+            p90_ns: at(0.9),
+            p99_ns: at(0.99),
+            p999_ns: at(0.999),
+            max_ns: self.max_ns,
+        })
     }
 
     /// The mean in nanoseconds; `None` without any.
@@ -113,6 +142,7 @@ mod tests {
     fn nothing_has_no_percentiles() {
         assert_eq!(Distribution::default().quantile_ns(0.5), None);
         assert_eq!(Distribution::default().mean_ns(), None);
+        assert_eq!(Distribution::default().percentiles(), None);
     }
 
     #[test]
@@ -140,6 +170,9 @@ mod tests {
             // hdrhistogram's own two digits come on top of the bucket's sixteenth.
             prop_assert!(ours.abs_diff(exact) as f64 <= exact as f64 * (1.0 / 16.0 + 0.01), "{ours} for {exact}");
             prop_assert_eq!(distribution.max_ns, *durations.last().unwrap());
+            let all = distribution.percentiles().unwrap();
+            prop_assert_eq!(all.p90_ns, distribution.quantile_ns(0.9).unwrap());
+            prop_assert_eq!(all.max_ns, distribution.max_ns);
         }
 
         #[test]

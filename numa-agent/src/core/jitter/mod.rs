@@ -10,4 +10,4 @@ pub mod recording;
 pub mod rollup;
 #[cfg(test)]
 pub(crate) mod sample;
-pub mod tap;
+pub mod synthetic;

@@ -109,7 +109,8 @@ pub fn by_process(recording: &Recording) -> BTreeMap<ProcessKey, Rollup> {
     })
 }
 
-fn by<'a, K: Ord>(recording: &'a Recording, key: impl Fn(&'a ThreadRecord) -> K) -> BTreeMap<K, Rollup> {
+/// By whatever `key` tells threads apart.
+pub fn by<'a, K: Ord>(recording: &'a Recording, key: impl Fn(&'a ThreadRecord) -> K) -> BTreeMap<K, Rollup> {
     let mut rollups: BTreeMap<K, Rollup> = BTreeMap::new();
     for thread in &recording.threads {
         rollups.entry(key(thread)).or_default().add(&thread.figures);

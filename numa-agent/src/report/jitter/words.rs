@@ -1,0 +1,76 @@
+//! The sentences: where and when, what was lost, and how the threads that matter fared. None is escaped.
+
+use super::{
+    digest::{Digest, Timeline},
+    tables::{node_moves, off_node, waits},
+    units::{count, duration, or_not_measured, seconds},
+};
+use crate::{
+    core::jitter::{
+        recording::Run,
+        rollup::{Critical, Rollup},
+    },
+    report::many,
+};
+
+/// A run's machine: `8 nodes on 4 sockets, aarch64`.
+pub(super) fn nodes(run: &Run) -> String {
+    let host = &run.host;
+    let (nodes, sockets) = (many(host.nodes.len(), "node", "s"), many(host.sockets.len(), "socket", "s"));
+    format!("{nodes} on {sockets}, {}", host.arch)
+}
+
+/// How long it was.
+pub(super) fn length(run: &Run) -> String {
+    seconds(run.seconds)
+}
+
+/// What a line over time is.
+pub(super) fn over_time(timeline: &Timeline) -> String {
+    let one = seconds(timeline.seconds / timeline.bins as f64);
+    format!("over time: {} in steps of {one}", seconds(timeline.seconds))
+}
+
+/// `672 threads of 64 processes`.
+pub(super) fn size(digest: &Digest) -> String {
+    let recording = digest.recording;
+    let threads = recording.threads.len() as u64;
+    let processes = many(recording.processes.len(), "process", "es");
+    format!("{} thread{} of {processes}", count(threads), plural(threads))
+}
+
+/// How the threads that matter most fared.
+pub(super) fn verdict(digest: &Digest) -> String {
+    let (critical, part) = &digest.critical;
+    let Rollup { threads, figures, .. } = &part.rollup;
+    if *threads == 0 {
+        return "No thread was seen.".to_owned();
+    }
+    let who = match critical {
+        Critical::All => format!("{} thread{}", count(*threads), plural(*threads)),
+        some => format!("{} {some}", count(*threads)),
+    };
+    if figures.run_ns == 0 && part.wait.is_none() {
+        return format!("{who}: none ran.");
+    }
+    let off = match figures.off_node {
+        None => "time off node was not measured".to_owned(),
+        Some(off) if off.ns == 0 => "never off node".to_owned(),
+        Some(off) => format!(
+            "{} of the CPU time off node, {} at a stretch",
+            off_node(&part.rollup),
+            duration(off.longest_ns)
+        ),
+    };
+    let [_, _, _, p999, max] = waits(part.wait);
+    let waited = match part.wait {
+        None => "no wait for a CPU seen".to_owned(),
+        Some(_) => format!("waited for a CPU {p999} at p99.9 and {max} at most"),
+    };
+    let moves = or_not_measured(figures.migrations.as_ref(), |_| node_moves(figures));
+    format!("{who}: {off}; {waited}; moves between nodes: {moves}.")
+}
+
+fn plural(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
