@@ -58,4 +58,38 @@ globals! {
     NODE_SHIFT,
     /// Offset of `xa_node.slots`.
     NODE_SLOTS,
+    /// Tap: the process; 0 for any.
+    TAP_PID,
+    /// Tap: when the process started, in clock ticks, the low half of the number.
+    TAP_START,
+    /// Tap: the local port; 0 for any.
+    TAP_PORT,
+    /// Tap: size of the ring.
+    TAP_RING_BYTES,
+    /// Offset of `task_struct.group_leader`.
+    TASK_GROUP_LEADER,
+    /// Offset of `task_struct.files`.
+    TASK_FILES,
+    /// Offset of `files_struct.fdt`.
+    FILES_FDT,
+    /// Offset of `fdtable.max_fds`.
+    FDTABLE_MAX_FDS,
+    /// Offset of `fdtable.fd`.
+    FDTABLE_FD,
+    /// Offset of `file.f_inode`.
+    FILE_INODE,
+    /// Offset of `file.private_data`.
+    FILE_PRIVATE,
+    /// Offset of `inode.i_mode`.
+    INODE_MODE,
+    /// Offset of `socket.sk`.
+    SOCKET_SK,
+    /// Offset of `sock.sk_protocol`.
+    SOCK_PROTOCOL,
+    /// Offset of `sock.__sk_common.skc_family`.
+    SOCK_FAMILY,
+    /// Offset of `sock.__sk_common.skc_num`.
+    SOCK_LOCAL_PORT,
+    /// Offset of `sock.__sk_common.skc_dport`.
+    SOCK_REMOTE_PORT,
 }

@@ -12,3 +12,4 @@ pub mod histogram;
 pub mod mark;
 pub mod place;
 pub mod record;
+pub mod tap;

@@ -17,6 +17,8 @@ mod namespace;
 #[cfg(target_arch = "bpf")]
 mod probes;
 #[cfg(target_arch = "bpf")]
+mod socket;
+#[cfg(target_arch = "bpf")]
 mod subject;
 #[cfg(target_arch = "bpf")]
 mod task;

@@ -3,10 +3,12 @@
 use numa_ebpf::{
     account::NO_SLOT,
     record::{ARGS_MAX, COMM_LEN, EXEC_FIXED, Exit, Fork, Header, Migrate, Rename, SetAffinity, flag, kind},
+    tap,
 };
 
 use super::{
     event::{EventKind, TaskEvent},
+    jitter::tap::Send,
     task::{TaskId, join_arguments},
 };
 
@@ -87,6 +89,23 @@ pub fn decode(record: &[u8]) -> Result<TaskEvent, DecodeError> {
     Ok(TaskEvent { at_ns, pid, task: TaskId { tid, start_time: start_ticks(start) }, kind })
 }
 
+/// Decodes a record of the tap's ring.
+///
+/// # Errors
+/// [`DecodeError::Length`].
+pub fn decode_send(record: &[u8]) -> Result<Send, DecodeError> {
+    let (len, expected) = (record.len(), size_of::<tap::Send>());
+    if len != expected {
+        return Err(DecodeError::Length { kind: 0, len, expected });
+    }
+    let mut bytes = Bytes(record);
+    let (at_ns, socket, pid) = (bytes.u64(), bytes.u64(), bytes.u32());
+    let (flags, sent) = (bytes.u32(), bytes.u32());
+    let (local_port, remote_port, comm) = (bytes.u16(), bytes.u16(), bytes.comm());
+    let first = flags & tap::flag::FIRST != 0;
+    Ok(Send { at_ns, socket, pid, comm, local_port, remote_port, bytes: sent, first })
+}
+
 /// Length that an exec record claims: it says how many bytes of arguments it has.
 fn exec_len(record: &[u8]) -> usize {
     let at = std::mem::offset_of!(numa_ebpf::record::Exec, args_len);
@@ -106,6 +125,10 @@ impl Bytes<'_> {
             }
             None => [0; N],
         }
+    }
+
+    fn u16(&mut self) -> u16 {
+        u16::from_ne_bytes(self.take())
     }
 
     fn u32(&mut self) -> u32 {
@@ -197,6 +220,32 @@ mod tests {
         let at = std::mem::offset_of!(numa_ebpf::record::Exec, args_len);
         liar[at..at + 4].copy_from_slice(&u32::MAX.to_ne_bytes());
         assert!(matches!(decode(&liar), Err(DecodeError::Length { kind: kind::EXEC, .. })));
+    }
+
+    #[test]
+    fn a_send_decodes_to_its_fields() {
+        let send = |flags: u32| {
+            let mut bytes = Vec::new();
+            [77u64, 0xffff_8881_0000_1234].iter().for_each(|field| bytes.extend(field.to_ne_bytes()));
+            [10u32, flags, 300].iter().for_each(|field| bytes.extend(field.to_ne_bytes()));
+            [8000u16, 54_321].iter().for_each(|field| bytes.extend(field.to_ne_bytes()));
+            bytes.extend(comm("uvicorn"));
+            bytes
+        };
+        let expected = Send {
+            at_ns: 77,
+            socket: 0xffff_8881_0000_1234,
+            pid: 10,
+            comm: "uvicorn".into(),
+            local_port: 8000,
+            remote_port: 54_321,
+            bytes: 300,
+            first: true,
+        };
+        assert_eq!(decode_send(&send(tap::flag::FIRST)), Ok(expected.clone()));
+        assert_eq!(decode_send(&send(!tap::flag::FIRST)), Ok(Send { first: false, ..expected }));
+        let cut = decode_send(&send(0)[1..]);
+        assert_eq!(cut, Err(DecodeError::Length { kind: 0, len: 47, expected: 48 }));
     }
 
     proptest! {

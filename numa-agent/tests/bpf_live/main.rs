@@ -2,6 +2,7 @@
 
 mod affinity;
 mod marks;
+mod tap;
 mod tasks;
 
 use std::{

@@ -9,3 +9,4 @@ mod migrate;
 mod numa;
 mod rename;
 mod switch;
+mod tap;

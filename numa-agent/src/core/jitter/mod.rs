@@ -11,3 +11,4 @@ pub mod rollup;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod synthetic;
+pub mod tap;

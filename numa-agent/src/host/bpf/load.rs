@@ -16,6 +16,7 @@ use super::{
     LoadOptions, accounts,
     error::{BpfError, explain},
     offsets::{self, Offsets},
+    tap,
 };
 use crate::{
     core::health::{Health, ProgramResult, Verdict},
@@ -30,7 +31,7 @@ const TRACEFS: &str = "/sys/kernel/tracing";
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.o"));
 
 /// Where a program goes.
-enum Hook {
+pub(super) enum Hook {
     /// A tracepoint with BTF-typed arguments.
     Btf(&'static str),
     /// A tracepoint with untyped arguments.
@@ -76,6 +77,10 @@ pub(super) fn load(options: &LoadOptions) -> Result<(Ebpf, Health), BpfError> {
     let (mut constants, nested) = (offsets.required, offsets.namespaces);
     constants.extend(nested.iter().flatten());
     constants.extend([("SELF_TGID", options.self_pid), ("DEBUG_LOG", u32::from(options.debug_log))]);
+    if let Some(tap) = &options.tap {
+        let known = offsets.tap.map_err(|error| BpfError::Btf { path: BTF_PATH.into(), error })?;
+        constants.extend(known.into_iter().chain(tap::constants(tap)));
+    }
     let mut loader = EbpfLoader::new();
     // The loader has parsed the kernel's whole BTF, tens of MB, for relocations that Rust programs do not have.
     loader.btf(None);
@@ -93,12 +98,15 @@ pub(super) fn load(options: &LoadOptions) -> Result<(Ebpf, Health), BpfError> {
     loader.map_max_entries("plan_sets", accounts::PLAN_SETS);
     loader.map_max_entries("places", cpus);
     loader.map_max_entries("cpus", cpus);
+    for (name, size) in tap::map_sizes(options.tap.as_ref()) {
+        loader.map_max_entries(name, size);
+    }
     if !options.debug_log {
         loader.map_max_entries("AYA_LOGS", 4096);
     }
     let mut ebpf = loader.load(OBJECT).map_err(|error| BpfError::Load(explain(&error)))?;
     let btf = Btf::from_sys_fs().map_err(|error| BpfError::Load(explain(&error)))?;
-    let mut health = with_tracefs(|tracefs| attach_all(&mut ebpf, &btf, tracefs));
+    let mut health = with_tracefs(|tracefs| attach_all(&mut ebpf, &btf, tracefs, options));
     if let Err(error) = nested {
         // Without, the affinity programs take tids as those of the initial namespace.
         let result = Err(format!("sched_setaffinity in containers is not understood: {error}"));
@@ -118,18 +126,32 @@ fn offsets() -> Result<Offsets, BpfError> {
     offsets::resolve(&blob).map_err(|error| BpfError::Btf { path: path.into(), error })
 }
 
-fn attach_all(ebpf: &mut Ebpf, btf: &Btf, tracefs: &Result<(), String>) -> Health {
+fn attach_all(ebpf: &mut Ebpf, btf: &Btf, tracefs: &Result<(), String>, options: &LoadOptions) -> Health {
     let attach = |(name, required, hook): &(&'static str, bool, Hook)| {
-        let result = match (hook, tracefs) {
-            (Hook::Syscall(_), Err(why)) => Err(why.clone()),
-            _ => attach(ebpf, btf, name, hook).map_err(|error| explain(&error)),
-        };
+        let result = attach(ebpf, btf, tracefs, name, hook);
         ProgramResult { name, required: *required, result }
     };
-    Health { programs: PROGRAMS.iter().map(attach).collect() }
+    let mut programs: Vec<ProgramResult> = PROGRAMS.iter().map(attach).collect();
+    if let Some(tap) = &options.tap {
+        programs.extend(tap::attach_all(ebpf, btf, tracefs, tap));
+    }
+    Health { programs }
 }
 
-fn attach(ebpf: &mut Ebpf, btf: &Btf, name: &str, hook: &Hook) -> Result<(), ProgramError> {
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    tracefs: &Result<(), String>,
+    name: &str,
+    hook: &Hook,
+) -> Result<(), String> {
+    match (hook, tracefs) {
+        (Hook::Syscall(_), Err(why)) => Err(why.clone()),
+        _ => try_attach(ebpf, btf, name, hook).map_err(|error| explain(&error)),
+    }
+}
+
+fn try_attach(ebpf: &mut Ebpf, btf: &Btf, name: &str, hook: &Hook) -> Result<(), ProgramError> {
     let program =
         ebpf.program_mut(name).ok_or_else(|| ProgramError::InvalidName { name: name.to_owned() })?;
     match hook {

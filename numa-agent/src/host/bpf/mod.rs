@@ -9,6 +9,7 @@ mod error;
 mod load;
 mod log;
 mod offsets;
+mod tap;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -24,7 +25,11 @@ use numa_ebpf::{
 };
 
 use self::{accounts::Accounts, error::explain, log::LogReader};
-pub use self::{accounts::PLAN_SETS, error::BpfError};
+pub use self::{
+    accounts::PLAN_SETS,
+    error::BpfError,
+    tap::{TapOptions, TapRing},
+};
 pub use crate::core::health::{DropCounts, Health, ProgramResult, Verdict};
 use crate::core::{
     decode::{self, DecodeError, TICK_NS, start_ticks},
@@ -48,6 +53,8 @@ pub struct LoadOptions {
     pub max_tasks: u32,
     /// How many tasks can be measured at once, those that ended and have not been read included.
     pub max_accounts: u32,
+    /// Report sends on some TCP connections.
+    pub tap: Option<TapOptions>,
 }
 
 impl Default for LoadOptions {
@@ -62,6 +69,7 @@ impl Default for LoadOptions {
             ring_bytes: 4 << 20,
             max_tasks: 1 << 18,
             max_accounts: 1 << 12,
+            tap: None,
         }
     }
 }
@@ -84,6 +92,7 @@ pub struct Programs {
     filter: Array<MapData, [u32; filter::WORDS]>,
     filter_bank: Array<MapData, u32>,
     counters: PerCpuArray<MapData, Counters>,
+    tap: Option<TapRing>,
     _log: Option<LogReader>,
     /// Holds programs and links.
     _ebpf: Ebpf,
@@ -108,6 +117,7 @@ impl Programs {
             filter: Array::try_from(take(&mut ebpf, "filter")?).map_err(unfit("filter"))?,
             filter_bank: Array::try_from(take(&mut ebpf, "filter_bank")?).map_err(unfit("filter_bank"))?,
             counters: PerCpuArray::try_from(take(&mut ebpf, "counters")?).map_err(unfit("counters"))?,
+            tap: options.tap.map(|_| TapRing::open(&mut ebpf)).transpose()?,
             _log: log,
             _ebpf: ebpf,
         })
@@ -265,6 +275,11 @@ impl Programs {
 
     fn mark_of(&self, tid: u32) -> Option<mark::Mark> {
         self.tasks.get(&tid, 0).ok().map(mark::Mark::from_words)
+    }
+
+    /// The tap, if one was asked for and not taken before.
+    pub fn take_tap(&mut self) -> Option<TapRing> {
+        self.tap.take()
     }
 
     /// What was lost since loading.

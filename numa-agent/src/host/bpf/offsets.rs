@@ -12,6 +12,8 @@ pub struct Offsets {
     pub required: Vec<Constant>,
     /// What finds a task by its tid in a nested pid namespace.
     pub namespaces: Result<Vec<Constant>, BtfError>,
+    /// What a tap needs.
+    pub tap: Result<Vec<Constant>, BtfError>,
 }
 
 /// Finds every member in the kernel's BTF.
@@ -20,8 +22,10 @@ pub struct Offsets {
 /// [`BtfError`] names the struct or required member that this kernel lacks.
 pub fn resolve(blob: &[u8]) -> Result<Offsets, BtfError> {
     let nested = ["pid", "upid", "pid_namespace", "idr", "xarray", "xa_node"];
-    let btf = Btf::parse(blob, &[&["task_struct", "mm_struct", "thread_info"], &nested[..]].concat())?;
-    Ok(Offsets { required: required(&btf)?, namespaces: namespaces(&btf) })
+    let tapped = ["files_struct", "fdtable", "file", "inode", "socket", "sock", "sock_common"];
+    let btf =
+        Btf::parse(blob, &[&["task_struct", "mm_struct", "thread_info"], &nested[..], &tapped[..]].concat())?;
+    Ok(Offsets { required: required(&btf)?, namespaces: namespaces(&btf), tap: tap(&btf) })
 }
 
 fn required(btf: &Btf<'_>) -> Result<Vec<Constant>, BtfError> {
@@ -68,6 +72,26 @@ fn namespaces(btf: &Btf<'_>) -> Result<Vec<Constant>, BtfError> {
         ("NS_TREE", at("pid_namespace", "idr")? + at("idr", "idr_rt")? + at("xarray", "xa_head")?),
         ("NODE_SHIFT", at("xa_node", "shift")?),
         ("NODE_SLOTS", at("xa_node", "slots")?),
+    ])
+}
+
+fn tap(btf: &Btf<'_>) -> Result<Vec<Constant>, BtfError> {
+    let at = |name: &str, member: &str| Ok(btf.member(name, member)?.byte());
+    let common = at("sock", "__sk_common")?;
+    Ok(vec![
+        ("TASK_GROUP_LEADER", at("task_struct", "group_leader")?),
+        ("TASK_FILES", at("task_struct", "files")?),
+        ("FILES_FDT", at("files_struct", "fdt")?),
+        ("FDTABLE_MAX_FDS", at("fdtable", "max_fds")?),
+        ("FDTABLE_FD", at("fdtable", "fd")?),
+        ("FILE_INODE", at("file", "f_inode")?),
+        ("FILE_PRIVATE", at("file", "private_data")?),
+        ("INODE_MODE", at("inode", "i_mode")?),
+        ("SOCKET_SK", at("socket", "sk")?),
+        ("SOCK_PROTOCOL", at("sock", "sk_protocol")?),
+        ("SOCK_FAMILY", common + at("sock_common", "skc_family")?),
+        ("SOCK_LOCAL_PORT", common + at("sock_common", "skc_num")?),
+        ("SOCK_REMOTE_PORT", common + at("sock_common", "skc_dport")?),
     ])
 }
 
@@ -141,6 +165,31 @@ mod tests {
         let with: HashMap<_, _> = with.into_iter().collect();
         assert_eq!((with["TASK_THREAD_PID"], with["PID_LEVEL"], with["PID_NUMBERS"]), (96, 4, 96));
         assert_eq!((with["UPID_SIZE"], with["NS_TREE"], with["NODE_SLOTS"]), (16, 32, 40));
+    }
+
+    #[test]
+    fn what_a_tap_needs_is_optional() {
+        let task = [
+            ("cpu", 0, 512),
+            ("pid", 0, 64),
+            ("start_boottime", 0, 704),
+            ("group_leader", 0, 768),
+            ("files", 0, 832),
+        ];
+        let without = offsets(&task, &[]).unwrap();
+        assert_eq!(without.tap.unwrap_err(), BtfError::Struct("sock".into()));
+        let structs: [(&str, &[Member]); 7] = [
+            ("sock", &[("__sk_common", 0, 64), ("sk_protocol", 0, 320)]),
+            ("sock_common", &[("skc_dport", 0, 96), ("skc_num", 0, 112), ("skc_family", 0, 128)]),
+            ("socket", &[("sk", 0, 192)]),
+            ("inode", &[("i_mode", 0, 0)]),
+            ("file", &[("f_inode", 0, 256), ("private_data", 0, 320)]),
+            ("fdtable", &[("max_fds", 0, 0), ("fd", 0, 64)]),
+            ("files_struct", &[("fdt", 0, 128)]),
+        ];
+        let with: HashMap<_, _> = offsets(&task, &structs).unwrap().tap.unwrap().into_iter().collect();
+        assert_eq!((with["TASK_FILES"], with["FILES_FDT"], with["FILE_PRIVATE"]), (104, 16, 40));
+        assert_eq!((with["SOCK_LOCAL_PORT"], with["SOCK_FAMILY"], with["SOCK_PROTOCOL"]), (22, 24, 40));
     }
 
     #[test]

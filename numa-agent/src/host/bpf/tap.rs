@@ -1,0 +1,130 @@
+//! The tap's programs, attached only when a tap is asked for, and its ring.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use aya::{
+    Btf, Ebpf,
+    maps::{MapData, PerCpuArray, RingBuf},
+};
+use numa_ebpf::tap::Lost;
+
+use super::{
+    error::BpfError,
+    load::{Hook, attach},
+    offsets::Constant,
+    take, unfit,
+};
+use crate::core::{
+    decode::{self, DecodeError},
+    health::ProgramResult,
+    jitter::tap::{Send, Tap},
+};
+
+/// What is tapped, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TapOptions {
+    /// What.
+    pub tap: Tap,
+    /// Follow system calls even where the kernel has a tracepoint for sends: what kernels before 6.3 do.
+    pub by_syscalls: bool,
+}
+
+/// Size of the ring in bytes: room for 74 000 sends, more than a second of 1000 streams at 50 tokens a second.
+const RING_BYTES: u32 = 4 << 20;
+/// Connections of which the kernel side knows that something was received.
+const MAX_RECEIVED: u32 = 1 << 14;
+/// Sends under way at once.
+const MAX_CALLS: u32 = 1 << 12;
+
+/// Exit comes before entry, so that no call is remembered for ever.
+const SYSCALLS: [(&str, &str); 8] = [
+    ("tap_write_exit", "sys_exit_write"),
+    ("tap_write_enter", "sys_enter_write"),
+    ("tap_writev_exit", "sys_exit_writev"),
+    ("tap_writev_enter", "sys_enter_writev"),
+    ("tap_sendto_exit", "sys_exit_sendto"),
+    ("tap_sendto_enter", "sys_enter_sendto"),
+    ("tap_sendmsg_exit", "sys_exit_sendmsg"),
+    ("tap_sendmsg_enter", "sys_enter_sendmsg"),
+];
+
+/// Sizes of the tap's maps: as small as can be where nothing is tapped.
+pub(super) fn map_sizes(tap: Option<&TapOptions>) -> [(&'static str, u32); 3] {
+    let size = |asked: u32, least: u32| if tap.is_some() { asked } else { least };
+    [
+        ("tap_sends", size(RING_BYTES, 4096)),
+        ("tap_received", size(MAX_RECEIVED, 1)),
+        ("tap_calls", size(MAX_CALLS, 1)),
+    ]
+}
+
+/// The programs' constants that say what is tapped.
+pub(super) fn constants(options: &TapOptions) -> [Constant; 4] {
+    let (pid, start, port) = match options.tap {
+        Tap::Port(port) => (0, 0, u32::from(port)),
+        // Half of it tells one owner of a pid from the next: the whole comes round after 497 days.
+        Tap::Process(task) => (task.tid, task.start_time as u32, 0),
+    };
+    [("TAP_PID", pid), ("TAP_START", start), ("TAP_PORT", port), ("TAP_RING_BYTES", RING_BYTES)]
+}
+
+/// Attaches what tells sends and receives. Both are required: who asks for a tap wants nothing else.
+pub(super) fn attach_all(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    tracefs: &Result<(), String>,
+    options: &TapOptions,
+) -> Vec<ProgramResult> {
+    let receive = attach(ebpf, btf, tracefs, "tap_receive", &Hook::Btf("tcp_rcv_space_adjust"));
+    let direct = if options.by_syscalls {
+        Err("not asked for".to_owned())
+    } else {
+        attach(ebpf, btf, tracefs, "tap_send", &Hook::Btf("sock_send_length"))
+    };
+    let send = direct.or_else(|why| {
+        tracing::debug!("taps follow system calls: tap_send: {why}");
+        let mut programs = SYSCALLS.iter();
+        programs.try_for_each(|(name, hook)| attach(ebpf, btf, tracefs, name, &Hook::Syscall(hook)))
+    });
+    let result = |(name, result)| ProgramResult { name, required: true, result };
+    [("tap_receive", receive), ("tap_send", send)].map(result).into()
+}
+
+/// The ring of sends. Its descriptor becomes readable when it is half full; read it now and then in any case.
+pub struct TapRing {
+    ring: RingBuf<MapData>,
+    lost: PerCpuArray<MapData, Lost>,
+}
+
+impl TapRing {
+    pub(super) fn open(ebpf: &mut Ebpf) -> Result<Self, BpfError> {
+        Ok(Self {
+            ring: RingBuf::try_from(take(ebpf, "tap_sends")?).map_err(unfit("tap_sends"))?,
+            lost: PerCpuArray::try_from(take(ebpf, "tap_lost")?).map_err(unfit("tap_lost"))?,
+        })
+    }
+
+    /// The next send, if there is one.
+    pub fn next_send(&mut self) -> Option<Result<Send, DecodeError>> {
+        self.ring.next().map(|record| decode::decode_send(&record))
+    }
+
+    /// Sends that the kernel side could not tell of.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        match self.lost.get(&0, 0) {
+            Ok(cpus) => cpus.iter().flatten().sum(),
+            // Reading an array element that exists cannot fail; if it does, nothing is known to be lost.
+            Err(error) => {
+                tracing::error!("counters of the tap: {error}");
+                0
+            }
+        }
+    }
+}
+
+impl AsFd for TapRing {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+}
