@@ -290,7 +290,8 @@ mod tests {
         #[test]
         fn no_damage_is_too_strange(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>()) {
             let mut bytes = print(&sample::recording()).into_bytes();
-            let at = at.index(bytes.len());
+            // Not the line break, which nothing needs.
+            let at = at.index(bytes.len() - 1);
             bytes[at] = byte;
             if cut {
                 bytes.truncate(at);

@@ -12,3 +12,4 @@ pub mod rollup;
 pub(crate) mod sample;
 pub mod synthetic;
 pub mod tap;
+pub mod tokens;
