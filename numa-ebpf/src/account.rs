@@ -4,7 +4,10 @@
 //! `slot_of` gives a tid's slot, `plan_of` the slot's plan set (see [`crate::place`]). A slot belongs to one task until user
 //! space has read the account of the task that ended, emptied it and put it back.
 
-use crate::{histogram::Histogram, record::COMM_LEN};
+use crate::{
+    histogram::{Buckets, Summary},
+    record::COMM_LEN,
+};
 
 /// Slot of tasks without an account.
 pub const NO_SLOT: u32 = 0;
@@ -49,13 +52,22 @@ pub mod span {
     pub const COUNT: usize = 5;
 }
 
-/// Values of [`Account::waits_as`].
-pub mod waits {
-    /// It was woken.
-    pub const WOKEN: u32 = 1;
-    /// It was taken off a CPU while it could have gone on: preempted, or it yielded.
-    pub const PREEMPTED: u32 = 2;
+/// What the scheduler does to a task takes time: index into [`Account::durations`] and [`Account::buckets`].
+pub mod duration {
+    /// Run-queue wait: from being woken to having a CPU.
+    pub const WAKE_WAIT: usize = 0;
+    /// Run-queue wait: from being taken off a CPU while it could have gone on (preempted, or it yielded) to having one again.
+    pub const PREEMPT_WAIT: usize = 1;
+    /// From having a CPU to leaving it.
+    pub const SLICE: usize = 2;
+    /// From leaving a CPU to having one again, whatever the task did in between.
+    pub const GAP: usize = 3;
+    /// Number of durations.
+    pub const COUNT: usize = 4;
 }
+
+/// Waits shorter than this are nobody's in particular: they are in [`Account::preemptors_rest`].
+pub const NAMED_WAIT_NS: u64 = 1 << 13;
 
 /// CPU time before the task had a plan set, by CPU.
 #[repr(C)]
@@ -107,22 +119,13 @@ pub struct Occupant {
     pub count: u64,
 }
 
-/// All that is kept of a task. Only its own switches, wake-ups and moves change it, under the run queue's lock.
+/// All that is kept of a task, what changes most often first. Only the task's own switches, wake-ups and moves change it,
+/// under the run queue's lock.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Account {
-    /// When the task started, in `CLOCK_BOOTTIME` nanoseconds; where user space opened the account, rounded down to the
-    /// clock tick until the kernel side sees the task.
-    pub start_boottime_ns: u64,
-    /// Thread group.
-    pub tgid: u32,
-    /// The task.
-    pub tid: u32,
-    /// When the account was opened, in `CLOCK_MONOTONIC` nanoseconds as all times below.
-    pub opened_at_ns: u64,
-    /// When the task ended; 0 while it lives.
-    pub closed_at_ns: u64,
-    /// Since when it has a CPU; 0: it has none, or had it before the account was opened.
+    /// Since when it has a CPU, in `CLOCK_MONOTONIC` nanoseconds as all times below but one; 0: it has none, or had it before
+    /// the account was opened.
     pub running_since_ns: u64,
     /// Since when it waits for a CPU; 0: it does not.
     pub waiting_since_ns: u64,
@@ -130,21 +133,32 @@ pub struct Account {
     pub stopped_at_ns: u64,
     /// The CPU it has or last had.
     pub cpu: u32,
-    /// One of [`waits`] while it waits.
+    /// While it waits: [`duration::WAKE_WAIT`] or [`duration::PREEMPT_WAIT`].
     pub waits_as: u32,
+    /// By [`duration`]. The sum of all slices is the CPU time of runs that ended: with what `running_since_ns` tells it is
+    /// the kernel's own `sum_exec_runtime` since the account was opened, plus what interrupts took.
+    pub durations: [Summary; duration::COUNT],
+    /// CPU time by dense node index, see [`crate::place::Place::node`].
+    pub node_ns: [u64; NODES],
+    /// CPU time outside the plan set's CPUs, in nanoseconds.
+    pub off_plan_ns: u64,
+    /// Runs outside the plan set's nodes.
+    pub off_node: OffNode,
+    /// When the task started, in `CLOCK_BOOTTIME` nanoseconds; where user space opened the account, rounded down to the
+    /// clock tick.
+    pub start_boottime_ns: u64,
+    /// Thread group.
+    pub tgid: u32,
+    /// The task.
+    pub tid: u32,
+    /// When the account was opened.
+    pub opened_at_ns: u64,
+    /// When the task ended; 0 while it lives.
+    pub closed_at_ns: u64,
     /// Tid of the caller whose `sched_setaffinity` on it is under way; 0: none is.
     pub affinity_caller: u32,
     /// The CPU that NUMA balancing is about to move it to, plus one; 0: none.
     pub numa_target: u32,
-    /// CPU time in nanoseconds, of runs that ended: with what `running_since_ns` tells it is the kernel's own
-    /// `sum_exec_runtime` since the account was opened, plus the time that interrupts took.
-    pub run_ns: u64,
-    /// The same by dense node index, see [`crate::place::Place::node`].
-    pub node_ns: [u64; NODES],
-    /// Runs outside the plan set's nodes.
-    pub off_node: OffNode,
-    /// CPU time outside the plan set's CPUs, in nanoseconds.
-    pub off_plan_ns: u64,
     /// CPU time before there was a plan set.
     pub early: [Early; EARLY],
     /// The same on further CPUs, in nanoseconds.
@@ -163,18 +177,12 @@ pub struct Account {
     pub irq: Stolen,
     /// By softirqs.
     pub softirq: Stolen,
-    /// From being woken to having a CPU.
-    pub wake_wait: Histogram,
-    /// From being taken off a CPU to having one again.
-    pub preempt_wait: Histogram,
-    /// From having a CPU to leaving it.
-    pub slice: Histogram,
-    /// From leaving a CPU to having one again, whatever the task did in between.
-    pub gap: Histogram,
-    /// Who had the CPU until it got it, by name: its waits, attributed to the task it took over from. The name with the
-    /// least time gives way to a new one.
+    /// By [`duration`].
+    pub buckets: [Buckets; duration::COUNT],
+    /// Who had the CPU until it got it, by name: its waits of [`NAMED_WAIT_NS`] and more, attributed to the task it took over
+    /// from. The name with the least time gives way to a new one.
     pub preemptors: [Occupant; PREEMPTORS],
-    /// Those that gave way, together; idle time is not in it.
+    /// Those that gave way, and shorter waits, together; idle time is not in it.
     pub preemptors_rest: Occupant,
 }
 
@@ -187,6 +195,12 @@ impl Account {
         // SAFETY: integers only.
         unsafe { core::mem::zeroed() }
     };
+
+    /// CPU time of runs that ended, in nanoseconds.
+    #[must_use]
+    pub const fn run_ns(&self) -> u64 {
+        self.durations[duration::SLICE].total_ns
+    }
 
     /// From words, laid out as the struct is.
     #[must_use]
@@ -204,20 +218,12 @@ impl Account {
 }
 
 const _: () = {
-    const HISTOGRAM: usize = 3 * 8 + crate::histogram::BUCKETS * 4;
     const OCCUPANT: usize = COMM_LEN + 16;
-    let numbers = 8 // start
-        + 8 // tgid, tid
-        + 5 * 8 // opened to stopped
-        + 4 * 4 // cpu to numa_target
-        + 8 + NODES * 8 // run, node
-        + 5 * 8 + 8 // off node, off plan
-        + EARLY * 16 + 8
-        + (cause::COUNT + span::COUNT) * 8
-        + MATRIX * MATRIX * 4
-        + 2 * 8 // numa
-        + 2 * 24; // irq, softirq
-    assert!(size_of::<Account>() == numbers + 4 * HISTOGRAM + (PREEMPTORS + 1) * OCCUPANT, "padding");
+    let hot = 3 * 8 + 2 * 4 + duration::COUNT * 24 + NODES * 8 + 8 + 5 * 8;
+    let cold = 8 + 2 * 4 + 2 * 8 + 2 * 4 + EARLY * 16 + 8;
+    let counts = (cause::COUNT + span::COUNT) * 8 + MATRIX * MATRIX * 4 + 2 * 8 + 2 * 24;
+    let tables = duration::COUNT * size_of::<Buckets>() + (PREEMPTORS + 1) * OCCUPANT;
+    assert!(size_of::<Account>() == hot + cold + counts + tables, "padding");
     assert!(align_of::<Account>() == 8);
 };
 
@@ -230,7 +236,8 @@ mod tests {
         let mut account = Account { start_boottime_ns: 1, tgid: 2, tid: 3, ..Account::EMPTY };
         account.preemptors_rest.count = 9;
         let words = *account.as_words();
-        assert_eq!((words[0], *words.last().unwrap()), (1, 9));
+        let start = core::mem::offset_of!(Account, start_boottime_ns) / 8;
+        assert_eq!((words[start], *words.last().unwrap()), (1, 9));
         assert_eq!(*Account::from_words(&words), account);
     }
 }

@@ -2,8 +2,8 @@
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use numa_ebpf::{
-    account::{Account, EARLY, NO_SLOT, NODES, Occupant, waits},
-    counter,
+    account::{Account, EARLY, NAMED_WAIT_NS, NO_SLOT, NODES, Occupant, duration},
+    counter, histogram,
     place::{NO_PLAN, Place, UNKNOWN},
 };
 
@@ -11,9 +11,6 @@ use crate::{
     maps::{ACCOUNTS, FREE_SLOTS, PLACES, PLAN_OF, PLAN_SETS, SLOT_OF, count},
     task::{self, Pointer},
 };
-
-/// Nanoseconds in a clock tick of `USER_HZ`, to which start times in `/proc` are rounded down.
-const TICK_NS: u64 = 10_000_000;
 
 /// Monotonic nanoseconds.
 #[inline(always)]
@@ -41,8 +38,9 @@ pub fn place(cpu: u32) -> Option<&'static Place> {
     PLACES.get(cpu)
 }
 
+/// The account in a slot.
 #[inline(always)]
-fn at(slot: u32) -> Option<&'static mut Account> {
+pub fn at(slot: u32) -> Option<&'static mut Account> {
     if slot == NO_SLOT {
         return None;
     }
@@ -51,29 +49,10 @@ fn at(slot: u32) -> Option<&'static mut Account> {
     ACCOUNTS.get_ptr_mut(slot).map(|account| unsafe { &mut *account })
 }
 
-/// The account in that slot, if it is this task's.
-///
-/// # Safety
-/// As [`task::field`].
+/// A tid's account. It is the account of the task that has this tid now: exit and fork see to that.
 #[inline(always)]
-pub unsafe fn of(slot: u32, task: Pointer) -> Option<&'static mut Account> {
-    let account = at(slot)?;
-    // SAFETY: as the caller promises.
-    let start = unsafe { task::start(task) };
-    is_of(account, start).then_some(account)
-}
-
-/// Whether it is the account of a task that started then. One that user space opened knows the tick only, and learns.
-#[inline(always)]
-pub fn is_of(account: &mut Account, start: u64) -> bool {
-    if account.start_boottime_ns == start {
-        return true;
-    }
-    if account.start_boottime_ns == start / TICK_NS * TICK_NS {
-        account.start_boottime_ns = start;
-        return true;
-    }
-    false
+pub fn of(tid: u32) -> Option<&'static mut Account> {
+    at(slot_of(tid))
 }
 
 /// Opens a task's account; its slot. [`NO_SLOT`] if there is none free, which is counted.
@@ -133,7 +112,7 @@ pub fn close(tid: u32, slot: u32) {
     forget(tid);
     if let Some(account) = at(slot) {
         let now = now();
-        end_run(account, slot, now, this_cpu());
+        end_run(account, slot, now, place(account.cpu));
         account.closed_at_ns = now;
     }
 }
@@ -141,7 +120,7 @@ pub fn close(tid: u32, slot: u32) {
 /// `caller` is about to set the task's mask.
 #[inline(always)]
 pub fn affinity_call_begins(tid: u32, caller: u32) {
-    if let Some(account) = at(slot_of(tid)) {
+    if let Some(account) = of(tid) {
         account.affinity_caller = caller;
     }
 }
@@ -149,7 +128,7 @@ pub fn affinity_call_begins(tid: u32, caller: u32) {
 /// It has, or could not.
 #[inline(always)]
 pub fn affinity_call_ends(tid: u32, caller: u32) {
-    if let Some(account) = at(slot_of(tid))
+    if let Some(account) = of(tid)
         && account.affinity_caller == caller
     {
         account.affinity_caller = 0;
@@ -165,53 +144,63 @@ pub unsafe fn arrive(account: &mut Account, now: u64, cpu: u32, prev: Pointer, p
     if account.waiting_since_ns != 0 {
         let waited = now - account.waiting_since_ns;
         account.waiting_since_ns = 0;
-        let histogram = match account.waits_as {
-            waits::PREEMPTED => &mut account.preempt_wait,
-            _ => &mut account.wake_wait,
-        };
-        histogram.record(waited);
+        if account.waits_as == duration::PREEMPT_WAIT as u32 {
+            enter::<{ duration::PREEMPT_WAIT }>(account, waited);
+        } else {
+            enter::<{ duration::WAKE_WAIT }>(account, waited);
+        }
         // Idle is nobody.
         if prev_tid != 0 {
-            // SAFETY: as the caller promises.
-            let comm = unsafe { task::name(prev) };
-            charge(&mut account.preemptors, &mut account.preemptors_rest, comm, waited);
+            if waited >= NAMED_WAIT_NS {
+                // SAFETY: as the caller promises.
+                let comm = unsafe { task::name(prev) };
+                charge(&mut account.preemptors, &mut account.preemptors_rest, comm, waited);
+            } else {
+                account.preemptors_rest.ns += waited;
+                account.preemptors_rest.count += 1;
+            }
         }
     }
     if account.stopped_at_ns != 0 {
-        account.gap.record(now - account.stopped_at_ns);
+        let since = account.stopped_at_ns;
+        enter::<{ duration::GAP }>(account, now - since);
     }
     (account.running_since_ns, account.cpu) = (now, cpu);
 }
 
 /// The task leaves its CPU; `waits`: it could have gone on.
 #[inline(always)]
-pub fn leave(account: &mut Account, slot: u32, now: u64, cpu: u32, waits: bool) {
-    end_run(account, slot, now, cpu);
+pub fn leave(account: &mut Account, slot: u32, now: u64, place: Option<&Place>, waits: bool) {
+    end_run(account, slot, now, place);
     account.stopped_at_ns = now;
     // Not before: a task that was woken while nobody knew that it runs does not wait.
     account.waiting_since_ns = if waits { now } else { 0 };
-    account.waits_as = waits::PREEMPTED;
+    account.waits_as = duration::PREEMPT_WAIT as u32;
+}
+
+#[inline(always)]
+fn enter<const DURATION: usize>(account: &mut Account, ns: u64) {
+    histogram::record(&mut account.durations[DURATION], &mut account.buckets[DURATION], ns);
 }
 
 /// The task can run; it waits unless it has a CPU already.
 #[inline(always)]
 pub fn wake(account: &mut Account, now: u64) {
     if account.running_since_ns == 0 && account.waiting_since_ns == 0 {
-        (account.waiting_since_ns, account.waits_as) = (now, waits::WOKEN);
+        (account.waiting_since_ns, account.waits_as) = (now, duration::WAKE_WAIT as u32);
     }
 }
 
 #[inline(always)]
-fn end_run(account: &mut Account, slot: u32, now: u64, cpu: u32) {
+fn end_run(account: &mut Account, slot: u32, now: u64, place: Option<&Place>) {
     let since = account.running_since_ns;
     if since == 0 {
         return;
     }
     account.running_since_ns = 0;
     let ran = now - since;
-    account.run_ns += ran;
-    account.slice.record(ran);
-    let node = place(cpu).map_or(UNKNOWN, |place| place.node);
+    enter::<{ duration::SLICE }>(account, ran);
+    let (cpu, node) = (account.cpu, place.map_or(UNKNOWN, |place| place.node));
     if node != UNKNOWN {
         let index = if node as usize >= NODES { NODES - 1 } else { node as usize };
         account.node_ns[index] += ran;

@@ -13,38 +13,34 @@ const SUB_SHIFT: u32 = 3;
 /// The first duration that is too long to be told apart, in units.
 const TOO_LONG: u64 = 1 << 30;
 
-/// How often durations were in each bucket. A bucket stays at its largest value rather than wrap around: then
-/// `count` is more than the buckets' sum.
+/// Durations in a few numbers.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Histogram {
-    /// How many durations.
+pub struct Summary {
+    /// How many.
     pub count: u64,
     /// Their sum in nanoseconds.
     pub total_ns: u64,
     /// The longest in nanoseconds.
     pub max_ns: u64,
-    /// By [`bucket`].
-    pub buckets: [u32; BUCKETS],
 }
 
-impl Histogram {
-    /// Without any.
-    pub const EMPTY: Self = Self { count: 0, total_ns: 0, max_ns: 0, buckets: [0; BUCKETS] };
+/// How often durations were in each bucket, by [`bucket`]. A bucket stays at its largest value rather than wrap around: then
+/// [`Summary::count`] is more than the buckets' sum.
+pub type Buckets = [u32; BUCKETS];
 
-    /// Counts one more.
-    #[inline(always)]
-    pub fn record(&mut self, ns: u64) {
-        self.count += 1;
-        self.total_ns += ns;
-        if ns > self.max_ns {
-            self.max_ns = ns;
-        }
-        let bucket = bucket(ns);
-        // `bucket` is always inside; the verifier wants to see it.
-        if bucket < BUCKETS {
-            self.buckets[bucket] = self.buckets[bucket].saturating_add(1);
-        }
+/// Counts one more duration.
+#[inline(always)]
+pub fn record(summary: &mut Summary, buckets: &mut Buckets, ns: u64) {
+    summary.count += 1;
+    summary.total_ns += ns;
+    if ns > summary.max_ns {
+        summary.max_ns = ns;
+    }
+    let bucket = bucket(ns);
+    // `bucket` is always inside; the verifier wants to see it.
+    if bucket < BUCKETS {
+        buckets[bucket] = buckets[bucket].saturating_add(1);
     }
 }
 
@@ -133,11 +129,12 @@ mod tests {
 
     #[test]
     fn a_full_bucket_stays_full() {
-        let mut histogram = Histogram::EMPTY;
-        histogram.buckets[bucket(1000)] = u32::MAX;
-        histogram.record(1000);
-        histogram.record(3000);
-        assert_eq!(histogram.buckets[bucket(1000)], u32::MAX);
-        assert_eq!((histogram.count, histogram.total_ns, histogram.max_ns), (2, 4000, 3000));
+        let mut summary = Summary { count: 0, total_ns: 0, max_ns: 0 };
+        let mut buckets = [0; BUCKETS];
+        buckets[bucket(1000)] = u32::MAX;
+        record(&mut summary, &mut buckets, 1000);
+        record(&mut summary, &mut buckets, 3000);
+        assert_eq!((buckets[bucket(1000)], buckets[bucket(3000)]), (u32::MAX, 1));
+        assert_eq!(summary, Summary { count: 2, total_ns: 4000, max_ns: 3000 });
     }
 }

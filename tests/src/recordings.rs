@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 
 use numa_agent::core::{
     jitter::{
-        distribution::Distribution,
         figures::{BySpan, Figures, Migrations, OffNode},
         recording::{KIND, ProcessRecord, Recording, Run, RunHost, SCHEMA, Subject, ThreadRecord},
     },
     task::{ProcessRole, ThreadRole},
 };
-use numa_ebpf::histogram::Histogram;
 
 /// A minute on a host with two nodes: one serving process with a member and two forward threads, which waited so long each
 /// time they were woken.
@@ -79,8 +77,6 @@ fn run(started_at: &str) -> Run {
 }
 
 fn figures(waits_ns: &[u64]) -> Figures {
-    let mut waits = Histogram::EMPTY;
-    waits_ns.iter().for_each(|ns| waits.record(*ns));
     Figures {
         followed_ns: 60_000_000_000,
         run_ns: 30_000_000_000,
@@ -89,7 +85,7 @@ fn figures(waits_ns: &[u64]) -> Figures {
         off_plan_ns: Some(0),
         before_bind_ns: Some(0),
         migrations: Some(Migrations { by_span: BySpan::default(), ..Migrations::default() }),
-        wake_wait: Distribution::from(&waits),
+        wake_wait: waits_ns.iter().copied().collect(),
         ..Figures::default()
     }
 }

@@ -9,11 +9,7 @@ use numa_ebpf::{
     place::CpuState,
 };
 
-use crate::{
-    accounts::{self, slot_of},
-    maps::{ACCOUNTS, CPUS},
-    task,
-};
+use crate::{accounts, maps::CPUS, task};
 
 /// `irq_handler_entry(irq, action)`.
 #[btf_tracepoint(function = "irq_handler_entry")]
@@ -103,15 +99,7 @@ fn this_cpu_state() -> Option<&'static mut CpuState> {
 /// The account of the task whose turn it is.
 #[inline(always)]
 fn current() -> Option<&'static mut Account> {
-    let (_, tid) = task::current();
-    let slot = slot_of(tid);
-    if slot == 0 {
-        return None;
-    }
-    // SAFETY: elements of an array live as long as the map.
-    let account = unsafe { &mut *ACCOUNTS.get_ptr_mut(slot)? };
-    // The start time is checked where the task is switched to; a stale slot is another's tid, or was this tid's.
-    (account.tid == tid).then_some(account)
+    accounts::of(task::current().1)
 }
 
 #[inline(always)]

@@ -8,7 +8,7 @@ use numa_ebpf::{
 };
 
 use crate::{
-    accounts::{self, place, slot_of},
+    accounts::{self, place},
     maps::{emit, header},
     task,
 };
@@ -22,7 +22,7 @@ const TASK_WAKING: u32 = 0x200;
 pub fn migrate(ctx: BtfTracePointContext) -> i32 {
     let task: task::Pointer = ctx.arg(0);
     // SAFETY: argument 0 of this tracepoint is a task_struct.
-    let Some(account) = (unsafe { accounts::of(slot_of(task::tid(task)), task) }) else { return 0 };
+    let Some(account) = accounts::of(unsafe { task::tid(task) }) else { return 0 };
     let to_cpu: u32 = ctx.arg(1);
     // SAFETY: as above.
     let (from_cpu, state) = unsafe { (task::cpu(task), task::state(task)) };

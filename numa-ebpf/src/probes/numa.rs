@@ -2,17 +2,14 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
-use crate::{
-    accounts::{self, slot_of},
-    task,
-};
+use crate::{accounts, task};
 
 /// `sched_move_numa(task, source_cpu, target_cpu)`.
 #[btf_tracepoint(function = "sched_move_numa")]
 pub fn numa_move(ctx: BtfTracePointContext) -> i32 {
     let task: task::Pointer = ctx.arg(0);
     // SAFETY: argument 0 of this tracepoint is a task_struct.
-    if let Some(account) = unsafe { accounts::of(slot_of(task::tid(task)), task) } {
+    if let Some(account) = accounts::of(unsafe { task::tid(task) }) {
         account.numa_moves += 1;
         account.numa_target = ctx.arg::<u32>(2) + 1;
     }
@@ -34,7 +31,7 @@ fn swap(task: task::Pointer, target_cpu: u32) {
         return;
     }
     // SAFETY: arguments 0 and 2 of this tracepoint are task_structs.
-    if let Some(account) = unsafe { accounts::of(slot_of(task::tid(task)), task) } {
+    if let Some(account) = accounts::of(unsafe { task::tid(task) }) {
         account.numa_swaps += 1;
         account.numa_target = target_cpu + 1;
     }

@@ -16,20 +16,19 @@ pub fn switch(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: arguments 1 and 2 of this tracepoint are task_structs.
     let (prev_tid, next_tid, cpu) = unsafe { (task::tid(prev), task::tid(next), task::cpu(prev)) };
     let (leaving, coming) = (slot_of(prev_tid), slot_of(next_tid));
-    let critical = accounts::place(cpu).is_some_and(|place| place.critical != 0);
+    let place = accounts::place(cpu);
+    let critical = place.is_some_and(|place| place.critical != 0);
     if leaving | coming == NO_SLOT && !critical {
         return 0;
     }
     let now = accounts::now();
-    // SAFETY: as above.
-    if let Some(account) = unsafe { accounts::of(leaving, prev) } {
+    if let Some(account) = accounts::at(leaving) {
         let preempted = ctx.arg::<u8>(0) != 0;
         // SAFETY: as above.
         let can_run = preempted || unsafe { task::state(prev) } == 0;
-        accounts::leave(account, leaving, now, cpu, can_run);
+        accounts::leave(account, leaving, now, place, can_run);
     }
-    // SAFETY: as above.
-    if let Some(account) = unsafe { accounts::of(coming, next) } {
+    if let Some(account) = accounts::at(coming) {
         // SAFETY: as above.
         unsafe { accounts::arrive(account, now, cpu, prev, prev_tid) };
     }
@@ -68,7 +67,7 @@ pub fn wakeup_new(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn wake(task: task::Pointer) -> i32 {
     // SAFETY: argument 0 of both tracepoints is a task_struct.
-    if let Some(account) = unsafe { accounts::of(slot_of(task::tid(task)), task) } {
+    if let Some(account) = accounts::of(unsafe { task::tid(task) }) {
         accounts::wake(account, accounts::now());
     }
     0

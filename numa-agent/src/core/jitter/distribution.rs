@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram as Hdr;
-use numa_ebpf::histogram::{self, Histogram};
+use numa_ebpf::{
+    account::Account,
+    histogram::{self, Buckets, Summary},
+};
 use serde::{Deserialize, Serialize};
 
 /// How often durations were how long. Percentiles are at most 1/16 off (32 ns below 512 ns); count, sum and longest are
@@ -108,15 +111,31 @@ impl Distribution {
     }
 }
 
-impl From<&Histogram> for Distribution {
-    fn from(kernel: &Histogram) -> Self {
-        let buckets = kernel.buckets.iter().enumerate().filter(|(_, count)| **count > 0);
+impl Distribution {
+    /// One of an account's, by [`numa_ebpf::account::duration`].
+    #[must_use]
+    pub fn of(account: &Account, duration: usize) -> Self {
+        Self::new(&account.durations[duration], &account.buckets[duration])
+    }
+
+    fn new(summary: &Summary, buckets: &Buckets) -> Self {
+        let buckets = buckets.iter().enumerate().filter(|(_, count)| **count > 0);
         Self {
-            count: kernel.count,
-            total_ns: kernel.total_ns,
-            max_ns: kernel.max_ns,
+            count: summary.count,
+            total_ns: summary.total_ns,
+            max_ns: summary.max_ns,
             buckets: buckets.map(|(bucket, count)| (bucket as u16, u64::from(*count))).collect(),
         }
+    }
+}
+
+impl FromIterator<u64> for Distribution {
+    /// Of durations in nanoseconds, each counted as the kernel side does.
+    fn from_iter<I: IntoIterator<Item = u64>>(durations: I) -> Self {
+        let mut summary = Summary { count: 0, total_ns: 0, max_ns: 0 };
+        let mut buckets = [0; histogram::BUCKETS];
+        durations.into_iter().for_each(|ns| histogram::record(&mut summary, &mut buckets, ns));
+        Self::new(&summary, &buckets)
     }
 }
 
@@ -133,9 +152,7 @@ mod tests {
     use super::*;
 
     fn of(durations: &[u64]) -> Distribution {
-        let mut kernel = Histogram::EMPTY;
-        durations.iter().for_each(|ns| kernel.record(*ns));
-        Distribution::from(&kernel)
+        durations.iter().copied().collect()
     }
 
     #[test]

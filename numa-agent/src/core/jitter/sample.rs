@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use numa_ebpf::histogram::Histogram;
 use proptest::{collection::vec, option, prelude::*};
 
 use super::{
@@ -100,8 +99,6 @@ pub fn run() -> Run {
 
 /// A thread that was followed for so many seconds, ran half the time, and waited so long each time it was woken.
 pub fn figures(seconds: u64, waits: &[u64]) -> Figures {
-    let mut wake_wait = Histogram::EMPTY;
-    waits.iter().for_each(|ns| wake_wait.record(*ns));
     let run_ns = seconds * 500_000_000;
     Figures {
         followed_ns: seconds * 1_000_000_000,
@@ -111,7 +108,7 @@ pub fn figures(seconds: u64, waits: &[u64]) -> Figures {
         off_plan_ns: Some(0),
         before_bind_ns: None,
         migrations: Some(Migrations::default()),
-        wake_wait: Distribution::from(&wake_wait),
+        wake_wait: waits.iter().copied().collect(),
         preemptors: vec![occupant(Some("cron"), 7), occupant(None, 1)],
         ..Figures::default()
     }
@@ -122,11 +119,7 @@ fn occupant(comm: Option<&str>, ns: u64) -> Occupant {
 }
 
 fn distribution() -> impl Strategy<Value = Distribution> {
-    vec(any::<u32>(), 0..8).prop_map(|durations| {
-        let mut kernel = Histogram::EMPTY;
-        durations.iter().for_each(|ns| kernel.record(u64::from(*ns)));
-        Distribution::from(&kernel)
-    })
+    vec(any::<u32>(), 0..8).prop_map(|durations| durations.into_iter().map(u64::from).collect())
 }
 
 fn migrations() -> impl Strategy<Value = Migrations> {
