@@ -4,12 +4,14 @@
 //! that vanished is no error: it is simply not in the answer.
 
 use std::{
+    collections::HashSet,
     io::Read,
     path::{Path, PathBuf},
 };
 
 use procfs::{
     ProcessCGroup,
+    net::TcpState,
     process::{Process, Stat},
 };
 
@@ -115,6 +117,32 @@ impl ProcReader {
         threads
     }
 
+    /// The process that a thread belongs to, by any of its tids.
+    #[must_use]
+    pub fn process_of(&self, tid: u32) -> Option<TaskId> {
+        let pid = status_number(&self.open(tid)?, b"Tgid:\t")?;
+        let stat = self.open(pid)?.stat().ok()?;
+        Some(TaskId { tid: pid, start_time: stat.starttime })
+    }
+
+    /// Whether a process listens on that TCP port, in any network namespace that a process is in.
+    #[must_use]
+    pub fn listens(&self, port: u16) -> bool {
+        let Ok(pids) = self.pids() else { return false };
+        let mut seen = HashSet::new();
+        pids.into_iter().any(|pid| {
+            let namespace = std::fs::read_link(self.root.join(pid.to_string()).join("ns/net"));
+            // One that cannot be read is looked at; those that can, once.
+            if namespace.is_ok_and(|namespace| !seen.insert(namespace)) {
+                return false;
+            }
+            let Some(process) = self.open(pid) else { return false };
+            let tables = [process.tcp(), process.tcp6()];
+            let mut sockets = tables.into_iter().flatten().flatten();
+            sockets.any(|socket| socket.state == TcpState::Listen && socket.local_address.port() == port)
+        })
+    }
+
     fn ancestors(&self, parent: i32) -> Vec<TaskId> {
         let stat = |pid: i32| self.open(u32::try_from(pid).ok()?)?.stat().ok();
         std::iter::successors(stat(parent), |child| stat(child.ppid))
@@ -164,12 +192,16 @@ fn brief(process: &Process) -> Option<ProcessFacts> {
     })
 }
 
-/// From the bytes of `status`: the name above it need not be text.
 fn real_uid(process: &Process) -> Option<u32> {
+    status_number(process, b"Uid:\t")
+}
+
+/// The first number of a line of `status`. From its bytes: the name above need not be text.
+fn status_number(process: &Process, label: &[u8]) -> Option<u32> {
     let mut status = Vec::new();
     process.open_relative("status").ok()?.read_to_end(&mut status).ok()?;
-    let uids = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:\t"))?;
-    std::str::from_utf8(uids).ok()?.split_ascii_whitespace().next()?.parse().ok()
+    let numbers = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(label))?;
+    std::str::from_utf8(numbers).ok()?.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// The path that tells containers and services apart: the v1 cpuset controller's, whose limits our masks meet, if it is
@@ -266,6 +298,34 @@ mod tests {
             assert!(kthreadd.kernel_thread);
         }
         assert!(reader.pids().unwrap().contains(&std::process::id()));
+    }
+
+    #[test]
+    fn a_thread_leads_to_its_process() {
+        let reader = ProcReader::new("/proc", Needs::default());
+        let me = reader.brief(std::process::id()).unwrap().id();
+        let tid = std::thread::spawn(|| nix::unistd::gettid().as_raw() as u32).join().unwrap();
+        assert_eq!(reader.process_of(tid), None, "it has ended");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let tid = nix::unistd::gettid().as_raw() as u32;
+                assert_eq!((reader.process_of(tid), reader.process_of(me.tid)), (Some(me), Some(me)));
+            });
+        });
+    }
+
+    #[test]
+    fn listeners_are_found_in_both_families_and_clients_are_none() {
+        use std::net::{TcpListener, TcpStream};
+        let reader = ProcReader::new("/proc", Needs::default());
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            let server = listener.local_addr().unwrap();
+            let client = TcpStream::connect(server).unwrap().local_addr().unwrap();
+            assert!(reader.listens(server.port()) && !reader.listens(client.port()));
+            drop(listener);
+            assert!(!reader.listens(server.port()));
+        }
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub fn tap_receive(ctx: BtfTracePointContext) -> i32 {
     let sock: Pointer = ctx.arg(0);
     // SAFETY: argument 0 of this tracepoint is a sock.
     if unsafe { socket::ports(sock) }.is_some_and(is_tapped_port) {
-        let _ = RECEIVED.insert(sock as u64, 1, 0);
+        note_received(sock as u64);
     }
     0
 }
@@ -183,27 +183,38 @@ fn leader() -> Option<Pointer> {
     read(current, TASK_GROUP_LEADER.load())
 }
 
-/// Puts a record into the ring. The reader comes round by itself, and is woken only where the ring is half full by then.
+/// Puts a record into the ring. The reader comes round by itself, and is woken only as the ring becomes half full before.
 #[inline(always)]
 fn report(socket: u64, ports: Ports, bytes: u32) {
+    // Wider than a record: several CPUs may go past the middle at once.
+    const MIDDLE: u64 = 1024;
     // SAFETY: the helper has no preconditions.
     let at_ns = unsafe { bpf_ktime_get_ns() };
-    let flags = if RECEIVED.remove(socket).is_ok() { flag::FIRST } else { 0 };
     let comm = leader().map_or([0; _], task::comm);
     let (pid, _) = task::current();
     let Some(mut entry) = SENDS.reserve::<Send>(0) else { return lose(lost::RING_FULL, socket) };
+    let flags = if RECEIVED.remove(socket).is_ok() { flag::FIRST } else { 0 };
     let Ports { local: local_port, remote: remote_port } = ports;
     entry.write(Send { at_ns, socket, pid, flags, bytes, local_port, remote_port, comm });
-    let half_full = SENDS.query(BPF_RB_AVAIL_DATA.into()) > u64::from(TAP_RING_BYTES.load() / 2);
-    entry.submit(if half_full { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }.into());
+    let half = u64::from(TAP_RING_BYTES.load() / 2);
+    let past_half = SENDS.query(BPF_RB_AVAIL_DATA.into()).wrapping_sub(half);
+    entry.submit(if past_half < MIDDLE { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }.into());
 }
 
 /// Counts a send as lost. What is sent next on the connection begins anew: the time to it would be that of two gaps.
 #[inline(always)]
 fn lose(index: usize, socket: u64) {
-    let _ = RECEIVED.insert(socket, 1, 0);
+    note_received(socket);
     if let Some(lost) = LOST.get_ptr_mut(0) {
         // SAFETY: this CPU's own live element.
         unsafe { (*lost)[index] += 1 };
+    }
+}
+
+/// What is sent next on the connection is an answer's first. Looks before it writes: each write takes a new element.
+#[inline(always)]
+fn note_received(socket: u64) {
+    if RECEIVED.get_ptr(socket).is_none() {
+        let _ = RECEIVED.insert(socket, 1, 0);
     }
 }

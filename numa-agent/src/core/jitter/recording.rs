@@ -234,6 +234,8 @@ pub struct Connection {
     pub local_port: u16,
     /// Port on the other side.
     pub remote_port: u16,
-    /// Answers (sends without something received in between), each with the nanoseconds between its successive sends.
+    /// Answers (sends without something received in between), each with the nanoseconds between its successive sends, from
+    /// the second on: servers send the head of an answer by itself, before there is a token. Without answers too short to
+    /// have any.
     pub answers: Vec<Vec<u64>>,
 }

@@ -131,8 +131,20 @@ pub struct Taps {
 struct Track {
     connection: Connection,
     last_ns: u64,
-    /// The last send was an answer's first.
-    fresh: bool,
+    /// Where in an answer the last send was.
+    at: Place,
+}
+
+/// Servers send the head of an answer by itself, long before the first token: the first gap is the time to that, and is
+/// left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Its first send.
+    Head,
+    /// Its second, or somewhere in an answer that began before we looked.
+    Begun,
+    /// A later one: the answer has gaps.
+    Counted,
 }
 
 impl Default for Taps {
@@ -203,25 +215,27 @@ impl Track {
             remote_port: send.remote_port,
             answers: Vec::new(),
         };
-        Self { connection, last_ns: send.at_ns, fresh: true }
+        let at = if send.first { Place::Head } else { Place::Begun };
+        Self { connection, last_ns: send.at_ns, at }
     }
 
     fn send(&mut self, send: &Send, full: bool) -> Kept {
         let gap_ns = send.at_ns.saturating_sub(self.last_ns);
         self.last_ns = send.at_ns;
-        if send.first {
-            self.fresh = true;
-            return Kept::Time;
-        }
-        if full {
-            return Kept::Nothing;
-        }
-        match self.connection.answers.last_mut() {
-            Some(answer) if !self.fresh => answer.push(gap_ns),
-            _ => self.connection.answers.push(vec![gap_ns]),
-        }
-        self.fresh = false;
-        Kept::Gap
+        self.at = match (send.first, self.at) {
+            (true, _) => Place::Head,
+            (false, Place::Head) => Place::Begun,
+            _ if full => return Kept::Nothing,
+            (false, before) => {
+                match self.connection.answers.last_mut() {
+                    Some(answer) if before == Place::Counted => answer.push(gap_ns),
+                    _ => self.connection.answers.push(vec![gap_ns]),
+                }
+                self.at = Place::Counted;
+                return Kept::Gap;
+            }
+        };
+        Kept::Time
     }
 }
 
@@ -271,33 +285,39 @@ mod tests {
     fn interleaved_connections_keep_their_own_gaps_and_answers() {
         let mut taps = Taps::default();
         let sends = [
+            // The head, the first token, two more; on the other connection we come in halfway.
             (1, 1000, true),
             (2, 1100, false),
             (1, 1500, false),
-            (2, 3100, false),
             (1, 2700, false),
-            // Asked again, an answer in one piece, and a third question.
+            (2, 3100, false),
+            (1, 4000, false),
+            // Asked again: answers of one, two and three sends.
             (1, 9000, true),
             (1, 10_000, true),
             (1, 10_300, false),
+            (1, 11_000, true),
+            (1, 11_500, false),
+            (1, 11_501, false),
             (2, 10_300, true),
         ];
         sends.iter().for_each(|(socket, at_ns, first)| taps.send(&send(*socket, *at_ns, *first)));
         assert_eq!(taps.lost(), 0);
-        assert_eq!(answers(taps), [vec![vec![500, 1200], vec![300]], vec![vec![2000]]]);
+        assert_eq!(answers(taps), [vec![vec![1200, 1300], vec![1]], vec![vec![2000]]]);
     }
 
     #[test]
     fn a_socket_that_is_used_again_is_another_connection() {
         let mut taps = Taps::default();
         let of = |pid, remote_port, at_ns, first| Send { pid, remote_port, ..send(1, at_ns, first) };
-        taps.send(&of(7, 1, 100, true));
+        taps.send(&of(7, 1, 100, false));
         taps.send(&of(7, 1, 110, false));
         // Other ports, then another process with the first ones.
         taps.send(&of(7, 2, 200, false));
         taps.send(&of(7, 2, 220, false));
         taps.send(&of(8, 1, 300, true));
-        taps.send(&of(8, 1, 330, false));
+        taps.send(&of(8, 1, 320, false));
+        taps.send(&of(8, 1, 350, false));
         let connections = taps.into_connections(3);
         let found: Vec<_> = connections
             .iter()
@@ -312,7 +332,7 @@ mod tests {
     fn without_room_sends_are_counted_and_no_gap_is_wrong() {
         let mut taps = Taps::with_room(1, 2);
         for at_ns in [0, 10, 30, 60] {
-            taps.send(&send(1, at_ns, at_ns == 0));
+            taps.send(&send(1, at_ns, false));
         }
         taps.send(&send(2, 70, true));
         taps.send(&send(2, 75, false));
