@@ -1,6 +1,7 @@
 //! The synthetic serving stack, its witnesses, and what the tests that run the real binary share.
 
 pub mod agent;
+pub mod bench;
 pub mod hwloc;
 pub mod recordings;
 pub mod stack;

@@ -2,7 +2,14 @@
 //!
 //! Written anew instead of borrowed from the agent on purpose: a witness that shares code with the accused proves little.
 
-use std::{io, os::unix::process::CommandExt, process::Command};
+use std::{
+    io,
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
+};
 
 use numa_agent::core::idset::CpuSet;
 
@@ -119,4 +126,76 @@ pub fn fork(child: impl FnOnce()) -> io::Result<u32> {
         }
         pid => Ok(pid.cast_unsigned()),
     }
+}
+
+/// Head of `union bpf_attr` for `BPF_PROG_LOAD` (`include/uapi/linux/bpf.h`, 5.10); the kernel takes a shorter one than its own.
+#[repr(C)]
+#[derive(Default)]
+struct ProgramLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log: [u64; 2],
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+    prog_btf_fd: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    func_info_cnt: u32,
+    line_info_rec_size: u32,
+    line_info: u64,
+    line_info_cnt: u32,
+    attach_btf_id: u32,
+}
+
+/// Loads a BPF program that does nothing but return, for the tracepoint whose BTF type is `btf_id`; as the agent's
+/// programs, it takes the tracepoint's own arguments (`BPF_TRACE_RAW_TP`).
+///
+/// # Errors
+/// As `bpf(2)`.
+pub fn load_empty_program(name: &str, btf_id: u32) -> io::Result<OwnedFd> {
+    const BPF_PROG_LOAD: libc::c_int = 5;
+    const BPF_PROG_TYPE_TRACING: u32 = 26;
+    const BPF_TRACE_RAW_TP: u32 = 23;
+    // `r0 = 0; exit`.
+    const CODE: [u64; 2] = [0xb7, 0x95];
+    let mut load = ProgramLoad {
+        prog_type: BPF_PROG_TYPE_TRACING,
+        insn_cnt: CODE.len() as u32,
+        insns: CODE.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        expected_attach_type: BPF_TRACE_RAW_TP,
+        attach_btf_id: btf_id,
+        ..ProgramLoad::default()
+    };
+    // The last byte stays zero.
+    let length = name.len().min(load.prog_name.len() - 1);
+    load.prog_name[..length].copy_from_slice(&name.as_bytes()[..length]);
+    // The attributes, the code and the license are as long as said and alive for the call.
+    bpf(BPF_PROG_LOAD, &raw const load as u64, size_of::<ProgramLoad>())
+}
+
+/// Attaches such a program, until the returned link is closed.
+///
+/// # Errors
+/// As `bpf(2)`.
+pub fn attach_program(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const BPF_RAW_TRACEPOINT_OPEN: libc::c_int = 17;
+    // No name: the program knows its tracepoint.
+    let open = [0, u64::from(program.as_raw_fd().cast_unsigned())];
+    bpf(BPF_RAW_TRACEPOINT_OPEN, open.as_ptr() as u64, size_of_val(&open))
+}
+
+/// `bpf(2)` with a command that returns a descriptor and reads its attributes only; they lie at that address and live
+/// for the call.
+fn bpf(command: libc::c_int, attributes: u64, bytes: usize) -> io::Result<OwnedFd> {
+    // SAFETY: as said above.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, bytes) };
+    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the kernel has just given it to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

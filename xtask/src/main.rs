@@ -3,6 +3,7 @@
 //! Small on purpose: `cargo xtask` has to start within seconds on a machine that has built nothing yet, so it depends on
 //! `anyhow` and `clap` alone and never on numa-agent itself.
 
+mod bench;
 mod build;
 mod demo;
 mod lint;
@@ -20,7 +21,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{build::Build, setup::Purpose};
 
-/// Sets up, builds, tests and demonstrates numa-agent.
+/// Sets up, builds, tests, demonstrates and measures numa-agent.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -44,6 +45,8 @@ enum Command {
     Test(test::Args),
     /// Show the agent at work on a synthetic serving stack
     Demo(demo::DemoArgs),
+    /// Measure what the agent costs, beside its peers
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +76,11 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(args) => {
             setup::ensure(Purpose::Build)?;
             demo::run(&args, &Build::new(true)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Bench(args) => {
+            setup::ensure(Purpose::Build)?;
+            bench::run(&args, &Build::new(true)?)?;
             Ok(ExitCode::SUCCESS)
         }
     }

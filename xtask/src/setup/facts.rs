@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Purpose,
-    plan::{Compiler, Facts, Linker, Packages, plan},
+    plan::{Compiler, Facts, Linker, PEERS, Packages, plan},
 };
 use crate::{
     sh,
@@ -40,6 +40,10 @@ pub fn gather(purpose: Purpose, tried: &Facts) -> Facts {
             .filter(|(c, _)| lacks(c))
             .map(|(_, n)| n)
             .collect();
+    }
+    if purpose == Purpose::Bench {
+        let lacks = |program: &&str| !places.path.iter().any(|dir| dir.join(program).is_file());
+        facts.bench_lacks = PEERS.into_iter().filter(lacks).collect();
     }
     // The rest is slower to find out, and only matters when something has to be installed.
     if !plan(&facts).missing.is_empty() {

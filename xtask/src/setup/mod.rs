@@ -21,6 +21,9 @@ pub struct Args {
     /// Also what only `lint` and `test` need: rustfmt and clippy
     #[arg(long)]
     tests: bool,
+    /// Also what only `bench` compares with: perf, libbpf-tools, bpftrace
+    #[arg(long)]
+    bench: bool,
 }
 
 /// What the machine is set up for.
@@ -30,6 +33,8 @@ pub enum Purpose {
     Build,
     /// Linting and testing too.
     Test,
+    /// Measuring beside the peers.
+    Bench,
 }
 
 /// The command.
@@ -37,13 +42,20 @@ pub enum Purpose {
 /// # Errors
 /// If something cannot be installed.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let purpose = if args.tests { Purpose::Test } else { Purpose::Build };
+    let also = [(args.tests, Purpose::Test), (args.bench, Purpose::Bench)];
+    let also = also.into_iter().filter(|(asked, _)| *asked).map(|(_, purpose)| purpose);
+    let purposes: Vec<Purpose> = [Purpose::Build].into_iter().chain(also).collect();
     if args.check {
-        let plan = plan(&facts::gather(purpose, &Facts::default()));
-        report(&plan);
-        return Ok(if plan.missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        let mut missing = false;
+        // Building is part of each.
+        for purpose in &purposes[usize::from(purposes.len() > 1)..] {
+            let plan = plan(&facts::gather(*purpose, &Facts::default()));
+            report(&plan);
+            missing |= !plan.missing.is_empty();
+        }
+        return Ok(if missing { ExitCode::FAILURE } else { ExitCode::SUCCESS });
     }
-    ensure(purpose)?;
+    purposes.into_iter().try_for_each(ensure)?;
     println!("{}", facts::summary());
     Ok(ExitCode::SUCCESS)
 }

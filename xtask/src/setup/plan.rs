@@ -20,6 +20,9 @@ pub const LINKER_VERSION: &str = "0.10.3";
 /// The oldest distribution compiler worth looking at: the workspace's `rust-version`.
 const OLDEST_RELEASE: (u32, u32) = (1, 88);
 
+/// The programs that `bench` compares with.
+pub const PEERS: [&str; 3] = ["perf", "runqlat", "bpftrace"];
+
 /// Everything the decision depends on.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
@@ -39,6 +42,8 @@ pub struct Facts {
     pub packages: Packages,
     /// rustup components that only `lint` needs, and that do not run.
     pub lint_lacks: Vec<&'static str>,
+    /// Those of [`PEERS`] that are not there.
+    pub bench_lacks: Vec<&'static str>,
     /// What was run already and worked.
     pub done: Vec<Action>,
     /// What was run already and failed.
@@ -88,6 +93,10 @@ pub enum Action {
     AptInstall(Vec<String>),
     /// Install the compiler and its source with dnf.
     DnfInstall,
+    /// Install packages with apt, whatever their version.
+    AptInstallPeers(Vec<&'static str>),
+    /// The same with dnf.
+    DnfInstallPeers(Vec<&'static str>),
     /// Build `bpf-linker`.
     InstallLinker,
     /// Give rustup's active toolchain what `lint` runs.
@@ -107,6 +116,12 @@ impl Action {
             Self::AptUpdate => words("apt-get update"),
             Self::AptInstall(packages) => {
                 [words("apt-get install --yes --no-install-recommends"), packages.clone()].concat()
+            }
+            Self::AptInstallPeers(packages) => {
+                words(&format!("apt-get install --yes --no-install-recommends {}", packages.join(" ")))
+            }
+            Self::DnfInstallPeers(packages) => {
+                words(&format!("dnf install --assumeyes {}", packages.join(" ")))
             }
             Self::DnfInstall => words("dnf install --assumeyes rust rust-src"),
             Self::InstallLinker => {
@@ -128,13 +143,16 @@ impl Action {
                 "the distribution's Rust compiler with its source, 780 MB on disk, about a minute"
             }
             Self::DnfInstall => "the distribution's Rust compiler with its source, about a minute",
+            Self::AptInstallPeers(_) | Self::DnfInstallPeers(_) => {
+                "what `cargo xtask bench` compares with, 200 MB on disk, under a minute"
+            }
             Self::InstallLinker => "the linker for eBPF programs, into cargo's bin directory, 1 to 3 minutes",
             Self::AddComponents(_) => "what `cargo xtask lint` runs, seconds",
         }
     }
 
     fn needs_root(&self) -> bool {
-        matches!(self, Self::AptUpdate | Self::AptInstall(_) | Self::DnfInstall)
+        !matches!(self, Self::AddSource | Self::InstallNightly | Self::InstallLinker | Self::AddComponents(_))
     }
 }
 
@@ -194,6 +212,10 @@ pub fn plan(facts: &Facts) -> Plan {
         plan.missing.push(facts.lint_lacks.join(" and "));
         plan.take(facts, Action::AddComponents(facts.lint_lacks.clone()));
     }
+    if !facts.bench_lacks.is_empty() {
+        plan.missing.push(format!("{} (only `bench` needs that)", facts.bench_lacks.join(", ")));
+        plan.peers(facts);
+    }
     plan
 }
 
@@ -204,6 +226,34 @@ impl Plan {
         } else {
             self.by_hand.push(action.to_string());
         }
+    }
+
+    fn peers(&mut self, facts: &Facts) {
+        let (debian, fedora): (Vec<_>, Vec<_>) =
+            facts.bench_lacks.iter().map(|program| peer_packages(program)).unzip();
+        match &facts.packages {
+            Packages::Apt(_) => {
+                // Lists of a fresh machine are empty or old; where they cannot be fetched, they may do.
+                if ![&facts.done, &facts.failed].iter().any(|tried| tried.contains(&Action::AptUpdate)) {
+                    self.take(facts, Action::AptUpdate);
+                }
+                self.take(facts, Action::AptInstallPeers(debian));
+            }
+            Packages::Dnf => self.take(facts, Action::DnfInstallPeers(fedora)),
+            Packages::Unknown => {
+                self.by_hand
+                    .push(format!("your distribution's packages for {}", facts.bench_lacks.join(", ")));
+            }
+        }
+    }
+}
+
+/// The package of one of [`PEERS`]: Debian's, and Fedora's.
+fn peer_packages(program: &'static str) -> (&'static str, &'static str) {
+    match program {
+        "perf" => ("linux-perf", "perf"),
+        "runqlat" => ("libbpf-tools", "libbpf-tools"),
+        other => (other, other),
     }
 }
 

@@ -149,3 +149,24 @@ fn other_distributions_are_told_their_packages() {
     let facts = Facts { rustup: false, packages: Packages::Dnf, ..fresh() };
     assert_eq!(plan(&facts).steps[0].to_string(), "dnf install --assumeyes rust rust-src");
 }
+
+#[test]
+fn peers_come_from_the_distribution_after_its_lists() {
+    let ready = Facts {
+        compiler: compiler(22),
+        linker: linker((0, 10, 3)),
+        bench_lacks: vec!["runqlat", "perf"],
+        ..fresh()
+    };
+    let peers = Action::AptInstallPeers(vec!["libbpf-tools", "linux-perf"]);
+    assert_eq!(plan(&ready).steps, [Action::AptUpdate, peers.clone()]);
+    let updated = Facts { done: vec![Action::AptUpdate], ..ready.clone() };
+    assert_eq!(plan(&updated).steps, std::slice::from_ref(&peers));
+    // Installed, and still not there: no endless loop.
+    let vain = plan(&Facts { done: vec![Action::AptUpdate, peers.clone()], ..ready.clone() });
+    assert_eq!((vain.steps.as_slice(), vain.by_hand), (&[][..], vec![peers.to_string()]));
+    let unprivileged = plan(&Facts { root: false, ..ready.clone() });
+    assert!(unprivileged.steps.is_empty() && unprivileged.by_hand.len() == 2, "{unprivileged:?}");
+    let fedora = plan(&Facts { packages: Packages::Dnf, ..ready });
+    assert_eq!(fedora.steps[0].to_string(), "dnf install --assumeyes libbpf-tools perf");
+}

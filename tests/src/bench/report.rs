@@ -1,0 +1,154 @@
+//! Results as tables and as JSON. Pure.
+
+use serde_json::{Value, json};
+
+use super::{figures::Bound, machine::Facts};
+
+/// Version of the JSON.
+pub const SCHEMA: u32 = 1;
+
+/// What one section found.
+#[derive(Debug, Clone, Default)]
+pub struct Section {
+    /// Its name, as the filter knows it.
+    pub name: &'static str,
+    /// The tables.
+    pub tables: Vec<Table>,
+    /// What was to be held.
+    pub bounds: Vec<Bound>,
+    /// All measurements.
+    pub data: Value,
+}
+
+/// A table, in Markdown when printed.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    /// What it shows.
+    pub title: String,
+    /// Heads of the columns; the first column is text, the others are figures.
+    pub columns: Vec<&'static str>,
+    /// Cells. A row with fewer has its last one stand for the rest.
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// In Markdown, columns aligned for reading as it is.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter(|row| row.len() == self.columns.len());
+            let cells = cells.map(|row| row[column].chars().count());
+            cells.chain([self.columns[column].chars().count(), 4]).max().unwrap_or(4)
+        };
+        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
+        let line = |cells: &[String]| {
+            let cell = |(index, cell): (usize, &String)| match index {
+                0 => format!(" {cell:<width$} |", width = widths[0]),
+                _ => format!(" {cell:>width$} |", width = widths[index]),
+            };
+            format!("|{}\n", cells.iter().enumerate().map(cell).collect::<String>())
+        };
+        let head: Vec<String> = self.columns.iter().map(|column| (*column).to_owned()).collect();
+        let rule = |(index, width): (usize, &usize)| {
+            if index == 0 {
+                format!(" {} |", "-".repeat(*width))
+            } else {
+                format!(" {}: |", "-".repeat(width - 1))
+            }
+        };
+        let rule: String = widths.iter().enumerate().map(rule).collect();
+        let rows = self.rows.iter().map(|row| {
+            let mut row = row.clone();
+            row.resize(self.columns.len(), String::new());
+            line(&row)
+        });
+        format!("{}\n\n{}|{rule}\n{}", self.title, line(&head), rows.collect::<String>())
+    }
+}
+
+/// All of it as text.
+#[must_use]
+pub fn text(facts: &Facts, rounds: usize, sections: &[Section]) -> String {
+    let mut text = format!("{}\n", machine(facts, rounds));
+    for section in sections {
+        for table in &section.tables {
+            text += &format!("\n{}", table.markdown());
+        }
+    }
+    let bounds: Vec<&Bound> = sections.iter().flat_map(|section| &section.bounds).collect();
+    if !bounds.is_empty() {
+        let row = |bound: &&Bound| {
+            let figure = |value: f64| format!("{value:.2} {}", bound.unit);
+            let verdict = if bound.holds() { "held" } else { "MISSED" };
+            vec![bound.what.clone(), figure(bound.measured), figure(bound.at_most), verdict.to_owned()]
+        };
+        let table = Table {
+            title: "Bounds".to_owned(),
+            columns: vec!["", "measured", "at most", "verdict"],
+            rows: bounds.iter().map(row).collect(),
+        };
+        text += &format!("\n{}", table.markdown());
+    }
+    text
+}
+
+fn machine(facts: &Facts, rounds: usize) -> String {
+    let Facts { kernel, arch, cpu, cpus, virtual_machine, date } = facts;
+    let place = if *virtual_machine { ", virtual machine" } else { "" };
+    format!(
+        "{date}, Linux {kernel} {arch}, {cpus} CPUs ({cpu}{place}), {rounds} round{}",
+        if rounds == 1 { "" } else { "s" }
+    )
+}
+
+/// All of it as JSON.
+#[must_use]
+pub fn json(facts: &Facts, rounds: usize, sections: &[Section]) -> Value {
+    let bound = |bound: &Bound| {
+        let Bound { what, measured, at_most, unit } = bound;
+        json!({ "what": what, "measured": measured, "at_most": at_most, "unit": unit, "holds": bound.holds() })
+    };
+    let section = |section: &Section| {
+        let bounds: Vec<Value> = section.bounds.iter().map(bound).collect();
+        json!({ "name": section.name, "bounds": bounds, "data": section.data })
+    };
+    let sections: Vec<Value> = sections.iter().map(section).collect();
+    json!({ "schema": SCHEMA, "machine": facts, "rounds": rounds, "sections": sections })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_aligned_and_a_reason_stands_alone() {
+        let table = Table {
+            title: "T".to_owned(),
+            columns: vec!["who", "ns"],
+            rows: vec![vec!["ours".to_owned(), "12345".to_owned()], vec!["theirs: not measured".to_owned()]],
+        };
+        let expected =
+            "T\n\n| who  |    ns |\n| ---- | ----: |\n| ours | 12345 |\n| theirs: not measured |       |\n";
+        assert_eq!(table.markdown(), expected);
+    }
+
+    #[test]
+    fn a_missed_bound_is_seen_in_both_formats() {
+        let facts = Facts {
+            kernel: "6.18".to_owned(),
+            arch: "x86_64",
+            cpu: "x".to_owned(),
+            cpus: 2,
+            virtual_machine: true,
+            date: "2026-01-01".to_owned(),
+        };
+        let bound = Bound { what: "switch".to_owned(), measured: 131.0, at_most: 130.0, unit: "ns" };
+        let section = Section { name: "events", bounds: vec![bound], ..Section::default() };
+        assert!(
+            text(&facts, 3, std::slice::from_ref(&section)).contains("131.00 ns | 130.00 ns |  MISSED |")
+        );
+        let json = json(&facts, 3, &[section]);
+        assert_eq!(json["sections"][0]["bounds"][0]["holds"], false);
+        assert_eq!(json["machine"]["kernel"], "6.18");
+    }
+}

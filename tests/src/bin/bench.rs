@@ -1,0 +1,59 @@
+//! `cargo xtask bench`: what the agent costs, beside the tools that come nearest to it.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use clap::{Parser, ValueEnum};
+use numa_agent_tests::bench::{
+    Session, events, memory,
+    report::{self, Section},
+    time,
+};
+
+/// Measures what the agent costs. Needs root, and a quiet machine; changes nothing that outlives it.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Only the sections whose name contains this: time, events, memory
+    filter: Option<String>,
+    /// How often everything is measured
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    rounds: usize,
+    /// One round of small loads: shows that everything works; its figures mean little
+    #[arg(long, conflicts_with = "rounds")]
+    quick: bool,
+    /// text (Markdown) or json
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+type Measure = fn(&Session) -> Result<Section>;
+
+const SECTIONS: [(&str, Measure); 3] =
+    [("time", time::section), ("events", events::section), ("memory", memory::section)];
+
+fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "the bench loads kernel programs and needs root: run it with sudo"
+    );
+    let filter = args.filter.unwrap_or_default();
+    let chosen: Vec<_> = SECTIONS.into_iter().filter(|(name, _)| name.contains(&filter)).collect();
+    ensure!(!chosen.is_empty(), "no section is called {filter}: there are time, events and memory");
+    let rounds = if args.quick { 1 } else { args.rounds.max(1) };
+    let session = Session::new(rounds, args.quick)?;
+    let sections = chosen.into_iter().map(|(_, measure)| measure(&session)).collect::<Result<Vec<_>>>()?;
+    match args.format {
+        Format::Text => print!("{}", report::text(&session.facts, rounds, &sections)),
+        Format::Json => println!("{:#}", report::json(&session.facts, rounds, &sections)),
+    }
+    // A single round of small loads proves nothing either way.
+    let missed = sections.iter().flat_map(|section| &section.bounds).any(|bound| !bound.holds());
+    Ok(if missed && !args.quick { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}

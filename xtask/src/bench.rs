@@ -1,0 +1,29 @@
+//! `cargo xtask bench`: what the agent costs, every figure of `docs/performance.md`.
+//!
+//! Builds the programs and hands over; what is measured is in `tests/src/bench`, which may depend on the tests' crate.
+
+use std::process::Command;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::{build::Build, sh};
+
+/// What `cargo xtask bench` takes.
+#[derive(Args)]
+pub struct BenchArgs {
+    /// What the bench program takes: FILTER, --rounds N, --quick, --format text|json, --help
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    args: Vec<String>,
+}
+
+/// Builds the agent, the loads and the bench, and runs it.
+///
+/// # Errors
+/// If something does not build, or the bench fails or misses a bound.
+pub fn run(args: &BenchArgs, tools: &Build) -> Result<()> {
+    tools.agent()?;
+    tools.test_program("bench-load")?;
+    let mut bench = Command::new(tools.test_program("bench")?);
+    sh::run(bench.args(&args.args).current_dir(sh::root()))
+}
