@@ -234,8 +234,15 @@ pub struct Connection {
     pub local_port: u16,
     /// Port on the other side.
     pub remote_port: u16,
-    /// Answers (sends without something received in between), each with the nanoseconds between its successive sends, from
-    /// the second on: servers send the head of an answer by itself, before there is a token. Without answers too short to
-    /// have any.
+    /// Answers (sends without something received in between), each with the nanoseconds between its successive sends. An
+    /// answer of one send has none, and may be left out.
     pub answers: Vec<Vec<u64>>,
+}
+
+impl Connection {
+    /// The answers' gaps but the first of each: servers send the head of an answer by itself, before there is a token, so
+    /// that one is the time to the first token.
+    pub fn token_gaps(&self) -> impl Iterator<Item = &[u64]> {
+        self.answers.iter().map(|answer| answer.get(1..).unwrap_or_default())
+    }
 }

@@ -131,20 +131,8 @@ pub struct Taps {
 struct Track {
     connection: Connection,
     last_ns: u64,
-    /// Where in an answer the last send was.
-    at: Place,
-}
-
-/// Servers send the head of an answer by itself, long before the first token: the first gap is the time to that, and is
-/// left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Its first send.
-    Head,
-    /// Its second, or somewhere in an answer that began before we looked.
-    Begun,
-    /// A later one: the answer has gaps.
-    Counted,
+    /// The last send was an answer's first.
+    fresh: bool,
 }
 
 impl Default for Taps {
@@ -215,27 +203,25 @@ impl Track {
             remote_port: send.remote_port,
             answers: Vec::new(),
         };
-        let at = if send.first { Place::Head } else { Place::Begun };
-        Self { connection, last_ns: send.at_ns, at }
+        Self { connection, last_ns: send.at_ns, fresh: true }
     }
 
     fn send(&mut self, send: &Send, full: bool) -> Kept {
         let gap_ns = send.at_ns.saturating_sub(self.last_ns);
         self.last_ns = send.at_ns;
-        self.at = match (send.first, self.at) {
-            (true, _) => Place::Head,
-            (false, Place::Head) => Place::Begun,
-            _ if full => return Kept::Nothing,
-            (false, before) => {
-                match self.connection.answers.last_mut() {
-                    Some(answer) if before == Place::Counted => answer.push(gap_ns),
-                    _ => self.connection.answers.push(vec![gap_ns]),
-                }
-                self.at = Place::Counted;
-                return Kept::Gap;
-            }
-        };
-        Kept::Time
+        if send.first {
+            self.fresh = true;
+            return Kept::Time;
+        }
+        if full {
+            return Kept::Nothing;
+        }
+        match self.connection.answers.last_mut() {
+            Some(answer) if !self.fresh => answer.push(gap_ns),
+            _ => self.connection.answers.push(vec![gap_ns]),
+        }
+        self.fresh = false;
+        Kept::Gap
     }
 }
 
@@ -303,7 +289,7 @@ mod tests {
         ];
         sends.iter().for_each(|(socket, at_ns, first)| taps.send(&send(*socket, *at_ns, *first)));
         assert_eq!(taps.lost(), 0);
-        assert_eq!(answers(taps), [vec![vec![1200, 1300], vec![1]], vec![vec![2000]]]);
+        assert_eq!(answers(taps), [vec![vec![500, 1200, 1300], vec![300], vec![500, 1]], vec![vec![2000]]]);
     }
 
     #[test]
@@ -316,8 +302,7 @@ mod tests {
         taps.send(&of(7, 2, 200, false));
         taps.send(&of(7, 2, 220, false));
         taps.send(&of(8, 1, 300, true));
-        taps.send(&of(8, 1, 320, false));
-        taps.send(&of(8, 1, 350, false));
+        taps.send(&of(8, 1, 330, false));
         let connections = taps.into_connections(3);
         let found: Vec<_> = connections
             .iter()

@@ -17,7 +17,7 @@
 //! | `threads` | `run`, `pid`, `tid`, `start_time`, `comm`, `role`, `group`, `home_nodes`, `ended`, and what was measured; those that waited longest first |
 //! | `intervals` | as in the recording ([`Interval`](crate::core::jitter::recording::Interval)) |
 //! | `intruders` | by `cpu`: `who` ran on CPUs of critical threads |
-//! | `connections` | `run`, `pid`, `comm`, `local_port`, `remote_port`, number of `answers`, percentiles of the `gaps` between sends (exact) |
+//! | `connections` | `run`, `pid`, `comm`, `local_port`, `remote_port`, number of `answers`, percentiles of the `gaps` between sends (exact), without the time to an answer's second send |
 //!
 //! Threads together have `threads` (how many), and all have these: `followed_ns`, `run_ns`, `node_ns` (by node), `off_node`
 //! (`ns`, `share` of the CPU time, `runs`, `longest_ns`, `first_at_ns`, `last_at_ns`), `off_plan_ns`, `before_bind_ns`,
@@ -147,7 +147,7 @@ fn durations(of: &Distribution, percentiles: Option<Percentiles>) -> Value {
 }
 
 fn connection(of: &Connection) -> Value {
-    let count: usize = of.answers.iter().map(Vec::len).sum();
+    let count = of.token_gaps().flatten().count();
     json!({
         "run": of.run,
         "pid": of.pid,

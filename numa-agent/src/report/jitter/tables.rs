@@ -316,7 +316,7 @@ pub(super) fn connections(digest: &Digest, escape: Escape, most: usize) -> Shown
             process(digest, connection.run, connection.pid, escape),
             format!("{} to {}", connection.local_port, connection.remote_port),
             count(connection.answers.len() as u64),
-            count(connection.answers.iter().map(|answer| answer.len() as u64).sum()),
+            count(connection.token_gaps().flatten().count() as u64),
             p50,
             p99,
             p999,
@@ -327,9 +327,9 @@ pub(super) fn connections(digest: &Digest, escape: Escape, most: usize) -> Shown
     Shown { table, left_out: all.len().saturating_sub(most) }
 }
 
-/// Percentiles of the gaps between a connection's sends, exact (nearest rank); `None` without any.
+/// Percentiles of the gaps between a connection's tokens, exact (nearest rank); `None` without any.
 pub(super) fn gaps(connection: &Connection) -> Option<Percentiles> {
-    let mut gaps: Vec<u64> = connection.answers.iter().flatten().copied().collect();
+    let mut gaps: Vec<u64> = connection.token_gaps().flatten().copied().collect();
     gaps.sort_unstable();
     let max_ns = *gaps.last()?;
     let at = |quantile: f64| {

@@ -20,7 +20,7 @@ pub use gaps::{Fluctuation, Gaps};
 
 use super::{
     file::{At, CUT_SHORT, FileError, json_problem},
-    recording::Recording,
+    recording::{Connection, Recording},
 };
 
 /// Token times.
@@ -150,18 +150,17 @@ fn without_gaps(parts: &Parts) -> Problem {
 }
 
 impl Tokens {
-    /// The sends on the recording's tapped sockets, but the time from the first send of an answer to the second: where the
-    /// server sends the headers by themselves, it is the time to the first token. `None` if nothing was tapped.
+    /// The sends on the recording's tapped sockets; `None` if nothing was tapped.
     #[must_use]
     pub fn tapped(recording: &Recording) -> Option<Self> {
-        let answers = || recording.connections.iter().flat_map(|connection| &connection.answers);
-        let requests = answers().filter(|gaps| gaps.len() > 1).count();
+        let answers = || recording.connections.iter().flat_map(Connection::token_gaps);
+        let requests = answers().filter(|gaps| !gaps.is_empty()).count();
         (!recording.connections.is_empty()).then(|| Self {
             source: Source::Tap,
             requests,
             single: answers().count() - requests,
             failed: 0,
-            gaps: answers().flat_map(|gaps| gaps.iter().skip(1)).copied().collect(),
+            gaps: answers().flatten().copied().collect(),
             notes: vec![],
         })
     }
