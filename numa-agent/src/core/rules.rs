@@ -89,7 +89,8 @@ impl Rules {
                 GroupBy::Env(name) => Some(name.clone()),
                 _ => None,
             },
-            ancestors: matches!(self.settings.group_by, GroupBy::Tree),
+            ancestors: matches!(self.settings.group_by, GroupBy::Tree)
+                || !self.settings.descends_from.is_empty(),
         }
     }
 
@@ -102,6 +103,9 @@ impl Rules {
         }
         if let Some(role) = self.explicit(process.pid, Some(process.start_time)) {
             return Some(role);
+        }
+        if self.descends(process) {
+            return Some(ProcessRole::Group);
         }
         match self.settings.rules.iter().find(|rule| rule.holds(process, true) == Some(true)) {
             Some(rule) => rule.role.process_role(),
@@ -117,7 +121,7 @@ impl Rules {
         if process.kernel_thread {
             return false;
         }
-        if self.explicit(process.pid, None).is_some() {
+        if self.explicit(process.pid, None).is_some() || !self.settings.descends_from.is_empty() {
             return true;
         }
         for rule in &self.settings.rules {
@@ -151,6 +155,20 @@ impl Rules {
             Pin::Started(meant) => meant.is_some() && (start_time.is_none() || start_time == meant),
         };
         meant.then_some(role)
+    }
+
+    /// Whether it is one of those whose descendants are ours, or one of these. A parent that started after its child is
+    /// another process by now that got a recycled pid.
+    fn descends(&self, process: &ProcessFacts) -> bool {
+        let roots = &self.settings.descends_from;
+        let mut child = process.id();
+        let real = process.ancestors.iter().take_while(|parent| {
+            let older = parent.start_time <= child.start_time;
+            child = **parent;
+            older
+        });
+        roots.contains(&process.id())
+            || (!roots.is_empty() && real.into_iter().any(|parent| roots.contains(parent)))
     }
 
     fn by_pattern(&self, process: &ProcessFacts) -> Option<ProcessRole> {

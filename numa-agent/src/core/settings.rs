@@ -6,8 +6,10 @@ use regex::Regex;
 
 use super::{
     choice::words,
+    config::{ConfigError, Overrides},
     instance::GroupBy,
     rule::{Rule, RuleRole},
+    task::TaskId,
 };
 
 /// Thread names that a group's forward threads have, where neither file nor flags name any.
@@ -107,6 +109,8 @@ pub struct Settings {
     pub group_pids: Vec<u32>,
     /// `other_pids`.
     pub other_pids: Vec<u32>,
+    /// These processes and all that descend from them are group processes. No key: `jitter record` without a plan.
+    pub descends_from: Vec<TaskId>,
     /// `report`: where `bind` writes its report.
     pub report: String,
     /// Whether the report's path was asked for (an unwritable default is only a warning).
@@ -116,6 +120,23 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whoever descends from `roots`, and without a plan: all share one group, whose CPUs mean nothing.
+    ///
+    /// # Errors
+    /// If a pattern of forward threads makes no sense.
+    pub fn of_descendants(roots: Vec<TaskId>, forward_threads: Vec<String>) -> Result<Self, ConfigError> {
+        let flags = Overrides {
+            policy: Some(PolicyChoice::Generic),
+            layout: Some(Layout::Shared),
+            groups_per_socket: Some(1),
+            group_by: Some(GroupBy::Tree),
+            forward_thread_patterns: forward_threads,
+            ..Overrides::default()
+        };
+        let settings = Self::from_sources(None, flags)?;
+        Ok(Self { descends_from: roots, warnings: Vec::new(), ..settings })
+    }
+
     /// Says so if nothing is asked to be managed.
     pub(super) fn warn_if_idle(mut self) -> Self {
         let rules = self.rules.iter().any(|rule| rule.role != RuleRole::Ignore);

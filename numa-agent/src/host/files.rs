@@ -34,6 +34,23 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     written
 }
 
+/// Whether [`write_whole`] could write to `path`; makes the folders that are missing.
+///
+/// # Errors
+/// As it would.
+pub fn check_writable(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(facts) if facts.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+        Ok(facts) if !facts.is_file() => return OpenOptions::new().write(true).open(path).map(drop),
+        _ => {}
+    }
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder)?;
+    }
+    let (temporary, _) = create_beside(path)?;
+    fs::remove_file(temporary)
+}
+
 /// A new file beside `path`, under a name that nobody has.
 fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
@@ -90,6 +107,18 @@ mod tests {
         assert!(write_whole(&path, b"new").is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(names(dir.path()).len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_known_before() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(check_writable(dir.path()).is_err(), "a folder");
+        fs::write(dir.path().join("file"), "old").unwrap();
+        assert!(check_writable(&dir.path().join("file/x")).is_err(), "a file for a folder");
+        check_writable(&dir.path().join("file")).unwrap();
+        check_writable(&dir.path().join("new/x")).unwrap();
+        assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"old");
+        assert!(names(&dir.path().join("new")).is_empty());
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod binding;
 pub mod bpf;
 pub mod cpuset;
 pub mod files;
+pub mod numa_maps;
 pub mod procfs;
 pub mod scan;
 pub mod sys;

@@ -49,7 +49,11 @@ impl Scanner {
             let Some(brief) = self.reader.brief(pid) else { continue };
             scan.alive.insert(brief.id());
             if self.may_be_ours(&brief) {
-                scan.snapshots.extend(self.complete(brief, as_of_ns, kernel));
+                let Some(facts) = self.reader.complete(brief) else { continue };
+                // Threads are what takes long to read.
+                if self.managed.contains(&pid) || self.rules.process_role(&facts).is_some() {
+                    scan.snapshots.push(self.with_threads(facts, as_of_ns, kernel));
+                }
             }
         }
         scan.snapshots.sort_by_key(|snapshot| (snapshot.facts.start_time, snapshot.facts.pid));
@@ -60,7 +64,7 @@ impl Scanner {
     #[must_use]
     pub fn look(&self, pid: u32, kernel: &impl Kernel) -> Option<Snapshot> {
         let as_of_ns = sys::monotonic_ns();
-        self.complete(self.reader.brief(pid)?, as_of_ns, kernel)
+        Some(self.with_threads(self.reader.complete(self.reader.brief(pid)?)?, as_of_ns, kernel))
     }
 
     fn may_be_ours(&self, brief: &ProcessFacts) -> bool {
@@ -68,9 +72,8 @@ impl Scanner {
         !brief.kernel_thread && (self.managed.contains(&brief.pid) || matches())
     }
 
-    fn complete(&self, brief: ProcessFacts, as_of_ns: u64, kernel: &impl Kernel) -> Option<Snapshot> {
-        let facts = self.reader.complete(brief)?;
+    fn with_threads(&self, facts: ProcessFacts, as_of_ns: u64, kernel: &impl Kernel) -> Snapshot {
         let threads = self.reader.threads(facts.pid, kernel);
-        Some(Snapshot { facts, threads, as_of_ns, after_loss: self.after_loss })
+        Snapshot { facts, threads, as_of_ns, after_loss: self.after_loss }
     }
 }

@@ -5,10 +5,15 @@
 
 use std::{
     fmt,
-    io::{self, Read},
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    io::{self, Read, Write},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{fs::MetadataExt, process::CommandExt},
+    },
+    process::{Child, Command},
 };
 
+pub use nix::sys::signal::Signal;
 use nix::{errno::Errno, time::ClockId};
 use tokio::io::unix::AsyncFd;
 
@@ -139,6 +144,70 @@ pub fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     unsafe { AsyncFd::register(descriptor) }.map_err(io::Error::from)
 }
 
+/// A command that has been started and waits before its first instruction.
+#[derive(Debug)]
+pub struct Gated {
+    /// Its pid.
+    pub pid: u32,
+    gate: io::PipeWriter,
+    starter: std::thread::JoinHandle<io::Result<Child>>,
+}
+
+impl Gated {
+    /// Creates the command's process. It waits: for [`Gated::open`], or to end should it be dropped.
+    ///
+    /// # Errors
+    /// If no process can be created.
+    pub fn start(mut command: Command) -> io::Result<Self> {
+        let (mut hello, mut child_hello) = io::pipe()?;
+        let (mut child_gate, gate) = io::pipe()?;
+        let own_end = gate.as_raw_fd();
+        let wait = move || {
+            // Else the gate could never be found closed: our copy of its other end would keep it open.
+            nix::unistd::close(own_end)?;
+            child_hello.write_all(&std::process::id().to_ne_bytes())?;
+            child_gate.read_exact(&mut [0])
+        };
+        // SAFETY: the closure runs between fork and exec and makes async-signal-safe system calls only: close, write, getpid,
+        // read. It allocates nothing.
+        unsafe { command.pre_exec(wait) };
+        // `spawn` comes back when the program has been replaced.
+        let starter = std::thread::spawn(move || command.spawn());
+        let mut pid = [0; 4];
+        match hello.read_exact(&mut pid) {
+            Ok(()) => Ok(Self { pid: u32::from_ne_bytes(pid), gate, starter }),
+            Err(error) => match starter.join() {
+                Ok(Err(error)) => Err(error),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Lets it run; comes back when it does.
+    ///
+    /// # Errors
+    /// If there is no such program, or it cannot be run.
+    pub fn open(mut self) -> io::Result<Child> {
+        self.gate.write_all(&[1])?;
+        self.starter.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// Whether a signal from the terminal's keys goes to this process and those it started alike.
+#[must_use]
+pub fn is_in_foreground() -> bool {
+    let terminal = std::fs::File::open("/dev/tty");
+    terminal.is_ok_and(|terminal| nix::unistd::tcgetpgrp(&terminal) == Ok(nix::unistd::getpgrp()))
+}
+
+/// Sends a signal to a process.
+///
+/// # Errors
+/// As `kill(2)`.
+pub fn send_signal(pid: u32, signal: Signal) -> io::Result<()> {
+    Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), signal)?)
+}
+
 /// Gives memory that was freed back to the kernel. The C library keeps it otherwise: for a daemon, forever.
 pub fn release_freed_memory() {
     #[cfg(target_env = "gnu")]
@@ -195,6 +264,31 @@ mod tests {
         let nowhere: CpuSet = [8191].into_iter().collect();
         let error = Host.set_affinity(0, &nowhere).unwrap_err();
         assert_eq!((error.call, error.errno), ("sched_setaffinity", Errno::EINVAL));
+    }
+
+    #[test]
+    fn a_gated_command_runs_when_it_is_let() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$"]).stdout(std::process::Stdio::piped());
+        let gated = Gated::start(command).unwrap();
+        let pid = gated.pid;
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+        assert_ne!(name, "sh\n");
+        let output = gated.open().unwrap().wait_with_output().unwrap();
+        assert_eq!(output.stdout, format!("{pid}\n").into_bytes());
+    }
+
+    #[test]
+    fn a_gated_command_that_cannot_run_says_why_and_one_that_is_dropped_does_not_run() {
+        let error = Gated::start(Command::new("/nonexistent/program")).unwrap().open().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new("touch");
+        command.arg(dir.path().join("ran"));
+        let Gated { gate, starter, .. } = Gated::start(command).unwrap();
+        drop(gate);
+        assert!(starter.join().unwrap().is_err());
+        assert!(!dir.path().join("ran").exists());
     }
 
     #[test]

@@ -40,6 +40,7 @@ impl Settings {
             forward_thread_patterns: forward,
             group_pids,
             other_pids,
+            descends_from: Vec::new(),
             report_asked: given.report.is_some(),
             report: given.report.unwrap_or_else(|| REPORT_PATH.to_owned()),
             warnings,

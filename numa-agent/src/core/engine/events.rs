@@ -115,7 +115,8 @@ impl Engine {
         let admitted = facts.filter(|facts| facts.id() == event.task).is_some_and(|facts| {
             // What the kernel read at exec; the process may have written over its arguments by now.
             let cmdline = if *truncated { facts.cmdline.clone() } else { cmdline.clone() };
-            self.admit(ProcessFacts { comm: comm.clone(), cmdline, ..facts }, event.at_ns)
+            let facts = ProcessFacts { comm: comm.clone(), cmdline, ..self.with_born_ancestors(facts) };
+            self.admit(facts, event.at_ns)
         });
         if !admitted {
             self.forget(event.pid);
@@ -130,6 +131,15 @@ impl Engine {
         let mut actions = vec![Action::Mark { pid: event.pid, task: event.task }];
         actions.extend(self.enter(event, comm, Cause::Exec));
         actions
+    }
+
+    /// A process descends from who created it, also when those have ended and others are its parents now.
+    fn with_born_ancestors(&self, facts: ProcessFacts) -> ProcessFacts {
+        let born = self.processes.get(&facts.pid).filter(|known| known.facts.id() == facts.id());
+        match born.map(|known| &known.facts.ancestors).filter(|born| born.len() > facts.ancestors.len()) {
+            Some(born) => ProcessFacts { ancestors: born.clone(), ..facts },
+            None => facts,
+        }
     }
 
     fn rename(&mut self, event: &TaskEvent, comm: &str) -> Vec<Action> {

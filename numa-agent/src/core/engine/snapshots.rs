@@ -87,7 +87,9 @@ impl Engine {
         }
     }
 
-    pub(super) fn threads_of(&self, pid: u32) -> BTreeSet<TaskId> {
+    /// The threads of a managed process.
+    #[must_use]
+    pub fn threads_of(&self, pid: u32) -> BTreeSet<TaskId> {
         let process = self.processes.get(&pid);
         process.into_iter().flat_map(|process| process.threads.values()).map(|thread| thread.id).collect()
     }

@@ -140,7 +140,7 @@ impl FromIterator<u64> for Distribution {
 }
 
 /// The last nanosecond of a bucket; no end for the last.
-fn end_ns(bucket: u16) -> u64 {
+pub(super) fn end_ns(bucket: u16) -> u64 {
     let next = usize::from(bucket) + 1;
     if next < histogram::BUCKETS { histogram::lowest_ns(next) - 1 } else { u64::MAX }
 }

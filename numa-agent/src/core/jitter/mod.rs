@@ -3,13 +3,21 @@
 //! The kernel side keeps an account of each managed task ([`numa_ebpf::account`]); [`figures`] are what it says, in the
 //! machine's own node ids. A [`recording::Recording`] is a stretch of time on one host, or several such merged.
 
+pub mod account;
 pub mod distribution;
+pub mod draft;
 pub mod figures;
 pub mod file;
+pub mod homes;
+pub mod numa_maps;
+pub mod observer;
+pub mod packed;
+pub mod places;
 pub mod recording;
 pub mod rollup;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod synthetic;
 pub mod tap;
+pub mod timeline;
 pub mod tokens;

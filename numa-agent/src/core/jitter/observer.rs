@@ -1,0 +1,380 @@
+//! Who is followed, what was measured of those that ended, and how it all becomes a [`Recording`].
+//!
+//! The observer reads no account itself: it says which to read, and is given what was read. What it keeps of a thread is
+//! small, because there may be thousands: labels and place in the timeline while it lives, the account without its zeros
+//! when it has ended.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Weak},
+};
+
+use numa_ebpf::{
+    account::{Account, NODES},
+    place::NO_PLAN,
+};
+
+use super::{
+    account::{Measured, Reader, current_run_ns},
+    draft::{Draft, Kept},
+    figures::Figures,
+    homes::Homes,
+    packed::Packed,
+    places::Places,
+    recording::IntervalFigures,
+    timeline::{Seen, Timeline},
+};
+use crate::core::{
+    engine::Engine,
+    task::{ProcessRole, TaskId, ThreadRole},
+};
+
+/// The most that is kept of a process's arguments, in bytes.
+const ARGUMENTS: usize = 1024;
+/// CPU time that tells on which node a process lives, in nanoseconds.
+const TELLING_NS: u64 = 10_000_000;
+
+/// What a process is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessLabels {
+    /// Its leader.
+    pub id: TaskId,
+    /// Name.
+    pub comm: String,
+    /// Arguments, the beginning.
+    pub cmdline: String,
+    /// Role in the plan.
+    pub role: ProcessRole,
+    /// Its group.
+    pub group: Option<String>,
+}
+
+/// What a thread is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Labels {
+    /// Its process.
+    pub process: Arc<ProcessLabels>,
+    /// Name.
+    pub comm: String,
+    /// Role.
+    pub role: ThreadRole,
+}
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Threads that ended; the oldest are added up by group and role then.
+    pub ended: usize,
+    /// Intervals; each two become one then.
+    pub intervals: usize,
+}
+
+/// The kernel side is to be told that the account in this slot is of a task with this home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Assign {
+    /// Slot.
+    pub slot: u32,
+    /// Index among [`Homes`].
+    pub home: u32,
+}
+
+/// Threads that ended and are not kept one by one.
+pub type Rest = BTreeMap<(Option<String>, ThreadRole), (u64, Figures)>;
+
+/// The one owner of what is measured.
+#[derive(Debug)]
+pub struct Observer {
+    began_ns: u64,
+    places: Arc<Places>,
+    measured: Measured,
+    limits: Limits,
+    homes: Homes,
+    followed: BTreeMap<TaskId, Followed>,
+    /// By slot: an account may go on under another tid.
+    seen: BTreeMap<u32, Seen>,
+    processes: BTreeMap<TaskId, Weak<ProcessLabels>>,
+    /// Without a plan: the node that each process lives on, by dense index, or its CPU time by node until that is known.
+    dwellings: BTreeMap<TaskId, Dwelling>,
+    ended: VecDeque<Arc<Kept>>,
+    rest: Rest,
+    timeline: Timeline,
+    unmeasured: u64,
+}
+
+#[derive(Debug)]
+struct Followed {
+    labels: Labels,
+    /// `None`: there was no room for its account.
+    slot: Option<u32>,
+    home: u32,
+}
+
+#[derive(Debug)]
+enum Dwelling {
+    Known(u32),
+    Unknown([u64; NODES]),
+}
+
+impl Observer {
+    /// One that begins now, and knows nobody.
+    #[must_use]
+    pub fn new(now_ns: u64, places: Places, homes: Homes, measured: Measured, limits: Limits) -> Self {
+        Self {
+            began_ns: now_ns,
+            places: Arc::new(places),
+            measured,
+            limits,
+            homes,
+            followed: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            dwellings: BTreeMap::new(),
+            ended: VecDeque::new(),
+            rest: Rest::new(),
+            timeline: Timeline::new(now_ns, limits.intervals, measured.migrations),
+            unmeasured: 0,
+        }
+    }
+
+    /// Where threads belong.
+    #[must_use]
+    pub fn homes(&self) -> &Homes {
+        &self.homes
+    }
+
+    /// How many threads are followed.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.followed.len()
+    }
+
+    /// How many have ended.
+    #[must_use]
+    pub fn threads_ended(&self) -> u64 {
+        self.ended.len() as u64
+            + self.rest.values().map(|(threads, _)| threads).sum::<u64>()
+            + self.unmeasured
+    }
+
+    /// The last interval, all threads together.
+    #[must_use]
+    pub fn last_interval(&self) -> Option<IntervalFigures> {
+        self.timeline.last()
+    }
+
+    /// Takes over what the engine knows of a thread, if it does; `slot_of` tells the account of one that is new.
+    pub fn follow(
+        &mut self,
+        engine: &Engine,
+        pid: u32,
+        task: TaskId,
+        slot_of: impl FnOnce() -> Option<u32>,
+    ) -> Option<Assign> {
+        let process = engine.process(pid)?;
+        let thread = process.threads.get(&task.tid).filter(|thread| thread.id == task)?;
+        let group = self.homes.planned().then(|| engine.group_of(process)).flatten();
+        let labels = ProcessLabels {
+            id: process.facts.id(),
+            comm: process.facts.comm.clone(),
+            cmdline: beginning(&process.facts.cmdline).to_owned(),
+            role: process.role,
+            group: group.map(|group| group.name.clone()),
+        };
+        let process = self.shared(labels);
+        let labels = Labels { process, comm: thread.comm.clone(), role: thread.role };
+        let home = self.home_of(&labels);
+        let known = self.followed.get(&task).map(|known| (known.slot, known.home));
+        let slot = known.and_then(|(slot, _)| slot).or_else(slot_of);
+        self.followed.insert(task, Followed { labels, slot, home });
+        let told = known.map_or(NO_PLAN, |(_, home)| home);
+        slot.filter(|_| home != told).map(|slot| Assign { slot, home })
+    }
+
+    /// Whether that thread is followed.
+    #[must_use]
+    pub fn follows(&self, task: TaskId) -> bool {
+        self.followed.contains_key(&task)
+    }
+
+    /// A followed thread has ended, or is not ours any more, and this is its account; `None`: it has none, or its account goes
+    /// on as its leader's.
+    pub fn end(&mut self, task: TaskId, account: Option<&Account>, now_ns: u64) {
+        let Some(followed) = self.followed.remove(&task) else { return };
+        let Some((slot, account)) = followed.slot.zip(account) else {
+            self.unmeasured += u64::from(followed.slot.is_none());
+            return;
+        };
+        let before = self.seen.remove(&slot).unwrap_or_default();
+        let home = self.homes.get(followed.home).cloned();
+        let seen = Seen::new(&self.reader(), account, home.as_deref(), now_ns);
+        self.timeline.add(followed.labels.role, &before, &seen, true);
+        self.tally(&followed.labels, account, now_ns);
+        let Followed { labels, .. } = followed;
+        let ended =
+            Kept { task, labels, home, ended: true, read_at_ns: now_ns, account: Packed::new(account) };
+        self.ended.push_back(Arc::new(ended));
+        if self.ended.len() > self.limits.ended
+            && let Some(oldest) = self.ended.pop_front()
+        {
+            let figures = oldest.figures(&self.reader());
+            let key = (oldest.labels.process.group.clone(), oldest.labels.role);
+            let (threads, sum) = self.rest.entry(key).or_default();
+            *threads += 1;
+            sum.merge(&figures);
+        }
+    }
+
+    /// Up to `most` followed threads that have an account, those after `last`, with its slot.
+    #[must_use]
+    pub fn slots_after(&self, last: Option<TaskId>, most: usize) -> Vec<(TaskId, u32)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let begin = last.map_or(Unbounded, Excluded);
+        let followed = self.followed.range((begin, Unbounded));
+        followed.filter_map(|(task, followed)| Some((*task, followed.slot?))).take(most).collect()
+    }
+
+    /// Takes note of what an account says now.
+    pub fn measure(&mut self, task: TaskId, account: &Account, now_ns: u64) {
+        let Some((followed, slot)) = self.followed.get(&task).and_then(|known| Some((known, known.slot?)))
+        else {
+            return;
+        };
+        let labels = followed.labels.clone();
+        let home = self.homes.get(followed.home).map(Arc::as_ref);
+        let seen = Seen::new(&self.reader(), account, home, now_ns);
+        let before = self.seen.entry(slot).or_default();
+        self.timeline.add(labels.role, before, &seen, false);
+        *before = seen;
+        self.tally(&labels, account, now_ns);
+    }
+
+    /// All accounts have been measured: the interval is over. Without a plan, homes may have turned out.
+    pub fn close_interval(&mut self, now_ns: u64) -> Vec<Assign> {
+        self.timeline.close(now_ns, self.followed.values().map(|followed| followed.labels.role));
+        self.processes.retain(|_, labels| labels.strong_count() > 0);
+        self.dwellings.retain(|process, _| self.processes.contains_key(process));
+        for dwelling in self.dwellings.values_mut() {
+            let Dwelling::Unknown(tally) = dwelling else { continue };
+            let most = tally.iter().enumerate().max_by_key(|(index, ns)| (**ns, usize::MAX - index));
+            if let Some((index, _)) = most.filter(|_| tally.iter().sum::<u64>() >= TELLING_NS) {
+                *dwelling = Dwelling::Known(index as u32);
+            } else {
+                *tally = [0; NODES];
+            }
+        }
+        self.reassign()
+    }
+
+    /// Without a plan: that process lives on that node, where most of its memory is.
+    pub fn settle(&mut self, process: TaskId, node: u32) -> Vec<Assign> {
+        if let Some(index) = self.places.index_of(node).filter(|_| !self.homes.planned()) {
+            self.dwellings.insert(process, Dwelling::Known(index));
+        }
+        self.reassign()
+    }
+
+    /// The plan, or the machine, has changed; `engine` has the new one.
+    pub fn replan(&mut self, engine: &Engine, places: Places, homes: Homes) -> Vec<Assign> {
+        self.places = Arc::new(places);
+        self.homes = homes;
+        // The plan sets of these indexes are others now.
+        self.followed.values_mut().for_each(|followed| followed.home = NO_PLAN);
+        let all = self.followed.iter().map(|(task, followed)| (followed.labels.process.id.tid, *task));
+        let all: Vec<(u32, TaskId)> = all.collect();
+        all.into_iter().filter_map(|(pid, task)| self.follow(engine, pid, task, || None)).collect()
+    }
+
+    /// Name and role of a followed thread, and its process.
+    #[must_use]
+    pub fn labels(&self, task: TaskId) -> Option<&Labels> {
+        self.followed.get(&task).map(|followed| &followed.labels)
+    }
+
+    /// A living thread for [`Observer::draft`].
+    #[must_use]
+    pub fn keep(&self, task: TaskId, account: &Account, now_ns: u64) -> Option<Arc<Kept>> {
+        let followed = self.followed.get(&task)?;
+        let home = self.homes.get(followed.home).cloned();
+        let (labels, account) = (followed.labels.clone(), Packed::new(account));
+        Some(Arc::new(Kept { task, labels, home, ended: false, read_at_ns: now_ns, account }))
+    }
+
+    /// What there is by now; `living` are the threads that live.
+    #[must_use]
+    pub fn draft(&self, living: Vec<Arc<Kept>>, now_ns: u64) -> Draft {
+        let unmeasured = self.followed.values().filter(|followed| followed.slot.is_none()).count() as u64;
+        Draft {
+            began_ns: self.began_ns,
+            now_ns,
+            places: Arc::clone(&self.places),
+            measured: self.measured,
+            threads: self.ended.iter().cloned().chain(living).collect(),
+            rest: self.rest.clone(),
+            intervals: self.timeline.intervals(self.began_ns),
+            unmeasured: self.unmeasured + unmeasured,
+        }
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader { places: &self.places, measured: self.measured, began_ns: self.began_ns }
+    }
+
+    /// Labels that all threads of a process have together.
+    fn shared(&mut self, labels: ProcessLabels) -> Arc<ProcessLabels> {
+        let known = self.processes.get(&labels.id).and_then(Weak::upgrade);
+        known.filter(|known| **known == labels).unwrap_or_else(|| {
+            let shared = Arc::new(labels);
+            self.processes.insert(shared.id, Arc::downgrade(&shared));
+            shared
+        })
+    }
+
+    fn home_of(&self, labels: &Labels) -> u32 {
+        match self.dwellings.get(&labels.process.id) {
+            _ if self.homes.planned() => self.homes.of_thread(labels.process.group.as_deref(), labels.role),
+            Some(Dwelling::Known(index)) => self.homes.of_node(*index),
+            _ => NO_PLAN,
+        }
+    }
+
+    fn reassign(&mut self) -> Vec<Assign> {
+        let mut changes = Vec::new();
+        for (task, followed) in &self.followed {
+            let home = self.home_of(&followed.labels);
+            if home != followed.home {
+                changes.push((*task, home));
+            }
+        }
+        let mut told = Vec::new();
+        for (task, home) in changes {
+            let Some(followed) = self.followed.get_mut(&task) else { continue };
+            followed.home = home;
+            told.extend(followed.slot.map(|slot| Assign { slot, home }));
+        }
+        told
+    }
+
+    /// Without a plan: where a process runs, until its home is known.
+    fn tally(&mut self, labels: &Labels, account: &Account, now_ns: u64) {
+        if self.homes.planned() {
+            return;
+        }
+        let dwelling = self.dwellings.entry(labels.process.id).or_insert(Dwelling::Unknown([0; NODES]));
+        let Dwelling::Unknown(tally) = dwelling else { return };
+        tally.iter_mut().zip(account.node_ns).for_each(|(sum, ns)| *sum += ns);
+        let current = self.places.node_of(account.cpu).and_then(|node| tally.get_mut(node as usize));
+        if let Some(sum) = current {
+            *sum += current_run_ns(account, now_ns);
+        }
+    }
+}
+
+/// The beginning of a text, whole characters.
+fn beginning(text: &str) -> &str {
+    let end = (0..=text.len().min(ARGUMENTS)).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
+#[cfg(test)]
+#[path = "observer_tests.rs"]
+mod tests;

@@ -1,0 +1,270 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::core::{
+    config::Overrides,
+    engine::{Cause, Snapshot},
+    jitter::{
+        draft::Frame,
+        recording::{Recording, Run, RunHost, Subject},
+    },
+    settings::{Layout, PolicyChoice, Settings},
+    synthetic::Machine,
+    task::{ProcessFacts, ThreadFacts},
+};
+
+/// Two nodes of four CPUs on one socket.
+fn machine() -> Machine {
+    Machine { nodes_per_socket: 2, ..Machine::default() }
+}
+
+fn task(tid: u32) -> TaskId {
+    TaskId { tid, start_time: 7 }
+}
+
+/// An engine that manages process 100 with these threads; members belong on node 0, forward threads on node 1.
+fn engine(threads: &[(u32, &str)]) -> Engine {
+    let flags = Overrides {
+        policy: Some(PolicyChoice::Paired),
+        layout: Some(Layout::Shared),
+        groups_per_socket: Some(1),
+        group_patterns: vec!["serve".into()],
+        ..Overrides::default()
+    };
+    let settings = Settings::from_sources(None, flags).unwrap();
+    let mut engine = Engine::new(machine().topology(), settings, []).unwrap();
+    show(&mut engine, 100, "serve --model x", threads);
+    engine
+}
+
+fn show(engine: &mut Engine, pid: u32, cmdline: &str, threads: &[(u32, &str)]) {
+    let facts = ProcessFacts {
+        pid,
+        start_time: 7,
+        comm: "python3".into(),
+        cmdline: cmdline.into(),
+        session: pid,
+        ..ProcessFacts::default()
+    };
+    let threads =
+        threads.iter().map(|(tid, comm)| ThreadFacts { id: task(*tid), comm: (*comm).into(), allowed: None });
+    let snapshot = Snapshot { facts, threads: threads.collect(), as_of_ns: 1, after_loss: false };
+    engine.observe(&snapshot, &Cause::Scan, None);
+}
+
+fn observer(planned: Option<&Engine>, ended: usize) -> Observer {
+    let places = Places::new(&machine().topology());
+    let homes =
+        planned.map_or_else(|| Homes::of_nodes(&places), |engine| Homes::of_plan(engine.plan(), &places));
+    Observer::new(1000, places, homes, Measured::ALL, Limits { ended, intervals: 100 })
+}
+
+fn account(tid: u32, run_ns: u64, node: usize) -> Account {
+    let mut account = Account { tid, tgid: 100, run_ns, opened_at_ns: 1000, ..Account::EMPTY };
+    account.node_ns[node] = run_ns;
+    account.wake_wait.record(run_ns / 10);
+    account
+}
+
+fn recording(observer: &Observer, living: Vec<Arc<Kept>>, planned: bool) -> Recording {
+    let host = RunHost {
+        name: "h".into(),
+        machine_id: String::new(),
+        kernel: "6".into(),
+        arch: "x".into(),
+        nodes: BTreeMap::new(),
+        sockets: BTreeMap::new(),
+        matrix_of: "node".into(),
+    };
+    let subject = match planned {
+        true => Subject::Plan { policy: "paired".into(), groups: BTreeMap::new(), others: String::new() },
+        false => Subject::Processes { what: "x".into() },
+    };
+    let run = Run {
+        host,
+        agent_version: "0".into(),
+        started_at: "now".into(),
+        seconds: 0.0,
+        subject,
+        bound: false,
+        missing: Vec::new(),
+        lost: Vec::new(),
+    };
+    let memory = BTreeMap::from([(task(100), BTreeMap::from([(1, 4096)]))]);
+    let frame = Frame { run, memory, intruders: Vec::new(), connections: Vec::new() };
+    observer.draft(living, 2_000_001_000).recording(frame)
+}
+
+#[test]
+fn threads_are_told_their_homes_once_and_again_when_their_role_changes() {
+    let mut engine = engine(&[(100, "python3"), (101, "forward_0")]);
+    let mut observer = observer(Some(&engine), 10);
+    let mut follow = |engine: &Engine, tid, slot| observer.follow(engine, 100, task(tid), || slot);
+    let member = follow(&engine, 100, Some(5)).expect("to be told");
+    let forward = follow(&engine, 101, Some(6)).expect("to be told");
+    assert_eq!((member.slot, forward.slot), (5, 6));
+    assert_eq!(forward.home, member.home + 1);
+    assert_eq!(follow(&engine, 100, None), None, "it knows");
+    assert_eq!(follow(&engine, 102, Some(7)), None, "the engine does not know that one");
+    show(&mut engine, 100, "serve", &[(100, "python3"), (101, "helper")]);
+    assert_eq!(follow(&engine, 101, None), Some(Assign { slot: 6, home: member.home }));
+    let set = observer.homes().get(member.home).unwrap().set;
+    assert!(set.has_cpu(0) && !set.has_cpu(4));
+}
+
+#[test]
+fn those_that_ended_and_those_that_live_are_in_the_recording() {
+    let engine = engine(&[(100, "python3"), (101, "forward_0"), (102, "forward_1")]);
+    let mut observer = observer(Some(&engine), 10);
+    for (tid, slot) in [(100, Some(1)), (101, Some(2)), (102, None)] {
+        observer.follow(&engine, 100, task(tid), || slot);
+    }
+    observer.measure(task(101), &account(101, 600, 1), 5000);
+    let closed = Account { closed_at_ns: 9000, ..account(101, 1000, 1) };
+    observer.end(task(101), Some(&closed), 9000);
+    let living = observer.keep(task(100), &account(100, 4000, 0), 10_000).unwrap();
+    let recording = recording(&observer, vec![living], true);
+    assert_eq!(recording.runs[0].seconds, 2.0);
+    assert_eq!(recording.runs[0].lost, ["1 threads were not measured: there was no room for their accounts"]);
+    let process = &recording.processes[0];
+    assert_eq!((process.pid, process.cmdline.as_str()), (100, "serve --model x"));
+    assert_eq!((process.role, process.group.as_deref()), (Some(ProcessRole::Group), Some("socket0_group0")));
+    assert_eq!(process.memory, Some(BTreeMap::from([(1, 4096)])));
+    let threads: Vec<_> = recording
+        .threads
+        .iter()
+        .map(|thread| {
+            let figures = &thread.figures;
+            (
+                thread.tid,
+                thread.role,
+                thread.ended,
+                thread.home_nodes.clone(),
+                figures.run_ns,
+                figures.followed_ns,
+            )
+        })
+        .collect();
+    let expected = [
+        (101, ThreadRole::Forward, true, vec![1], 1000, 8000),
+        (100, ThreadRole::Member, false, vec![0], 4000, 9000),
+    ];
+    assert_eq!(threads, expected);
+    assert_eq!(observer.threads_ended(), 1);
+}
+
+#[test]
+fn beyond_the_limit_the_oldest_are_added_up_and_totals_stay() {
+    let tids: Vec<(u32, &str)> =
+        (100..130).map(|tid| (tid, if tid < 120 { "decode" } else { "x" })).collect();
+    let engine = engine(&tids);
+    let mut observer = observer(Some(&engine), 4);
+    for (tid, _) in &tids {
+        observer.follow(&engine, 100, task(*tid), || Some(*tid));
+        observer.end(task(*tid), Some(&account(*tid, u64::from(*tid), 1)), 9000);
+    }
+    let recording = recording(&observer, Vec::new(), true);
+    let kept: Vec<u32> =
+        recording.threads.iter().filter(|thread| thread.tid > 0).map(|thread| thread.tid).collect();
+    assert_eq!(kept, [126, 127, 128, 129]);
+    let rest: Vec<_> = recording
+        .threads
+        .iter()
+        .filter(|thread| thread.tid == 0)
+        .map(|rest| (rest.role, rest.comm.as_str()))
+        .collect();
+    assert_eq!(rest, [(ThreadRole::Member, "6 ended"), (ThreadRole::Forward, "20 ended")]);
+    let total: u64 = recording.threads.iter().map(|thread| thread.figures.run_ns).sum();
+    assert_eq!(total, (100..130).sum::<u64>());
+    let waits: u64 = recording.threads.iter().map(|thread| thread.figures.wake_wait.count).sum();
+    assert_eq!(waits, 30);
+    assert!(
+        recording.runs[0].lost[0].starts_with("26 of the threads that ended"),
+        "{:?}",
+        recording.runs[0].lost
+    );
+    assert_eq!(observer.threads_ended(), 30);
+}
+
+#[test]
+fn an_account_that_goes_on_under_its_leaders_tid_counts_once() {
+    let engine = engine(&[(100, "python3"), (101, "x")]);
+    let mut observer = observer(Some(&engine), 10);
+    observer.follow(&engine, 100, task(100), || Some(1));
+    observer.follow(&engine, 100, task(101), || Some(2));
+    observer.measure(task(101), &account(101, 600, 0), 5000);
+    observer.close_interval(5000);
+    // Thread 101 runs another program: the leader ends, and 101 goes on as 100.
+    observer.end(task(100), Some(&account(100, 50, 0)), 6000);
+    observer.end(task(101), None, 6000);
+    observer.follow(&engine, 100, task(100), || Some(2));
+    observer.measure(task(100), &account(100, 900, 0), 7000);
+    observer.close_interval(7000);
+    let interval = observer.last_interval().unwrap();
+    assert_eq!((interval.run_ns, interval.threads), (350, 2), "50 of the leader, 300 since");
+    let living = observer.keep(task(100), &account(100, 900, 0), 7000).unwrap();
+    let recording = recording(&observer, vec![living], true);
+    assert_eq!(recording.threads.iter().map(|thread| thread.figures.run_ns).sum::<u64>(), 950);
+    assert!(recording.runs[0].lost.is_empty());
+}
+
+#[test]
+fn without_a_plan_a_process_lives_where_it_runs_most_or_has_its_memory() {
+    let mut engine = engine(&[(100, "python3"), (101, "forward_0")]);
+    show(&mut engine, 200, "serve", &[(200, "python3")]);
+    let mut observer = observer(None, 10);
+    for (pid, tid) in [(100, 100), (100, 101), (200, 200)] {
+        assert_eq!(observer.follow(&engine, pid, task(tid), || Some(tid)), None, "nobody knows yet");
+    }
+    observer.measure(task(100), &account(100, 3_000_000, 0), 5000);
+    observer.measure(task(101), &account(101, 2_000_000, 1), 5000);
+    assert_eq!(observer.close_interval(5000), [], "too little to tell");
+    observer.measure(task(100), &account(100, 4_000_000, 0), 6000);
+    observer.measure(task(101), &account(101, 9_000_000, 1), 6000);
+    let node_1 = observer.homes().of_node(1);
+    let told = observer.close_interval(6000);
+    assert_eq!(told, [Assign { slot: 100, home: node_1 }, Assign { slot: 101, home: node_1 }]);
+    let node_0 = observer.homes().of_node(0);
+    assert_eq!(observer.settle(task(200), 0), [Assign { slot: 200, home: node_0 }]);
+    let living = observer.keep(task(101), &account(101, 9_000_000, 1), 6000).unwrap();
+    let recording = recording(&observer, vec![living], false);
+    let thread = &recording.threads[0];
+    assert_eq!((thread.home_nodes.as_slice(), thread.group.as_deref()), (&[1][..], None));
+    assert_eq!((thread.figures.off_plan_ns, thread.figures.before_bind_ns), (None, None), "no plan");
+    assert_eq!(thread.figures.off_node.map(|off| off.ns), Some(0));
+    assert_eq!(recording.processes[0].role, None);
+}
+
+#[test]
+fn a_plan_that_changed_tells_everybody_again() {
+    let engine = engine(&[(100, "python3"), (101, "forward_0")]);
+    let mut observer = observer(Some(&engine), 10);
+    observer.follow(&engine, 100, task(100), || Some(1));
+    observer.follow(&engine, 100, task(101), || None);
+    let places = Places::new(engine.topology());
+    let homes = Homes::of_plan(engine.plan(), &places);
+    let told = observer.replan(&engine, places, homes);
+    assert_eq!(told.iter().map(|assign| assign.slot).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn all_accounts_are_read_in_parts() {
+    let tids: Vec<(u32, &str)> = (100..110).map(|tid| (tid, "x")).collect();
+    let engine = engine(&tids);
+    let mut observer = observer(Some(&engine), 10);
+    for (tid, _) in &tids {
+        observer.follow(&engine, 100, task(*tid), || (tid % 2 == 0).then_some(*tid));
+    }
+    let first = observer.slots_after(None, 3);
+    assert_eq!(first.iter().map(|(task, _)| task.tid).collect::<Vec<_>>(), [100, 102, 104]);
+    let rest = observer.slots_after(Some(first[2].0), 3);
+    assert_eq!(rest.iter().map(|(_, slot)| *slot).collect::<Vec<_>>(), [106, 108]);
+}
+
+#[test]
+fn only_the_beginning_of_arguments_is_kept() {
+    assert_eq!(beginning("short"), "short");
+    let long = "\u{e9}".repeat(1000);
+    assert_eq!(beginning(&long).len(), 1024);
+    assert_eq!(beginning(&format!("x{long}")).len(), 1023);
+}
