@@ -16,6 +16,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::{
     eventually,
@@ -78,6 +79,7 @@ pub struct Agent {
     stdout: Lines,
     stderr: Lines,
     readers: Vec<JoinHandle<()>>,
+    reports: TempDir,
 }
 
 /// What a stopped agent leaves.
@@ -107,7 +109,9 @@ impl Agent {
     /// If it does not start.
     #[must_use]
     pub fn start_saying(args: impl IntoIterator<Item = impl AsRef<OsStr>>, stderr: impl Into<Stdio>) -> Self {
+        let reports = tempfile::tempdir().expect("a temporary directory");
         let mut command = command(["run", "--format", "json"]);
+        command.arg("--jitter-report").arg(reports.path().join("jitter.md"));
         command.args(args).stdout(Stdio::piped()).stderr(stderr);
         born(&mut command, Birth::Plain);
         let mut child = command.spawn().expect("numa-agent starts");
@@ -116,7 +120,7 @@ impl Agent {
         let (stdout, stderr) = (Lines::default(), Lines::default());
         let mut readers = vec![keep_lines(child.stdout.take().expect("piped"), &stdout)];
         readers.extend(child.stderr.take().map(|source| keep_lines(source, &stderr)));
-        let mut agent = Self { child, stdout, stderr, readers };
+        let mut agent = Self { child, stdout, stderr, readers, reports };
         agent.wait_for("ready", |event| event["event"] == "ready");
         agent
     }
@@ -125,6 +129,12 @@ impl Agent {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Where its reports go.
+    #[must_use]
+    pub fn report(&self) -> PathBuf {
+        self.reports.path().join("jitter.md")
     }
 
     /// All events so far.

@@ -1,33 +1,22 @@
 //! What the agent says of itself: ready, warnings, node moves, the summary at the end.
 
-use numa_ebpf::account::{Account, span};
+use std::sync::Arc;
+
 use serde_json::json;
 
-use super::{Agent, executor::Executor};
+use super::{Agent, output::role_name, watch::moves};
 use crate::{
-    core::{
-        event::{MigrationCounts, TaskEvent},
-        task::TaskId,
-    },
-    host::{bpf::Programs, sys::Host},
+    core::{event::TaskEvent, jitter::draft::Kept},
     report::escape,
 };
 
 impl Agent {
-    /// A measured task ended.
-    pub(super) fn note_ended(&mut self, event: &TaskEvent, slot: u32) {
-        match self.executor.marks.read_account(slot) {
-            Ok(account) => self.note_migrations(event.pid, event.task, moves(&account)),
-            Err(error) => tracing::warn!("{error}"),
-        }
-        if let Err(error) = self.executor.marks.release(slot) {
-            tracing::warn!("{error}");
-        }
-    }
-
-    pub(super) fn note_migrations(&mut self, pid: u32, task: TaskId, counts: MigrationCounts) {
-        if let Some((comm, role)) = Executor::<Host, Programs>::describe(&self.engine, pid, task) {
-            self.executor.stats.migrated(task, pid, &comm, role, counts);
+    /// A task ended: what it came to is read, and counts.
+    pub(super) fn note_ended(&mut self, event: &TaskEvent, slot: Option<u32>) {
+        if let Some((labels, account)) = self.executor.marks.ended(&self.engine, event.pid, event.task, slot)
+        {
+            let (comm, role) = (&labels.comm, role_name(labels.role));
+            self.executor.stats.migrated(event.task, event.pid, comm, role, moves(&account));
         }
     }
 
@@ -44,8 +33,11 @@ impl Agent {
 
     pub(super) fn say_ready(&mut self, priority: &str) {
         self.say_warnings();
+        if self.executor.output.is_silent() {
+            return;
+        }
         let stats = &self.executor.stats;
-        let health = self.executor.marks.health();
+        let health = self.executor.marks.programs.health();
         let mode = if self.options.dry_run { "observing only" } else { "enforcing" };
         let reconcile =
             self.options.reconcile.map_or("off".to_owned(), |period| format!("every {} s", period.as_secs()));
@@ -98,18 +90,13 @@ impl Agent {
         json!({ "processes": self.engine.processes().count(), "threads": threads })
     }
 
-    pub(super) fn finish(mut self) {
-        self.note_losses();
-        let live: Vec<(u32, TaskId)> = self
-            .engine
-            .processes()
-            .flat_map(|process| process.threads.values().map(|thread| (process.facts.pid, thread.id)))
-            .collect();
-        for (pid, task) in live {
-            let slot = self.executor.marks.slot_of(task);
-            if let Some(Ok(account)) = slot.map(|slot| self.executor.marks.read_account(slot)) {
-                self.note_migrations(pid, task, moves(&account));
-            }
+    /// The last words. `living` are the threads that go on, as they were read at last.
+    pub(super) fn say_summary(&mut self, living: &[Arc<Kept>]) {
+        for thread in living {
+            let labels = &thread.labels;
+            let (pid, role) = (labels.process.id.tid, role_name(labels.role));
+            let counts = moves(&thread.account.account());
+            self.executor.stats.migrated(thread.task, pid, &labels.comm, role, counts);
         }
         let (lines_dropped, messages_dropped) = self.executor.output.dropped();
         self.executor.stats.lines_dropped = lines_dropped;
@@ -121,15 +108,9 @@ impl Agent {
         let text: Vec<String> = self.executor.stats.text().lines().map(escape::text).collect();
         let text = text.join("\n");
         self.executor.output.event("summary", fields, || Some(text));
-        self.executor.output.finish();
     }
 }
 
-fn moves(account: &Account) -> MigrationCounts {
-    let by_span = &account.moves_by_span;
-    MigrationCounts { cpu: by_span.iter().sum(), node: by_span[span::SOCKET] + by_span[span::MACHINE] }
-}
-
-fn plural(count: usize) -> &'static str {
+pub(super) fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
 }

@@ -1,11 +1,12 @@
 //! Carries out the engine's actions, and brings the outcomes back to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::output::{Output, role_name};
+use super::output::Output;
 use crate::{
     core::{
         engine::{Action, Bind, Cause, Engine},
+        jitter::observer::Assign,
         stats::Stats,
         task::{BindOutcome, TaskId},
     },
@@ -18,6 +19,10 @@ pub trait Marks {
     fn mark(&mut self, pid: u32, task: TaskId) -> bool;
     /// Has them forget it.
     fn unmark(&mut self, task: TaskId);
+    /// Takes note of what the engine knows of this thread; what they are to be told once it has been put there.
+    fn follow(&mut self, engine: &Engine, pid: u32, task: TaskId) -> Option<Assign>;
+    /// Tells them.
+    fn assign(&mut self, assign: Assign);
 }
 
 /// How often a process is read again because one of its threads turned out not to be marked. The threads that it created
@@ -55,28 +60,53 @@ impl<K: Kernel, M: Marks> Executor<K, M> {
     }
 
     /// Marks only, for a scan that is to be seen whole before anything is bound. How many marks were missing.
-    pub fn mark(&mut self, actions: &[Action]) -> usize {
-        let missing = |action: &&Action| match action {
-            Action::Mark { pid, task } => self.marks.mark(*pid, *task),
-            _ => false,
-        };
-        actions.iter().filter(missing).count()
+    pub fn mark(&mut self, engine: &Engine, actions: &[Action]) -> usize {
+        let mut missing = 0;
+        for action in actions {
+            if let Action::Mark { pid, task } = action {
+                missing += usize::from(self.marks.mark(*pid, *task));
+                self.follow(engine, *pid, *task);
+            }
+        }
+        missing
+    }
+
+    /// Takes note of what the engine knows of a thread, and tells the kernel side where it belongs.
+    pub fn follow(&mut self, engine: &Engine, pid: u32, task: TaskId) {
+        if let Some(assign) = self.marks.follow(engine, pid, task) {
+            self.marks.assign(assign);
+        }
     }
 
     /// The processes that had a thread which was not marked.
     fn carry_out(&mut self, engine: &mut Engine, actions: Vec<Action>) -> BTreeSet<u32> {
         let mut unmarked = BTreeSet::new();
+        // CPU time counts as before the bind until the bind has been tried.
+        let mut unbound = BTreeMap::new();
         for action in actions {
             match action {
-                Action::Bind(bind) => self.bind(engine, &bind),
-                Action::Mark { pid, task } if self.marks.mark(pid, task) => drop(unmarked.insert(pid)),
-                Action::Mark { .. } => {}
+                Action::Bind(bind) => {
+                    let assign = self.marks.follow(engine, bind.pid, bind.task);
+                    self.bind(engine, &bind);
+                    unbound
+                        .remove(&bind.task)
+                        .or(assign)
+                        .into_iter()
+                        .for_each(|assign| self.marks.assign(assign));
+                }
+                Action::Mark { pid, task } => {
+                    if self.marks.mark(pid, task) {
+                        unmarked.insert(pid);
+                    }
+                    unbound.extend(self.marks.follow(engine, pid, task).map(|assign| (task, assign)));
+                }
                 Action::Unmark { task } => self.marks.unmark(task),
                 Action::Look { pid, cause, at_ns } => {
                     unmarked.extend(self.look(engine, pid, &cause, Some(at_ns)))
                 }
             }
         }
+        unbound.into_values().for_each(|assign| self.marks.assign(assign));
         unmarked
     }
 
@@ -93,6 +123,10 @@ impl<K: Kernel, M: Marks> Executor<K, M> {
     }
 
     fn preview(&self, bind: &Bind) -> BindOutcome {
+        if self.output.is_silent() {
+            // Nobody will hear of it: not worth a look.
+            return BindOutcome::Planned(bind.cpus.clone());
+        }
         if self.kernel.start_time(bind.task.tid) != Some(bind.task.start_time) {
             return BindOutcome::Gone;
         }
@@ -113,12 +147,5 @@ impl<K: Kernel, M: Marks> Executor<K, M> {
         }
         snapshot.threads.iter().for_each(|thread| self.marks.unmark(thread.id));
         BTreeSet::new()
-    }
-
-    /// The role's word of a managed thread, for the statistics.
-    #[must_use]
-    pub fn describe(engine: &Engine, pid: u32, task: TaskId) -> Option<(String, &'static str)> {
-        let thread = engine.process(pid)?.threads.get(&task.tid).filter(|thread| thread.id == task)?;
-        Some((thread.comm.clone(), role_name(thread.role)))
     }
 }

@@ -7,40 +7,56 @@
 mod announce;
 mod executor;
 mod lines;
+mod measuring;
 mod output;
 mod reload;
+mod reports;
 mod scans;
+mod session;
+mod watch;
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use numa_ebpf::place::Place;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::{JoinError, JoinHandle},
 };
 
-use self::{executor::Executor, output::Output, reload::Reload};
+use self::{
+    executor::Executor,
+    measuring::MemoryJob,
+    output::Output,
+    reload::Reload,
+    session::Watched,
+    watch::{Pass, Watch},
+};
 pub use self::{
     executor::Marks,
     lines::{LineQueue, PATIENCE},
+    measuring::Jitter,
     output::LineFormat,
+    reports::Reports,
+    session::{Session, record},
 };
 use crate::{
     core::{
         engine::Engine,
         event::{EventKind, TaskEvent},
         filter::KernelFilter,
+        idset::CpuSet,
+        jitter::{numa_maps::Memory, places::Places},
         settings::Settings,
         stats::Stats,
         task::{ProcessFacts, TaskId},
-        topology::{Cpu, Topology},
+        topology::Topology,
     },
     host::{
-        bpf::{DropCounts, LoadOptions, Marked, Programs},
+        bpf::{DropCounts, LoadOptions, Programs},
         procfs::{self, ProcReader},
         scan::{Scan, Scanner},
         sys::{self, Host, Kernel},
@@ -72,6 +88,10 @@ pub struct Options {
     pub bpf_log: bool,
     /// Size of the ring buffer, as [`LoadOptions::ring_bytes`].
     pub ring_bytes: u32,
+    /// How many threads can be measured at once.
+    pub max_accounts: u32,
+    /// What to do with what is measured.
+    pub jitter: Jitter,
 }
 
 /// One thing the loop deals with.
@@ -86,10 +106,22 @@ enum Input {
     Reconcile,
     /// Time to see whether the kernel programs lost something.
     Losses,
+    /// The interval is over.
+    Tick,
+    /// More accounts are to be read.
+    Measure,
+    /// SIGUSR1, or time for a report.
+    Report,
+    /// A report has been written.
+    Reported(Done<()>),
+    /// The memory of processes has been read.
+    Settled(Done<BTreeMap<TaskId, Memory>>),
     /// SIGHUP.
     Reload,
     /// SIGTERM or SIGINT.
-    Stop,
+    Stop(sys::Signal),
+    /// The command that is recorded has ended, or the time is over.
+    Over,
 }
 
 /// What a thread of its own gave back; the outer error is its panic.
@@ -104,8 +136,11 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("event loop")?;
     let result = runtime.block_on(async {
         // Before anything takes long: a signal that comes while we start must not kill us.
-        let signals = Signals::new().context("signal handlers")?;
-        Agent::start(options)?.run(signals).await
+        let mut signals = Signals::new().context("signal handlers")?;
+        let mut agent = Agent::start(options)?;
+        agent.turn(&mut signals).await?;
+        agent.finish().await;
+        Ok(())
     });
     // A scan that is under way is of no use any more.
     runtime.shutdown_background();
@@ -116,6 +151,7 @@ struct Signals {
     stop: Signal,
     interrupt: Signal,
     hangup: Signal,
+    report: Signal,
 }
 
 impl Signals {
@@ -124,14 +160,25 @@ impl Signals {
             stop: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            report: signal(SignalKind::user_defined1())?,
         })
+    }
+
+    /// Any that asks for the end of a command.
+    async fn end(&mut self) -> sys::Signal {
+        tokio::select! {
+            _ = self.stop.recv() => sys::Signal::SIGTERM,
+            _ = self.interrupt.recv() => sys::Signal::SIGINT,
+            _ = self.hangup.recv() => sys::Signal::SIGHUP,
+        }
     }
 }
 
 struct Agent {
     options: Arc<Options>,
     engine: Engine,
-    executor: Executor<Host, Programs>,
+    executor: Executor<Host, Watch>,
+    started_at: String,
     lost: DropCounts,
     /// A scan is wanted.
     rescan: bool,
@@ -140,6 +187,14 @@ struct Agent {
     scan_started: Instant,
     scan: Option<JoinHandle<anyhow::Result<Scan>>>,
     reload: Option<JoinHandle<anyhow::Result<Box<Reload>>>>,
+    /// Accounts are being read.
+    pass: Option<Pass>,
+    /// A report follows that pass.
+    report_wanted: bool,
+    reporting: Option<JoinHandle<anyhow::Result<()>>>,
+    memory: Option<MemoryJob>,
+    /// Recording, and not for ever.
+    session: Option<Watched>,
 }
 
 impl Agent {
@@ -156,9 +211,10 @@ impl Agent {
         programs.set_filter(&KernelFilter::new(engine.rules().settings()))?;
         let mut stats = Stats::default();
         stats.counts_migrations = programs.health().has("migrate");
+        let planned = options.jitter.processes.is_none();
         let executor = Executor {
             kernel: Host,
-            marks: programs,
+            marks: Watch::start(programs, &engine, planned, options.jitter.limits),
             scanner: scanner(&engine, false),
             dry_run: options.dry_run,
             output: Output::start(options.format, options.messages.clone()),
@@ -168,12 +224,18 @@ impl Agent {
             options: Arc::new(options),
             engine,
             executor,
+            started_at: sys::now_rfc3339(),
             lost: DropCounts::default(),
             rescan: false,
             after_loss: false,
             scan_started: Instant::now(),
             scan: None,
             reload: None,
+            pass: None,
+            report_wanted: false,
+            reporting: None,
+            memory: None,
+            session: None,
         };
         agent.scan_now()?;
         agent.step_aside();
@@ -181,25 +243,42 @@ impl Agent {
         Ok(agent)
     }
 
-    async fn run(mut self, mut signals: Signals) -> anyhow::Result<()> {
-        let ring = sys::watch(self.executor.marks.ring_fd()?).context("ring buffer")?;
+    /// Runs until it is told to stop, or the session is over.
+    async fn turn(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
+        let ring = sys::watch(self.executor.marks.programs.ring_fd()?).context("ring buffer")?;
         let mut reconcile = interval(self.options.reconcile.unwrap_or(NEVER));
         let mut losses = interval(LOSS_PERIOD);
-        let priority = sys::prioritise_event_thread();
-        self.say_ready(&priority.to_string());
+        let mut ticks = interval(self.options.jitter.interval);
+        let every = self.options.jitter.reports.as_ref().and_then(|reports| reports.every);
+        let mut reports = interval(every.unwrap_or(NEVER));
+        if self.session.is_none() {
+            let priority = sys::prioritise_event_thread();
+            self.say_ready(&priority.to_string());
+        }
+        // Who only records is in no hurry, and must not be what the recorded threads wait for.
         let mut backlog = false;
         loop {
+            let busy = backlog || self.pass.is_some();
             let input = tokio::select! {
                 biased;
-                _ = signals.stop.recv() => Input::Stop,
-                _ = signals.interrupt.recv() => Input::Stop,
-                _ = signals.hangup.recv() => Input::Reload,
+                _ = signals.stop.recv() => Input::Stop(sys::Signal::SIGTERM),
+                _ = signals.interrupt.recv() => Input::Stop(sys::Signal::SIGINT),
+                _ = signals.hangup.recv() => match self.session {
+                    None => Input::Reload,
+                    Some(_) => Input::Stop(sys::Signal::SIGHUP),
+                },
+                _ = signals.report.recv() => Input::Report,
+                () = session::over(&mut self.session) => Input::Over,
                 reload = finished(&mut self.reload) => Input::Reloaded(reload),
                 scan = finished(&mut self.scan) => Input::Scanned(scan),
+                report = finished(&mut self.reporting) => Input::Reported(report),
+                memory = finished(&mut self.memory) => Input::Settled(memory),
                 _ = reconcile.tick() => Input::Reconcile,
                 _ = losses.tick() => Input::Losses,
+                _ = ticks.tick() => Input::Tick,
+                _ = reports.tick() => Input::Report,
                 // Yielding lets the runtime look at signals and timers, which a future that is ready at once does not.
-                () = tokio::task::yield_now(), if backlog => Input::Events,
+                () = tokio::task::yield_now(), if busy => if backlog { Input::Events } else { Input::Measure },
                 ready = ring.readable() => {
                     let mut ready = ready.context("ring buffer")?;
                     // Cleared before reading: what comes while we drain makes it ready again.
@@ -208,28 +287,59 @@ impl Agent {
                 }
             };
             match input {
-                Input::Stop => break,
+                Input::Stop(signal) if self.ends_by(signal) => break,
+                Input::Stop(_) => {}
+                Input::Over => break,
                 Input::Reload => self.start_reload(),
                 Input::Reloaded(reload) => self.finish_reload(reload),
                 Input::Events => backlog = self.drain(),
                 Input::Scanned(scan) => self.finish_scan(scan),
                 Input::Reconcile => self.rescan = true,
                 Input::Losses => self.note_losses(),
+                Input::Tick => self.tick(),
+                Input::Measure => {
+                    // Events come first.
+                    backlog = self.drain();
+                    self.measure();
+                }
+                Input::Report => self.want_report(),
+                Input::Reported(report) => self.finish_report(report),
+                Input::Settled(memory) => self.settle(memory),
             }
             self.say_news();
+            if self.is_over() {
+                break;
+            }
             if self.rescan && self.scan.is_none() && self.scan_started.elapsed() >= SCAN_PAUSE {
                 self.start_scan();
             }
         }
-        self.finish();
         Ok(())
+    }
+
+    /// The last report and the last words.
+    async fn finish(&mut self) {
+        let draft = self.conclude();
+        if let Some(report) = &mut self.reporting {
+            let report = report.await;
+            self.reporting = None;
+            self.finish_report(report);
+        }
+        let living = draft.living_threads();
+        if let Some(reports) = &self.options.jitter.reports {
+            let (path, frame) = (reports.path.clone(), self.frame());
+            let report = tokio::task::spawn_blocking(move || reports::write(&path, draft, frame)).await;
+            self.finish_report(report);
+        }
+        self.say_summary(&living);
+        self.executor.output.finish();
     }
 
     /// Handles what the ring holds, up to a batch; whether there may be more. Signals, timers and scans get their turn
     /// between batches, whatever storm is on.
     fn drain(&mut self) -> bool {
         for _ in 0..BATCH {
-            match self.executor.marks.next_event() {
+            match self.executor.marks.programs.next_event() {
                 None => return false,
                 Some(Ok(event)) => self.handle(&event),
                 Some(Err(error)) => tracing::warn!("event from the kernel programs: {error}"),
@@ -240,13 +350,22 @@ impl Agent {
 
     fn handle(&mut self, event: &TaskEvent) {
         match &event.kind {
-            EventKind::Exit { slot: Some(slot) } => self.note_ended(event, *slot),
+            EventKind::Exit { slot } => self.note_ended(event, *slot),
             EventKind::Migrate { from_cpu, to_cpu } => self.say_migrated(event, *from_cpu, *to_cpu),
             _ => {}
         }
         let facts = self.engine.wants_facts(event).then(|| self.facts_at_exec(event)).flatten();
         let actions = self.engine.apply(event, facts);
+        self.executor.marks.keep_up(&self.engine);
         self.executor.execute(&mut self.engine, actions);
+        if let EventKind::Rename { .. } = event.kind {
+            // A role may have changed without a bind.
+            let threads = match event.task.tid == event.pid {
+                true => self.engine.threads_of(event.pid),
+                false => [event.task].into(),
+            };
+            threads.into_iter().for_each(|task| self.executor.follow(&self.engine, event.pid, task));
+        }
     }
 
     /// What `/proc` adds to an exec event.
@@ -272,28 +391,6 @@ impl Agent {
         }
         if let Err(error) = Host.set_affinity(0, &self.engine.plan().others.cpus) {
             tracing::warn!("the agent stays where it is, not with the background processes: {error}");
-        }
-    }
-}
-
-impl Marks for Programs {
-    fn mark(&mut self, pid: u32, task: TaskId) -> bool {
-        match Programs::mark(self, pid, task) {
-            Ok(marked) => marked == Marked::New,
-            Err(error) => {
-                tracing::warn!(
-                    pid,
-                    tid = task.tid,
-                    "cannot mark the thread for the kernel programs: {error}"
-                );
-                false
-            }
-        }
-    }
-
-    fn unmark(&mut self, task: TaskId) {
-        if let Err(error) = Programs::unmark(self, task) {
-            tracing::warn!(tid = task.tid, "cannot unmark the thread: {error}");
         }
     }
 }
@@ -327,22 +424,11 @@ fn load_options(options: &Options, topology: &Topology) -> LoadOptions {
     LoadOptions {
         self_pid: std::process::id(),
         debug_log: options.bpf_log,
-        places: places(topology),
+        places: Places::new(topology).to_vec(&CpuSet::new()),
+        max_accounts: options.max_accounts,
         ring_bytes: options.ring_bytes,
         ..LoadOptions::default()
     }
-}
-
-fn places(topology: &Topology) -> Vec<(u32, Place)> {
-    let nodes: Vec<u32> =
-        topology.nodes.iter().filter(|node| !node.cpus.is_empty()).map(|node| node.id).collect();
-    let place = |cpu: &Cpu| {
-        let node = nodes.binary_search(&cpu.node).unwrap_or(0) as u32;
-        let core = cpu.core.first().unwrap_or(cpu.id);
-        let cluster = cpu.cluster.as_ref().and_then(|cluster| cluster.first()).unwrap_or(core);
-        (cpu.id, Place { node, row: node, socket: cpu.socket, cluster, core, critical: 0 })
-    };
-    topology.cpus.iter().map(place).collect()
 }
 
 fn scanner(engine: &Engine, after_loss: bool) -> Scanner {

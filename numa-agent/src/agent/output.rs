@@ -20,6 +20,8 @@ pub enum LineFormat {
     Text,
     /// One JSON object a line: everything.
     Json,
+    /// None: standard output is for something else.
+    Silent,
 }
 
 /// Writes lines.
@@ -36,6 +38,12 @@ impl Output {
         Self { format, lines: LineQueue::start(std::io::stdout()), messages }
     }
 
+    /// Whether nobody hears of what is done.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.format == LineFormat::Silent
+    }
+
     /// A line for people, beside the log.
     pub fn message(&self, text: &str) {
         self.messages.line(text);
@@ -45,6 +53,7 @@ impl Output {
     pub fn bound(&mut self, bind: &Bind, outcome: &BindOutcome, latency_ns: Option<u64>) {
         match self.format {
             LineFormat::Json => self.lines.line(json_line(&bound_json(bind, outcome, latency_ns))),
+            LineFormat::Silent => {}
             LineFormat::Text if matches!(outcome, BindOutcome::Unchanged(_) | BindOutcome::Gone) => {}
             LineFormat::Text => self.lines.line(bound_text(bind, outcome, latency_ns)),
         }
@@ -60,6 +69,7 @@ impl Output {
                 }
                 self.lines.line(json_line(&line));
             }
+            LineFormat::Silent => {}
             LineFormat::Text => {
                 if let Some(text) = text() {
                     self.lines.line(text);
@@ -75,7 +85,7 @@ impl Output {
     }
 
     /// Writes what is queued, as far as the reader keeps reading.
-    pub fn finish(self) {
+    pub fn finish(&self) {
         self.lines.flush_within(PATIENCE);
     }
 }

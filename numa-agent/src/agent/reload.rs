@@ -45,7 +45,7 @@ impl Agent {
             let seen = scan.snapshots.iter().map(|snapshot| (snapshot.facts.id(), &snapshot.facts)).collect();
             let mut engine = self.engine.reconfigured(topology, settings, &seen)?;
             pin_pids(&mut engine);
-            self.executor.marks.set_filter(&KernelFilter::new(engine.rules().settings()))?;
+            self.executor.marks.programs.set_filter(&KernelFilter::new(engine.rules().settings()))?;
             Ok((engine, scan))
         });
         let (next, scan) = match reload {
@@ -67,6 +67,7 @@ impl Agent {
                 Marks::unmark(&mut self.executor.marks, thread.id);
             }
         }
+        self.executor.marks.replan(&self.engine);
         let pending = self.engine.pending(&Cause::Replan);
         self.executor.execute(&mut self.engine, pending);
         self.take_in(&scan, &Cause::Replan);

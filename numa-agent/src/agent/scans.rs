@@ -20,6 +20,7 @@ impl Agent {
         for snapshot in &scan.snapshots {
             let actions = self.engine.observe(snapshot, cause, None);
             self.executor.execute(&mut self.engine, actions);
+            self.executor.marks.keep_up(&self.engine);
             // Events do not wait for a whole scan's worth of processes.
             self.drain();
         }
@@ -34,12 +35,14 @@ impl Agent {
             let scan = scanner(&self.engine, false).scan(&Host)?;
             self.executor.stats.scans += 1;
             self.engine.make_room(&scan.snapshots);
+            self.executor.marks.keep_up(&self.engine);
             let mut missing = 0;
             for snapshot in &scan.snapshots {
                 let actions = self.engine.observe(snapshot, &Cause::Scan, None);
-                missing += self.executor.mark(&actions);
+                missing += self.executor.mark(&self.engine, &actions);
             }
             self.engine.sweep(&scan.alive, scan.as_of_ns);
+            self.executor.marks.keep_up(&self.engine);
             let pending = self.engine.pending(&Cause::Scan);
             if missing == 0 && pending.is_empty() {
                 break;
@@ -69,7 +72,7 @@ impl Agent {
 
     /// New losses mean that the state may be wrong: say so, and look at everything again.
     pub(super) fn note_losses(&mut self) {
-        let lost = self.executor.marks.drops();
+        let lost = self.executor.marks.programs.drops();
         if lost != self.lost {
             let new = lost.since(&self.lost);
             self.lost = lost;
@@ -78,6 +81,7 @@ impl Agent {
             }
             let mut text = format!("events lost in the kernel: {new}");
             if new.state_lost() {
+                self.executor.marks.sweep_closed();
                 (self.rescan, self.after_loss) = (true, true);
                 text.push_str("; scanning again");
             }
@@ -87,7 +91,7 @@ impl Agent {
 
     /// Makes room in the full table of marks: a task that ended while it was being marked left one behind.
     pub(super) fn sweep_marks(&mut self) {
-        for task in self.executor.marks.marked() {
+        for task in self.executor.marks.programs.marked() {
             if Host.start_time(task.tid) != Some(task.start_time) {
                 Marks::unmark(&mut self.executor.marks, task);
             }

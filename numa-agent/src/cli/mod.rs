@@ -59,6 +59,11 @@ struct UsageError(String);
 #[error("{0}")]
 struct Incomplete(String);
 
+/// The command that was run ended so: not our failure, but our exit status.
+#[derive(Debug, thiserror::Error)]
+#[error("the command ended with {0}")]
+struct CommandStatus(u8);
+
 /// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -71,11 +76,12 @@ pub fn main() -> ExitCode {
         Command::Topology(args) => topology::run(&args),
         Command::Bind(args) => bind::run(&args),
         Command::Run(args) => run::run(args, messages.clone()),
-        Command::Jitter(command) => jitter::run(command),
+        Command::Jitter(command) => jitter::run(command, messages.clone()),
         Command::Doctor(args) => doctor::run(&args),
     };
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<CommandStatus>() => exit_code(&error),
         Err(error) => {
             // Each line by itself: messages may have several, but hold names from other processes too.
             let message = format!("{error:#}");
@@ -89,6 +95,9 @@ pub fn main() -> ExitCode {
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if let Some(CommandStatus(status)) = error.downcast_ref() {
+        return ExitCode::from(*status);
+    }
     // A plan that cannot be made is bad usage, but for a machine that has no CPUs for anybody.
     let plan =
         error.downcast_ref::<PlanError>().is_some_and(|error| !matches!(error, PlanError::NoCpus { .. }));

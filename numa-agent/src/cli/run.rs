@@ -1,12 +1,13 @@
 //! `numa-agent run`.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
 use super::{Format, machine::MachineArgs, plan_args::PlanArgs};
 use crate::{
-    agent::{self, LineFormat, LineQueue},
+    agent::{self, Jitter, LineFormat, LineQueue, Reports},
+    core::jitter::observer::Limits,
     host::bpf::LoadOptions,
 };
 
@@ -32,7 +33,19 @@ pub struct RunArgs {
     /// Size of the ring buffer between kernel and agent; tests make it too small.
     #[arg(long, value_name = "BYTES", hide = true, default_value_t = LoadOptions::default().ring_bytes)]
     ring_bytes: u32,
+    /// Where reports of scheduling jitter go: at the end, on SIGUSR1 and every --report-every. The ending (.md, .html, .txt,
+    /// .json) says in which format; beside it goes the recording for `jitter report` and `jitter compare`.
+    #[arg(long, value_name = "PATH", default_value = "workflow_visualization/numa_jitter_report.md")]
+    jitter_report: PathBuf,
+    /// Time between reports of scheduling jitter, like 10m.
+    #[arg(long, value_name = "DURATION", value_parser = super::jitter::period)]
+    report_every: Option<Duration>,
 }
+
+/// Length of an interval of the timeline.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// What is kept in memory: four hours of intervals before they become longer, the last threads that ended.
+const LIMITS: Limits = Limits { ended: 2048, intervals: 1440 };
 
 /// Runs the agent until it is stopped; its `messages` go to standard error.
 pub fn run(args: RunArgs, messages: LineQueue) -> anyhow::Result<()> {
@@ -46,6 +59,13 @@ pub fn run(args: RunArgs, messages: LineQueue) -> anyhow::Result<()> {
         reconcile: (args.reconcile > 0).then(|| Duration::from_secs(args.reconcile)),
         bpf_log: args.bpf_log,
         ring_bytes: args.ring_bytes,
+        max_accounts: LoadOptions::default().max_accounts,
+        jitter: Jitter {
+            interval: INTERVAL,
+            limits: LIMITS,
+            reports: Some(Reports { path: args.jitter_report.clone(), every: args.report_every }),
+            processes: None,
+        },
         load: Box::new(move || {
             let topology = args.machine.topology()?;
             if !args.dry_run {

@@ -1,14 +1,19 @@
 //! `numa-agent jitter`: recordings of scheduling jitter, made, merged, shown and compared.
 
 mod merge;
+mod record;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::Subcommand;
 
 use super::UsageError;
 use crate::{
+    agent::LineQueue,
     core::jitter::{file, recording::Recording},
     host::files,
     report::escape,
@@ -17,14 +22,27 @@ use crate::{
 /// What to do with recordings.
 #[derive(Debug, Subcommand)]
 pub enum JitterCommand {
+    /// Record what the scheduler does with threads: of a plan, of processes, of a command.
+    Record(Box<record::RecordArgs>),
     /// Put several recordings, of one host or several, into one.
     Merge(merge::MergeArgs),
 }
 
 /// Does it.
-pub fn run(command: JitterCommand) -> anyhow::Result<()> {
+pub fn run(command: JitterCommand, messages: LineQueue) -> anyhow::Result<()> {
     match command {
+        JitterCommand::Record(args) => record::run(*args, messages),
         JitterCommand::Merge(args) => merge::run(&args),
+    }
+}
+
+/// A length of time, like `1s`, `500ms` or `2h 30m`; at least a tenth of a second.
+pub fn period(text: &str) -> Result<Duration, String> {
+    let period = humantime::parse_duration(text).map_err(|error| format!("{error}; like 30s, 5m or 2h"))?;
+    match period.as_millis() {
+        ..100 => Err("too short; at least 100ms".to_owned()),
+        31_536_000_001.. => Err("longer than a year".to_owned()),
+        _ => Ok(period),
     }
 }
 

@@ -1,0 +1,174 @@
+//! A recording session: the agent's loop, which changes nothing and ends by itself.
+
+use std::{process::ExitStatus, time::Duration};
+
+use anyhow::Context;
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{Agent, Options, Signals, measuring::read_memory};
+use crate::{
+    core::{jitter::recording::Recording, task::TaskId},
+    host::sys::{self, Gated, Signal},
+};
+
+/// What is recorded, and for how long.
+pub struct Session {
+    /// The most time.
+    pub duration: Option<Duration>,
+    /// It ends when these processes have, if there are any.
+    pub processes: Vec<TaskId>,
+    /// A command, let run once it is followed; the recording ends when it does.
+    pub command: Option<Gated>,
+    /// Read where the processes' memory is.
+    pub numa_maps: bool,
+    /// Told how it goes, after each interval.
+    pub progress: Box<dyn FnMut(&str)>,
+    /// Given what was recorded, as soon as it is.
+    pub write: Box<dyn FnOnce(Recording) -> anyhow::Result<()> + Send>,
+}
+
+/// The part of a session that the loop looks at.
+pub(super) struct Watched {
+    pub(super) end: Option<Instant>,
+    processes: Vec<TaskId>,
+    pub(super) command: Option<Command>,
+    progress: Box<dyn FnMut(&str)>,
+    /// A signal that asked for the end was passed on to the command.
+    asked: bool,
+}
+
+/// A command that runs.
+pub(super) struct Command {
+    pid: u32,
+    ended: oneshot::Receiver<std::io::Result<ExitStatus>>,
+    status: Option<ExitStatus>,
+}
+
+/// Records; the command's exit status, if there was one and it has ended. The recording is handed over before a command that
+/// outlives it has ended.
+///
+/// # Errors
+/// If it cannot start, or the recording cannot be written.
+pub fn record(options: Options, session: Session) -> anyhow::Result<Option<ExitStatus>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("event loop")?;
+    let result = runtime.block_on(async {
+        let mut signals = Signals::new().context("signal handlers")?;
+        let Session { duration, processes, command, numa_maps, progress, write } = session;
+        let mut agent = Agent::start(options)?;
+        anyhow::ensure!(
+            agent.executor.marks.programs.health().has("switch"),
+            "the kernel does not take the program `switch`, without which nothing is measured; see `numa-agent doctor`"
+        );
+        let command = command.map(Command::start).transpose()?;
+        if agent.options.jitter.processes.is_some() && numa_maps && command.is_none() {
+            let leaders = agent.engine.processes().map(|process| process.facts.id()).collect();
+            agent.memory = Some(read_memory(leaders));
+        }
+        let end = duration.map(|duration| Instant::now() + duration);
+        agent.session = Some(Watched { end, processes, command, progress, asked: false });
+        agent.turn(&mut signals).await?;
+        let draft = agent.conclude();
+        let mut frame = agent.frame();
+        let living = if numa_maps { draft.living() } else { Vec::new() };
+        let memory = read_memory(living).await.context("memory of processes")??;
+        frame.memory = memory.into_iter().map(|(process, memory)| (process, memory.nodes)).collect();
+        tokio::task::spawn_blocking(move || write(draft.recording(frame))).await.context("recording")??;
+        match agent.session.take().and_then(|session| session.command) {
+            Some(command) => command.see_off(&mut signals).await,
+            None => Ok(None),
+        }
+    });
+    runtime.shutdown_background();
+    result
+}
+
+impl Command {
+    fn start(gated: Gated) -> anyhow::Result<Self> {
+        let pid = gated.pid;
+        let mut child = gated.open().context("cannot run the command")?;
+        let (told, ended) = oneshot::channel();
+        std::thread::spawn(move || told.send(child.wait()));
+        Ok(Self { pid, ended, status: None })
+    }
+
+    /// Waits for its end; for ever once it has been seen.
+    pub(super) async fn end(&mut self) {
+        if self.status.is_some() {
+            return std::future::pending().await;
+        }
+        self.status = (&mut self.ended).await.ok().and_then(Result::ok);
+    }
+
+    /// Passes a signal on, unless the terminal has sent it to the command too.
+    fn pass_on(&self, signal: Signal) {
+        let from_keys = matches!(signal, Signal::SIGINT | Signal::SIGHUP) && sys::is_in_foreground();
+        if self.status.is_none() && !from_keys {
+            // It may end this moment.
+            let _ = sys::send_signal(self.pid, signal);
+        }
+    }
+
+    /// Once all is written, the command has its time.
+    async fn see_off(mut self, signals: &mut Signals) -> anyhow::Result<Option<ExitStatus>> {
+        let mut asked = false;
+        while self.status.is_none() {
+            let signal = tokio::select! {
+                () = self.end() => break,
+                signal = signals.end() => signal,
+            };
+            if asked {
+                break;
+            }
+            asked = true;
+            self.pass_on(signal);
+        }
+        Ok(self.status)
+    }
+}
+
+impl Agent {
+    /// Whether a signal ends it. With a command, the first is the command's, and the second ends the recording.
+    pub(super) fn ends_by(&mut self, signal: Signal) -> bool {
+        let Some(session) = &mut self.session else { return true };
+        let Some(command) = session.command.as_ref().filter(|_| !session.asked) else { return true };
+        command.pass_on(signal);
+        session.asked = true;
+        false
+    }
+
+    /// Whether all that is recorded has ended.
+    pub(super) fn is_over(&self) -> bool {
+        let Some(session) = &self.session else { return false };
+        let lives =
+            |id: &TaskId| self.engine.process(id.tid).is_some_and(|process| process.facts.id() == *id);
+        !session.processes.is_empty() && !session.processes.iter().any(lives)
+    }
+
+    pub(super) fn progress(&mut self) {
+        let text = self.progress_text();
+        if let Some(session) = &mut self.session {
+            (session.progress)(&text);
+        }
+    }
+}
+
+/// The end of a session's command or time; for ever pending without them.
+pub(super) async fn over(session: &mut Option<Watched>) {
+    let Some(session) = session else { return std::future::pending().await };
+    let time = async {
+        match session.end {
+            Some(end) => tokio::time::sleep_until(end).await,
+            None => std::future::pending().await,
+        }
+    };
+    let command = async {
+        match &mut session.command {
+            Some(command) => command.end().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = time => {}
+        () = command => {}
+    }
+}

@@ -1,0 +1,230 @@
+//! The kernel programs and the observer of what they measure: accounts go from the one to the other here.
+
+use std::sync::Arc;
+
+use numa_ebpf::account::{Account, span};
+
+use super::executor::Marks;
+use crate::{
+    core::{
+        decode::start_ticks,
+        engine::Engine,
+        event::MigrationCounts,
+        idset::CpuSet,
+        jitter::{
+            account::{Measured, intruders},
+            draft::Kept,
+            homes::{Homes, critical_cpus},
+            observer::{Assign, Labels, Limits, Observer},
+            places::Places,
+            recording::Intruders,
+        },
+        task::TaskId,
+    },
+    host::{
+        bpf::{BpfError, Marked, PLAN_SETS, Programs},
+        sys,
+    },
+};
+
+/// Accounts that are read before the loop looks at events again: half a millisecond's worth.
+const CHUNK: usize = 256;
+
+/// Both.
+pub struct Watch {
+    /// The programs.
+    pub programs: Programs,
+    /// The observer.
+    pub observer: Observer,
+    planned: bool,
+    critical: CpuSet,
+    /// How many groups the plan had that the kernel side knows.
+    groups: usize,
+}
+
+/// All accounts being read, some at a time.
+#[derive(Debug)]
+pub struct Pass {
+    last: Option<TaskId>,
+    /// The interval ends with it.
+    pub closes: bool,
+    /// For a draft: the threads that live.
+    pub living: Option<Vec<Arc<Kept>>>,
+}
+
+impl Pass {
+    /// One that begins.
+    #[must_use]
+    pub fn new(closes: bool, drafts: bool) -> Self {
+        Self { last: None, closes, living: drafts.then(Vec::new) }
+    }
+}
+
+impl Watch {
+    /// Tells the programs about machine and plan. `planned`: threads belong where the plan says, not where their process
+    /// turns out to live.
+    pub fn start(mut programs: Programs, engine: &Engine, planned: bool, limits: Limits) -> Self {
+        let places = Places::new(engine.topology());
+        let homes = homes(engine, &places, planned);
+        let critical = critical_of(engine, planned);
+        define(&mut programs, &places, &homes, &critical);
+        let measured = Measured::of(programs.health());
+        let observer = Observer::new(sys::monotonic_ns(), places, homes, measured, limits);
+        Self { programs, observer, planned, critical, groups: engine.plan().groups.len() }
+    }
+
+    /// Follows a plan that may have grown.
+    pub fn keep_up(&mut self, engine: &Engine) {
+        if self.planned && engine.plan().groups.len() != self.groups {
+            self.replan(engine);
+        }
+    }
+
+    /// Follows a plan that has changed.
+    pub fn replan(&mut self, engine: &Engine) {
+        let places = Places::new(engine.topology());
+        let homes = homes(engine, &places, self.planned);
+        (self.critical, self.groups) = (critical_of(engine, self.planned), engine.plan().groups.len());
+        define(&mut self.programs, &places, &homes, &self.critical);
+        for assign in self.observer.replan(engine, places, homes) {
+            self.assign(assign);
+        }
+    }
+
+    /// A task has ended, says the ring: its account is read and given back.
+    pub fn ended(
+        &mut self,
+        engine: &Engine,
+        pid: u32,
+        task: TaskId,
+        slot: Option<u32>,
+    ) -> Option<(Labels, Account)> {
+        let Some(slot) = slot else {
+            self.observer.end(task, None, sys::monotonic_ns());
+            return None;
+        };
+        // After a loss we may have found the account before we got to the word of it.
+        let account = told(self.programs.read_account(slot)).filter(|account| is_of(account, task))?;
+        self.observer.follow(engine, pid, task, || Some(slot));
+        let labels = self.observer.labels(task).cloned();
+        self.observer.end(task, Some(&account), sys::monotonic_ns());
+        told(self.programs.release(slot));
+        Some((labels?, account))
+    }
+
+    /// Finds the accounts of tasks of whose end the ring had no room to tell.
+    pub fn sweep_closed(&mut self) {
+        for slot in self.programs.closed_slots() {
+            let Some(account) = told(self.programs.read_account(slot)) else { continue };
+            let task = TaskId { tid: account.tid, start_time: start_ticks(account.start_boottime_ns) };
+            self.observer.end(task, Some(&account), sys::monotonic_ns());
+            told(self.programs.release(slot));
+        }
+    }
+
+    /// Reads some more accounts; `true` when that were all.
+    pub fn read_some(&mut self, pass: &mut Pass) -> bool {
+        let chunk = self.observer.slots_after(pass.last, CHUNK);
+        pass.last = chunk.last().map(|(task, _)| *task).or(pass.last);
+        for (task, slot) in &chunk {
+            let account = told(self.programs.read_account(*slot)).filter(|account| is_of(account, *task));
+            let Some(account) = account else { continue };
+            let now_ns = sys::monotonic_ns();
+            self.observer.measure(*task, &account, now_ns);
+            if let Some(living) = &mut pass.living {
+                living.extend(self.observer.keep(*task, &account, now_ns));
+            }
+        }
+        chunk.len() < CHUNK
+    }
+
+    /// The interval is over.
+    pub fn close_interval(&mut self) {
+        for assign in self.observer.close_interval(sys::monotonic_ns()) {
+            self.assign(assign);
+        }
+    }
+
+    /// Who else ran on critical CPUs.
+    #[must_use]
+    pub fn intruders(&self) -> Vec<Intruders> {
+        let of = |cpu| {
+            let who = intruders(&self.programs.cpu_state(cpu)?);
+            (!who.is_empty()).then_some(Intruders { run: 0, cpu, who })
+        };
+        self.critical.iter().filter_map(of).collect()
+    }
+}
+
+impl Marks for Watch {
+    fn mark(&mut self, pid: u32, task: TaskId) -> bool {
+        match self.programs.mark(pid, task) {
+            Ok(marked) => marked == Marked::New,
+            Err(error) => {
+                tracing::warn!(
+                    pid,
+                    tid = task.tid,
+                    "cannot mark the thread for the kernel programs: {error}"
+                );
+                false
+            }
+        }
+    }
+
+    fn unmark(&mut self, task: TaskId) {
+        if self.observer.follows(task) {
+            // Up to now it was ours.
+            let slot = self.programs.slot_of(task);
+            let account = slot.and_then(|slot| told(self.programs.read_account(slot)));
+            self.observer.end(task, account.as_ref(), sys::monotonic_ns());
+        }
+        if let Err(error) = self.programs.unmark(task) {
+            tracing::warn!(tid = task.tid, "cannot unmark the thread: {error}");
+        }
+    }
+
+    fn follow(&mut self, engine: &Engine, pid: u32, task: TaskId) -> Option<Assign> {
+        self.observer.follow(engine, pid, task, || self.programs.slot_of(task))
+    }
+
+    fn assign(&mut self, assign: Assign) {
+        if assign.home < PLAN_SETS {
+            told(self.programs.assign(assign.slot, assign.home));
+        }
+    }
+}
+
+/// Moves of an account.
+#[must_use]
+pub fn moves(account: &Account) -> MigrationCounts {
+    let by_span = &account.moves_by_span;
+    MigrationCounts { cpu: by_span.iter().sum(), node: by_span[span::SOCKET] + by_span[span::MACHINE] }
+}
+
+fn is_of(account: &Account, task: TaskId) -> bool {
+    account.tid == task.tid && start_ticks(account.start_boottime_ns) == task.start_time
+}
+
+fn homes(engine: &Engine, places: &Places, planned: bool) -> Homes {
+    if planned { Homes::of_plan(engine.plan(), places) } else { Homes::of_nodes(places) }
+}
+
+fn critical_of(engine: &Engine, planned: bool) -> CpuSet {
+    if planned { critical_cpus(engine.plan()) } else { CpuSet::new() }
+}
+
+fn define(programs: &mut Programs, places: &Places, homes: &Homes, critical: &CpuSet) {
+    told(programs.set_places(&places.to_vec(critical)));
+    for (index, home) in homes.iter().take_while(|(index, _)| *index < PLAN_SETS) {
+        told(programs.set_plan_set(index, &home.set));
+    }
+    if homes.iter().any(|(index, _)| index >= PLAN_SETS) {
+        tracing::warn!(
+            "the plan has more groups than the kernel side can tell apart: off-node runs of some are not measured"
+        );
+    }
+}
+
+fn told<T>(result: Result<T, BpfError>) -> Option<T> {
+    result.inspect_err(|error| tracing::warn!("{error}")).ok()
+}

@@ -1,0 +1,256 @@
+//! `numa-agent jitter record`.
+
+use std::{
+    ffi::OsString,
+    io::{IsTerminal, Write},
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::{
+    agent::{self, Jitter, LineFormat, LineQueue, Session},
+    cli::{CommandStatus, UsageError, machine::MachineArgs, plan_args::PlanArgs},
+    core::{
+        jitter::{file, observer::Limits, recording::Recording},
+        settings::Settings,
+        task::TaskId,
+    },
+    host::{
+        bpf::LoadOptions,
+        files,
+        sys::{Gated, Host, Kernel},
+    },
+    report::escape,
+};
+
+/// What is kept in memory: an hour of one second intervals and more before they become longer, and every thread that any but
+/// a storm of processes has.
+const LIMITS: Limits = Limits { ended: 65_536, intervals: 4096 };
+/// Time between full scans that catch what no event told.
+const RECONCILE: Duration = Duration::from_secs(30);
+/// Time between lines of progress where they cannot be written over each other.
+const LINE_PERIOD: Duration = Duration::from_secs(10);
+
+/// Flags of `jitter record`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What is recorded: with a configuration or other flags of the plan, the threads that the plan manages; with --pid, these
+processes and all that descends from them; with a command, the command and all that descends from it. With both a plan and a
+command, the plan's threads while the command (a benchmark, say) runs. Nothing is changed, and an agent may run beside it.
+
+Recording ends when --duration is over, when the command or all processes given have ended, or on SIGINT, SIGTERM or SIGHUP; in
+each case FILE is written. With a command, the first such signal is the command's (it is passed on unless the terminal has sent
+it to both), and the second ends the recording. A command that goes on when --duration is over is waited for.
+
+Exit status: the command's, or 128 plus the number of the signal that ended it; without a command 0. 1: the recording failed; 2:
+bad usage, or a command that cannot be run.")]
+pub struct RecordArgs {
+    #[command(flatten)]
+    plan: PlanArgs,
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// A process to record, with all that descends from it, without a plan. Repeatable.
+    #[arg(long, value_name = "PID", conflicts_with_all = ["config", "group_pattern", "other_pattern", "group_pid", "other_pid", "command"])]
+    pid: Vec<u32>,
+    /// How long to record, like 30s or 5m. Default: until something else ends it.
+    #[arg(long, value_name = "DURATION", value_parser = super::period)]
+    duration: Option<Duration>,
+    /// Length of the intervals that the timeline is made of. They become longer in a recording of more than 4096.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = super::period)]
+    interval: Duration,
+    /// Where the recording goes; - for standard output.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Do not read where the processes' memory is: for that the kernel walks their page tables, once at the end (and with --pid
+    /// once at the beginning, to know where they live), and holds up who maps memory meanwhile.
+    #[arg(long)]
+    no_numa_maps: bool,
+    /// How many threads can be measured at once; each takes 5 KB of kernel memory.
+    #[arg(long, value_name = "N", default_value_t = LoadOptions::default().max_accounts, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
+    max_threads: u32,
+    /// No progress on standard error.
+    #[arg(short, long)]
+    quiet: bool,
+    /// A command to run and record.
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// Records; `messages` go to standard error.
+pub fn run(args: RecordArgs, messages: LineQueue) -> anyhow::Result<()> {
+    check_output(&args)?;
+    let planned = args.has_plan();
+    let gated = args.start_command()?;
+    let (mut roots, mut what) = (args.roots()?, None);
+    if !planned {
+        if let Some(gated) = &gated {
+            roots.push(task_of(gated.pid).context("the command's process is gone")?);
+        }
+        what = Some(args.subject());
+    }
+    let mut progress = Progress::new(&args, messages.clone());
+    progress.begin(what.as_deref());
+    let output = args.output.clone();
+    let session = Session {
+        duration: args.duration,
+        processes: if gated.is_none() { roots.clone() } else { Vec::new() },
+        command: gated,
+        numa_maps: !args.no_numa_maps,
+        progress: {
+            let mut progress = progress.clone();
+            Box::new(move |text| progress.say(text))
+        },
+        write: Box::new(move |recording| {
+            let threads = recording.threads.len();
+            write(&output, &recording)?;
+            progress.end(&output, threads, recording.runs.first().map_or(0.0, |run| run.seconds));
+            Ok(())
+        }),
+    };
+    let options = agent::Options {
+        dry_run: true,
+        format: LineFormat::Silent,
+        messages,
+        reconcile: Some(RECONCILE),
+        bpf_log: false,
+        ring_bytes: LoadOptions::default().ring_bytes,
+        max_accounts: args.max_threads,
+        jitter: Jitter { interval: args.interval, limits: LIMITS, reports: None, processes: what },
+        load: Box::new(move || {
+            let settings = match planned {
+                true => args.plan.settings(None)?,
+                false => {
+                    let forward = args.plan.forward_thread_pattern.clone();
+                    Settings::of_descendants(roots.clone(), forward)?
+                }
+            };
+            Ok((settings, args.machine.topology()?))
+        }),
+    };
+    match agent::record(options, session)? {
+        Some(status) if !status.success() => Err(CommandStatus(code(status)).into()),
+        _ => Ok(()),
+    }
+}
+
+impl RecordArgs {
+    fn has_plan(&self) -> bool {
+        let plan = &self.plan;
+        let lists = [&plan.group_pattern, &plan.other_pattern].iter().any(|list| !list.is_empty());
+        plan.config.is_some() || lists || !plan.group_pid.is_empty() || !plan.other_pid.is_empty()
+    }
+
+    /// In words.
+    fn subject(&self) -> String {
+        if self.command.is_empty() {
+            let pids: Vec<String> = self.pid.iter().map(ToString::to_string).collect();
+            return format!("pid {}", pids.join(", "));
+        }
+        let words: Vec<_> = self.command.iter().map(|word| word.to_string_lossy()).collect();
+        words.join(" ")
+    }
+
+    fn roots(&self) -> anyhow::Result<Vec<TaskId>> {
+        if self.pid.is_empty() && self.command.is_empty() && !self.has_plan() {
+            return Err(UsageError(
+                "nothing to record: give --config (or other flags of the plan), --pid, or a command after --"
+                    .to_owned(),
+            )
+            .into());
+        }
+        let root = |pid: &u32| {
+            let task =
+                task_of(*pid).filter(|_| Path::new("/proc").join(pid.to_string()).join("task").exists());
+            task.ok_or_else(|| UsageError(format!("--pid {pid}: no such process runs")).into())
+        };
+        self.pid.iter().map(root).collect()
+    }
+
+    /// The command's process, which waits.
+    fn start_command(&self) -> anyhow::Result<Option<Gated>> {
+        let Some((program, arguments)) = self.command.split_first() else { return Ok(None) };
+        let mut command = Command::new(program);
+        command.args(arguments);
+        Ok(Some(Gated::start(command).with_context(|| format!("cannot run {}", program.to_string_lossy()))?))
+    }
+}
+
+fn task_of(pid: u32) -> Option<TaskId> {
+    Some(TaskId { tid: pid, start_time: Host.start_time(pid)? })
+}
+
+/// Finds out that the recording cannot be written before there is one.
+fn check_output(args: &RecordArgs) -> anyhow::Result<()> {
+    if args.output == Path::new("-") {
+        if args.command.is_empty() {
+            return Ok(());
+        }
+        return Err(UsageError("-o -: standard output is the command's; name a file".to_owned()).into());
+    }
+    files::check_writable(&args.output).with_context(|| format!("cannot write {}", args.output.display()))
+}
+
+fn write(path: &Path, recording: &Recording) -> anyhow::Result<()> {
+    if path == Path::new("-") {
+        return crate::cli::print(&escape::json(&file::print(recording)));
+    }
+    super::write_recording(path, recording)
+}
+
+/// As a shell gives it.
+fn code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| Some(128 + status.signal()?)).unwrap_or(1);
+    u8::try_from(code).unwrap_or(1)
+}
+
+/// How it goes, on standard error: on a terminal one line that is written over.
+#[derive(Clone)]
+struct Progress {
+    messages: LineQueue,
+    quiet: bool,
+    terminal: bool,
+    begun: Instant,
+    said: Option<Instant>,
+}
+
+impl Progress {
+    fn new(args: &RecordArgs, messages: LineQueue) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        Self { messages, quiet: args.quiet, terminal, begun: Instant::now(), said: None }
+    }
+
+    fn begin(&self, what: Option<&str>) {
+        if !self.quiet {
+            let what = escape::text(what.unwrap_or("the threads that the plan manages"));
+            self.messages.line(format!("recording {what}"));
+        }
+    }
+
+    fn say(&mut self, text: &str) {
+        let due = self.terminal || self.said.is_none_or(|said| said.elapsed() >= LINE_PERIOD);
+        if self.quiet || !due {
+            return;
+        }
+        self.said = Some(Instant::now());
+        let line = format!("{} s: {text}", self.begun.elapsed().as_secs());
+        if self.terminal {
+            // To the beginning of the line, which is cleared. A full queue drops it.
+            let _ = write!(self.messages, "\r\x1b[K{line}");
+        } else {
+            self.messages.line(line);
+        }
+    }
+
+    fn end(&mut self, output: &Path, threads: usize, seconds: f64) {
+        if !self.quiet {
+            let begin = if self.terminal { "\r\x1b[K" } else { "" };
+            let output = escape::text(&output.display().to_string());
+            self.messages.line(format!("{begin}recorded {threads} threads in {seconds:.1} s: {output}"));
+        }
+    }
+}
