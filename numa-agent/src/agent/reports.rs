@@ -12,9 +12,10 @@ use crate::{
     core::jitter::{
         draft::{Draft, Frame},
         file,
+        recording::Recording,
     },
     host::files,
-    report::escape,
+    report::{escape, jitter},
 };
 
 /// Where reports go, and when.
@@ -44,7 +45,18 @@ pub fn write(path: &Path, draft: Draft, frame: Frame) -> anyhow::Result<()> {
             format!("cannot write {}; choose another place with --jitter-report", path.display())
         })
     };
-    put(&beside, escape::json(&file::print(&recording)))
+    put(&beside, escape::json(&file::print(&recording)))?;
+    put(path, render(path, &recording))
+}
+
+/// In the format that the ending names.
+fn render(path: &Path, recording: &Recording) -> String {
+    match path.extension().and_then(|ending| ending.to_str()) {
+        Some("html" | "htm") => jitter::html(recording),
+        Some("json") => jitter::json(recording),
+        Some("txt") => jitter::text(recording),
+        _ => jitter::markdown(recording),
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! From a thread's account, as the kernel side keeps it, to its figures.
 
 use numa_ebpf::{
-    account::{Account, MATRIX, cause, span},
+    account::{Account, MATRIX, cause, duration, span},
     place::CpuState,
     record::COMM_LEN,
 };
@@ -82,16 +82,17 @@ impl Reader<'_> {
     #[must_use]
     pub fn figures(&self, account: &Account, home: Option<&Home>, now_ns: u64) -> Figures {
         let end_ns = if account.closed_at_ns > 0 { account.closed_at_ns } else { now_ns };
+        let of = |index| Distribution::of(account, index);
         let mut figures = Figures {
             followed_ns: end_ns.saturating_sub(account.opened_at_ns),
-            run_ns: account.run_ns,
+            run_ns: account.run_ns(),
             off_node: home.map(|home| self.off_node(account, home)),
             before_bind_ns: home.filter(|home| home.planned).map(|home| before_bind_ns(account, home)),
             migrations: self.measured.migrations.then(|| self.migrations(account)),
-            wake_wait: Distribution::from(&account.wake_wait),
-            preempt_wait: Distribution::from(&account.preempt_wait),
-            slice: Distribution::from(&account.slice),
-            gap: Distribution::from(&account.gap),
+            wake_wait: of(duration::WAKE_WAIT),
+            preempt_wait: of(duration::PREEMPT_WAIT),
+            slice: of(duration::SLICE),
+            gap: of(duration::GAP),
             preemptors: occupants(&account.preemptors, &account.preemptors_rest),
             irq: self.measured.irq.then(|| stolen(&account.irq)),
             softirq: self.measured.softirq.then(|| stolen(&account.softirq)),
@@ -233,6 +234,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use numa_ebpf::account::{Early, Occupant as KernelOccupant, OffNode as KernelOffNode};
+    use numa_ebpf::histogram::record;
 
     use super::*;
     use crate::core::synthetic::Machine;
@@ -252,7 +254,8 @@ mod tests {
     }
 
     fn account() -> Account {
-        let mut account = Account { opened_at_ns: 2000, run_ns: 700, ..Account::EMPTY };
+        let mut account = Account { opened_at_ns: 2000, ..Account::EMPTY };
+        account.durations[duration::SLICE].total_ns = 700;
         (account.node_ns[0], account.node_ns[1]) = (500, 200);
         account
     }
@@ -343,13 +346,14 @@ mod tests {
     #[test]
     fn distributions_are_the_accounts() {
         let mut account = account();
-        account.wake_wait.record(900);
-        account.preempt_wait.record(5000);
-        account.slice.record(70_000);
-        account.gap.record(1);
+        for (index, ns) in [(duration::WAKE_WAIT, 900), (duration::PREEMPT_WAIT, 5000), (duration::GAP, 1)] {
+            record(&mut account.durations[index], &mut account.buckets[index], ns);
+        }
+        record(&mut account.durations[duration::SLICE], &mut account.buckets[duration::SLICE], 70_000);
         let figures = figures(&account, None, 3000);
         let max = |distribution: &Distribution| (distribution.count, distribution.max_ns);
         assert_eq!((max(&figures.wake_wait), max(&figures.preempt_wait)), ((1, 900), (1, 5000)));
         assert_eq!((max(&figures.slice), max(&figures.gap)), ((1, 70_000), (1, 1)));
+        assert_eq!(figures.run_ns, 70_700);
     }
 }

@@ -1,5 +1,10 @@
 use std::collections::BTreeMap;
 
+use numa_ebpf::{
+    account::duration::{SLICE, WAKE_WAIT},
+    histogram::record,
+};
+
 use super::*;
 use crate::core::{
     config::Overrides,
@@ -60,9 +65,10 @@ fn observer(planned: Option<&Engine>, ended: usize) -> Observer {
 }
 
 fn account(tid: u32, run_ns: u64, node: usize) -> Account {
-    let mut account = Account { tid, tgid: 100, run_ns, opened_at_ns: 1000, ..Account::EMPTY };
+    let mut account = Account { tid, tgid: 100, opened_at_ns: 1000, ..Account::EMPTY };
+    account.durations[SLICE].total_ns = run_ns;
     account.node_ns[node] = run_ns;
-    account.wake_wait.record(run_ns / 10);
+    record(&mut account.durations[WAKE_WAIT], &mut account.buckets[WAKE_WAIT], run_ns / 10);
     account
 }
 

@@ -5,7 +5,11 @@
 //! become one.
 
 use numa_ebpf::{
-    account::{Account, span},
+    account::{
+        Account,
+        duration::{PREEMPT_WAIT, WAKE_WAIT},
+        span,
+    },
     histogram::BUCKETS,
 };
 
@@ -39,11 +43,11 @@ impl Seen {
     #[must_use]
     pub fn new(reader: &Reader<'_>, account: &Account, home: Option<&Home>, now_ns: u64) -> Self {
         let spans = &account.moves_by_span;
-        let (woken, preempted) = (&account.wake_wait, &account.preempt_wait);
-        let counts = woken.buckets.iter().zip(&preempted.buckets);
+        let (woken, preempted) = (&account.durations[WAKE_WAIT], &account.durations[PREEMPT_WAIT]);
+        let counts = account.buckets[WAKE_WAIT].iter().zip(&account.buckets[PREEMPT_WAIT]);
         let counts = (0..).zip(counts.map(|(woken, preempted)| woken.saturating_add(*preempted)));
         Self {
-            run_ns: account.run_ns + current_run_ns(account, now_ns),
+            run_ns: account.run_ns() + current_run_ns(account, now_ns),
             off_node_ns: home.map(|home| reader.off_node_ns(account, home, now_ns)),
             moves: spans.iter().sum(),
             node_moves: spans[span::SOCKET] + spans[span::MACHINE],
@@ -251,6 +255,8 @@ fn index(role: ThreadRole) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use numa_ebpf::{account::duration::SLICE, histogram::record};
+
     use super::*;
     use crate::core::{
         jitter::{account::Measured, places::Places},
@@ -269,10 +275,12 @@ mod tests {
     }
 
     fn account(run_ns: u64, waits: &[u64]) -> Account {
-        let mut account = Account { run_ns, ..Account::EMPTY };
+        let mut account = Account::EMPTY;
+        account.durations[SLICE].total_ns = run_ns;
         account.off_node.ns = run_ns / 10;
         account.moves_by_span[span::MACHINE] = waits.len() as u64;
-        waits.iter().for_each(|ns| account.wake_wait.record(*ns));
+        let (summary, buckets) = (&mut account.durations[WAKE_WAIT], &mut account.buckets[WAKE_WAIT]);
+        waits.iter().for_each(|ns| record(summary, buckets, *ns));
         account
     }
 
