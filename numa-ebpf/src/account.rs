@@ -26,11 +26,12 @@ pub mod cause {
     pub const WAKE_UP: usize = 0;
     /// Placed on a CPU by `execve` (`sched_exec`).
     pub const EXEC: usize = 1;
-    /// Its mask changed: a `sched_setaffinity` call on it was under way.
+    /// Its mask no longer has the CPU it was on: `sched_setaffinity`, or a changed cpuset. One that sleeps meanwhile moves as
+    /// it is woken.
     pub const AFFINITY: usize = 2;
     /// NUMA balancing moved it towards its memory.
     pub const NUMA_BALANCING: usize = 3;
-    /// The load balancer, and whatever else moves tasks that can run: changed cpusets, a CPU that goes offline.
+    /// The load balancer, and whatever else moves tasks that can run, such as a CPU that goes offline.
     pub const LOAD_BALANCER: usize = 4;
     /// Number of causes.
     pub const COUNT: usize = 5;
@@ -155,10 +156,8 @@ pub struct Account {
     pub opened_at_ns: u64,
     /// When the task ended; 0 while it lives.
     pub closed_at_ns: u64,
-    /// Tid of the caller whose `sched_setaffinity` on it is under way; 0: none is.
-    pub affinity_caller: u32,
     /// The CPU that NUMA balancing is about to move it to, plus one; 0: none.
-    pub numa_target: u32,
+    pub numa_target: u64,
     /// CPU time before there was a plan set.
     pub early: [Early; EARLY],
     /// The same on further CPUs, in nanoseconds.
@@ -220,7 +219,7 @@ impl Account {
 const _: () = {
     const OCCUPANT: usize = COMM_LEN + 16;
     let hot = 3 * 8 + 2 * 4 + duration::COUNT * 24 + NODES * 8 + 8 + 5 * 8;
-    let cold = 8 + 2 * 4 + 2 * 8 + 2 * 4 + EARLY * 16 + 8;
+    let cold = 8 + 2 * 4 + 2 * 8 + 8 + EARLY * 16 + 8;
     let counts = (cause::COUNT + span::COUNT) * 8 + MATRIX * MATRIX * 4 + 2 * 8 + 2 * 24;
     let tables = duration::COUNT * size_of::<Buckets>() + (PREEMPTORS + 1) * OCCUPANT;
     assert!(size_of::<Account>() == hot + cold + counts + tables, "padding");

@@ -117,24 +117,6 @@ pub fn close(tid: u32, slot: u32) {
     }
 }
 
-/// `caller` is about to set the task's mask.
-#[inline(always)]
-pub fn affinity_call_begins(tid: u32, caller: u32) {
-    if let Some(account) = of(tid) {
-        account.affinity_caller = caller;
-    }
-}
-
-/// It has, or could not.
-#[inline(always)]
-pub fn affinity_call_ends(tid: u32, caller: u32) {
-    if let Some(account) = of(tid)
-        && account.affinity_caller == caller
-    {
-        account.affinity_caller = 0;
-    }
-}
-
 /// The task gets a CPU from `prev`.
 ///
 /// # Safety

@@ -30,6 +30,8 @@ globals! {
     TASK_MM,
     /// Offset of the CPU the task is on.
     TASK_CPU,
+    /// Offset of `task_struct.cpus_mask`, an array of longs.
+    TASK_CPUS_MASK,
     /// Offset of the byte that holds the bit `task_struct.in_execve`.
     TASK_IN_EXECVE,
     /// That bit's mask in the byte; 0 where the kernel has no such bit.

@@ -7,8 +7,8 @@ use aya_ebpf::{
 use numa_ebpf::record::COMM_LEN;
 
 use crate::config::{
-    SELF_TGID, TASK_COMM, TASK_CPU, TASK_IN_EXECVE, TASK_IN_EXECVE_MASK, TASK_MM, TASK_PID, TASK_REAL_PARENT,
-    TASK_START, TASK_STATE, TASK_TGID,
+    SELF_TGID, TASK_COMM, TASK_CPU, TASK_CPUS_MASK, TASK_IN_EXECVE, TASK_IN_EXECVE_MASK, TASK_MM, TASK_PID,
+    TASK_REAL_PARENT, TASK_START, TASK_STATE, TASK_TGID,
 };
 
 /// A `task_struct` as a tracepoint's argument.
@@ -130,6 +130,13 @@ pub fn parent_pid(task: Pointer) -> u32 {
 #[inline(always)]
 pub fn mm(task: Pointer) -> Option<Pointer> {
     read::<Pointer>(task, TASK_MM.load()).filter(|mm| !mm.is_null())
+}
+
+/// Whether the task's mask has that CPU; so it is taken where the kernel does not say.
+#[inline(always)]
+pub fn may_run_on(task: Pointer, cpu: u32) -> bool {
+    let word: Option<u64> = read(task, TASK_CPUS_MASK.load() + cpu / 64 * 8);
+    word.is_none_or(|word| word >> (cpu % 64) & 1 != 0)
 }
 
 /// Whether the task is inside `execve`; false where the kernel does not say.

@@ -1,5 +1,6 @@
 //! The kernel programs on this kernel, as root: real tasks do things, and the ring buffer tells. No agent is involved.
 
+mod accounts;
 mod affinity;
 mod marks;
 mod tap;

@@ -1,5 +1,5 @@
-//! `sched_setaffinity` on marked tasks. Threads re-pin themselves (OpenMP, NCCL), and others re-pin them: that is an event.
-//! The agent's own calls are none, but moves that follow from them are told from the load balancer's all the same.
+//! `sched_setaffinity` on marked tasks by anybody but the agent. Threads re-pin themselves (OpenMP, NCCL), and others
+//! re-pin them.
 
 use aya_ebpf::{helpers::bpf_get_current_comm, macros::tracepoint, programs::TracePointContext};
 use numa_ebpf::{
@@ -8,7 +8,6 @@ use numa_ebpf::{
 };
 
 use crate::{
-    accounts,
     maps::{CALLS, count, emit, header, marked},
     namespace, task,
 };
@@ -22,7 +21,10 @@ const NOT_FOUND: u32 = 0;
 /// The call begins: remember on whom.
 #[tracepoint(category = "syscalls", name = "sys_enter_sched_setaffinity")]
 pub fn affinity_enter(ctx: TracePointContext) -> u32 {
-    let (_, tid) = task::current();
+    let (pid, tid) = task::current();
+    if task::is_self(pid) {
+        return 0;
+    }
     // SAFETY: the slot is inside the record.
     let Ok(asked) = (unsafe { ctx.read_at::<u64>(FIRST_SLOT) }) else { return 0 };
     let target = match asked as u32 {
@@ -31,13 +33,8 @@ pub fn affinity_enter(ctx: TracePointContext) -> u32 {
     };
     // Not found is no task, most likely: how the call ends will tell. Our threads re-pin each other.
     let relevant = marked(target.unwrap_or(tid)).is_some();
-    if !relevant {
-        return 0;
-    }
-    if CALLS.insert(tid, target.unwrap_or(NOT_FOUND), 0).is_err() {
+    if relevant && CALLS.insert(tid, target.unwrap_or(NOT_FOUND), 0).is_err() {
         count(counter::UNSEEN_CALLS);
-    } else if let Some(target) = target {
-        accounts::affinity_call_begins(target, tid);
     }
     0
 }
@@ -49,10 +46,6 @@ pub fn affinity_exit(ctx: TracePointContext) -> u32 {
     // SAFETY: the value is copied before the element is deleted, and only this thread deletes it.
     let Some(target) = unsafe { CALLS.get(caller_tid) }.copied() else { return 0 };
     let _ = CALLS.remove(caller_tid);
-    accounts::affinity_call_ends(target, caller_tid);
-    if task::is_self(caller_pid) {
-        return 0;
-    }
     // SAFETY: the slot is inside the record.
     if unsafe { ctx.read_at::<i64>(FIRST_SLOT) } != Ok(0) {
         return 0;

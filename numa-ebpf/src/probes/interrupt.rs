@@ -81,8 +81,9 @@ fn enter(begin: impl FnOnce(&mut CpuState, u64)) -> i32 {
     let Some(account) = current() else { return 0 };
     let now = accounts::now();
     if account.running_since_ns == 0 && account.closed_at_ns == 0 {
-        // It runs since before its account was opened: from now on that is known.
+        // It runs since before its account was opened, or no tracepoint told: from now on that is known.
         (account.running_since_ns, account.cpu) = (now, accounts::this_cpu());
+        account.waiting_since_ns = 0;
     }
     if let Some(cpu) = this_cpu_state() {
         begin(cpu, now);

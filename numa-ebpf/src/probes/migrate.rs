@@ -25,8 +25,8 @@ pub fn migrate(ctx: BtfTracePointContext) -> i32 {
     let Some(account) = accounts::of(unsafe { task::tid(task) }) else { return 0 };
     let to_cpu: u32 = ctx.arg(1);
     // SAFETY: as above.
-    let (from_cpu, state) = unsafe { (task::cpu(task), task::state(task)) };
-    let cause = cause(account, task, state, to_cpu);
+    let from_cpu = unsafe { task::cpu(task) };
+    let cause = cause(account, task, from_cpu, to_cpu);
     account.numa_target = 0;
     account.moves_by_cause[cause] += 1;
     let (Some(from), Some(to)) = (place(from_cpu), place(to_cpu)) else { return 0 };
@@ -51,12 +51,14 @@ pub fn migrate(ctx: BtfTracePointContext) -> i32 {
 
 /// Why it moves.
 #[inline(always)]
-fn cause(account: &Account, task: task::Pointer, state: u32, to_cpu: u32) -> usize {
-    if state & TASK_WAKING != 0 {
-        cause::WAKE_UP
-    } else if account.affinity_caller != 0 {
+fn cause(account: &Account, task: task::Pointer, from_cpu: u32, to_cpu: u32) -> usize {
+    // SAFETY: the caller's task is a task_struct of a tracepoint.
+    let state = unsafe { task::state(task) };
+    if !task::may_run_on(task, from_cpu) {
         cause::AFFINITY
-    } else if account.numa_target == to_cpu + 1 {
+    } else if state & TASK_WAKING != 0 {
+        cause::WAKE_UP
+    } else if account.numa_target == u64::from(to_cpu) + 1 {
         cause::NUMA_BALANCING
     } else if task::in_execve(task) {
         cause::EXEC

@@ -11,7 +11,7 @@ pub fn numa_move(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: argument 0 of this tracepoint is a task_struct.
     if let Some(account) = accounts::of(unsafe { task::tid(task) }) {
         account.numa_moves += 1;
-        account.numa_target = ctx.arg::<u32>(2) + 1;
+        account.numa_target = u64::from(ctx.arg::<u32>(2)) + 1;
     }
     0
 }
@@ -33,6 +33,6 @@ fn swap(task: task::Pointer, target_cpu: u32) {
     // SAFETY: arguments 0 and 2 of this tracepoint are task_structs.
     if let Some(account) = accounts::of(unsafe { task::tid(task) }) {
         account.numa_swaps += 1;
-        account.numa_target = target_cpu + 1;
+        account.numa_target = u64::from(target_cpu) + 1;
     }
 }

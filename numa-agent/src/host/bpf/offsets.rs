@@ -52,6 +52,7 @@ fn required(btf: &Btf<'_>) -> Result<Vec<Constant>, BtfError> {
         ("TASK_COMM", task("comm")?.byte()),
         ("TASK_MM", task("mm")?.byte()),
         ("TASK_CPU", cpu),
+        ("TASK_CPUS_MASK", task("cpus_mask")?.byte()),
         ("TASK_STATE", state.byte()),
         ("TASK_IN_EXECVE", in_execve),
         ("TASK_IN_EXECVE_MASK", mask),
@@ -117,6 +118,7 @@ mod tests {
         btf.composite(STRUCT, "mm_struct", &[("", 2, 64)]); // 3
         let mut members = vec![
             ("state", 0, 192),
+            ("cpus_mask", 0, 8960),
             ("real_parent", 0, 6400),
             ("comm", 0, 8000),
             ("mm", 0, 9600),
