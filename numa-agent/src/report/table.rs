@@ -39,6 +39,15 @@ impl Table {
         self.rows.push(cells);
     }
 
+    /// The same with rows for columns; all but the headings are figures.
+    #[must_use]
+    pub fn transposed(&self) -> Self {
+        let column = |index: usize| self.lines().map(|row| row[index].clone()).collect::<Vec<_>>();
+        let header = if self.header.is_empty() { Vec::new() } else { column(0) };
+        let rows = (1..self.header.len()).map(column).collect();
+        Self { header, rows, figures_from: Some(1) }
+    }
+
     /// Columns padded with spaces, two apart, each line after `indent`.
     #[must_use]
     pub fn aligned(&self, indent: &str) -> String {
@@ -108,6 +117,7 @@ mod tests {
         table.row(["a".into(), "7".into()]);
         assert_eq!(table.aligned(""), "NAME  MOVES\na         7\n");
         assert!(table.markdown().contains("| --- | ---: |"));
+        assert_eq!(table.transposed().aligned(""), "NAME   a\nMOVES  7\n");
         assert!(table.html().contains("<tr><td>a</td><td class=\"n\">7</td></tr>"));
     }
 }

@@ -12,7 +12,7 @@ use crate::{
         },
         task::ThreadRole,
     },
-    report::many,
+    report::{many, thread_role},
 };
 
 /// A recording, rolled up.
@@ -24,8 +24,8 @@ pub(super) struct Digest<'a> {
     pub critical: (Critical, Part),
     /// By role.
     pub roles: BTreeMap<RoleOrder, Part>,
-    /// By group (`None`: those without one) and role.
-    pub groups: BTreeMap<(Option<&'a str>, RoleOrder), Part>,
+    /// By group and role, those without a group (`None`) last.
+    pub groups: Vec<((Option<&'a str>, RoleOrder), Part)>,
     /// Every thread, those that waited longest (99.9th percentile) first.
     pub threads: Vec<ThreadView<'a>>,
     by_id: BTreeMap<(usize, u32), &'a ProcessRecord>,
@@ -93,12 +93,15 @@ impl<'a> Digest<'a> {
             (std::cmp::Reverse(worst), view.thread.run, view.thread.tid)
         });
         let critical = Critical::of(recording);
+        let grouped = parts(rollup::by(recording, |thread| {
+            (thread.group.is_none(), thread.group.as_deref(), RoleOrder(thread.role))
+        }));
         Self {
             recording,
             all: rollup::whole(recording).into(),
             critical: (critical, critical.rollup(recording).into()),
             roles: parts(rollup::by(recording, |thread| RoleOrder(thread.role))),
-            groups: parts(rollup::by(recording, |thread| (thread.group.as_deref(), RoleOrder(thread.role)))),
+            groups: grouped.into_iter().map(|((_, group, role), part)| ((group, role), part)).collect(),
             threads,
             by_id: recording.processes.iter().map(|process| ((process.run, process.pid), process)).collect(),
         }
@@ -271,6 +274,11 @@ fn together(a: IntervalFigures, b: &IntervalFigures) -> IntervalFigures {
     }
 }
 
+/// The same in a word.
+pub(super) fn role_word(role: RoleOrder, planned: bool) -> &'static str {
+    if planned || role.0 == ThreadRole::Forward { thread_role(role.0) } else { role_name(role, planned) }
+}
+
 /// `forward threads`; `threads` where no plan tells them apart.
 pub(super) fn role_name(role: RoleOrder, planned: bool) -> &'static str {
     match (role.0, planned) {
@@ -293,7 +301,10 @@ mod tests {
         let digest = Digest::new(&recording);
         let threads = |part: &Part| part.rollup.threads as usize;
         assert_eq!(digest.roles.values().map(threads).sum::<usize>(), recording.threads.len());
-        assert_eq!(digest.groups.values().map(threads).sum::<usize>(), recording.threads.len());
+        assert_eq!(
+            digest.groups.iter().map(|(_, part)| threads(part)).sum::<usize>(),
+            recording.threads.len()
+        );
         assert_eq!(digest.critical.0, Critical::Forward);
         let off_node_ns = |view: &ThreadView| view.thread.figures.off_node.map(|off| off.ns);
         let worst = digest.worst(30, off_node_ns);

@@ -9,6 +9,8 @@ mod html;
 mod json;
 mod markdown;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod text;
 mod units;
 mod words;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    digest::{Digest, ThreadView, role_name},
+    digest::{Digest, RoleOrder, ThreadView, role_name, role_word},
     units::{NOT_MEASURED, bytes, count, duration, or_not_measured, share},
 };
 use crate::{
@@ -12,8 +12,9 @@ use crate::{
         figures::{Figures, Migrations, Occupant},
         recording::{Connection, ThreadRecord},
         rollup::Rollup,
+        tokens::Gaps,
     },
-    report::{table::Table, thread_role},
+    report::table::Table,
 };
 
 /// How a format escapes text from elsewhere, and cuts it.
@@ -71,7 +72,7 @@ pub(super) fn durations(digest: &Digest) -> Table {
             let [p50, p90, p99, p999, max] = waits(durations.percentiles());
             table.row([
                 kind.into(),
-                thread_role(role.0).into(),
+                role_word(*role, digest.planned()).into(),
                 count(durations.count),
                 p50,
                 p90,
@@ -92,7 +93,7 @@ pub(super) fn groups(digest: &Digest, escape: Escape, most: usize) -> Shown {
         let [p50, _, p99, p999, max] = waits(part.wait);
         table.row([
             group.map_or(NO_GROUP.into(), escape),
-            thread_role(role.0).into(),
+            role_word(*role, digest.planned()).into(),
             count(part.rollup.threads),
             off_node(&part.rollup),
             p50,
@@ -119,7 +120,7 @@ pub(super) const RANKS: [Rank; 3] = [
 
 /// The worst threads by a figure, those where it is zero or was not measured left out.
 pub(super) fn worst(digest: &Digest, (_, figure): Rank, escape: Escape, most: usize) -> Table {
-    let head = ["Name", "TID", "Group", "Off node", "Longest", "p99.9", "Max", "Node moves"];
+    let head = ["Name", "TID", "Group", "Off node", "Longest off", "Wait p99.9", "Max wait", "Node moves"];
     let mut table = Table::new(&head).figures_from(3);
     for ThreadView { thread, wait } in digest.worst(most, figure) {
         let [_, _, _, p999, max] = waits(*wait);
@@ -167,7 +168,7 @@ pub(super) fn threads(digest: &Digest, escape: Escape, most: usize) -> Shown {
             process(digest, thread.run, thread.pid, escape),
             thread.tid.to_string(),
             escape(&thread.comm) + if thread.ended { " (ended)" } else { "" },
-            thread_role(thread.role).into(),
+            role_word(RoleOrder(thread.role), digest.planned()).into(),
             thread.group.as_deref().map_or(NO_GROUP.into(), escape),
             home(thread),
             duration(figures.run_ns),
@@ -329,14 +330,14 @@ pub(super) fn connections(digest: &Digest, escape: Escape, most: usize) -> Shown
 
 /// Percentiles of the gaps between a connection's tokens, exact (nearest rank); `None` without any.
 pub(super) fn gaps(connection: &Connection) -> Option<Percentiles> {
-    let mut gaps: Vec<u64> = connection.token_gaps().flatten().copied().collect();
-    gaps.sort_unstable();
-    let max_ns = *gaps.last()?;
-    let at = |quantile: f64| {
-        let rank = (quantile * gaps.len() as f64).ceil() as usize;
-        gaps[rank.clamp(1, gaps.len()) - 1]
-    };
-    Some(Percentiles { p50_ns: at(0.5), p90_ns: at(0.9), p99_ns: at(0.99), p999_ns: at(0.999), max_ns })
+    let gaps: Gaps = connection.token_gaps().flatten().copied().collect();
+    Some(Percentiles {
+        p50_ns: gaps.percentile_ns(50.0)?,
+        p90_ns: gaps.percentile_ns(90.0)?,
+        p99_ns: gaps.percentile_ns(99.0)?,
+        p999_ns: gaps.percentile_ns(99.9)?,
+        max_ns: gaps.percentile_ns(100.0)?,
+    })
 }
 
 /// Share of CPU time off node.

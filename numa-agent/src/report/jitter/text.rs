@@ -19,7 +19,7 @@ const ROWS: usize = 6;
 /// Length of a line over time.
 const CHARACTERS: usize = 56;
 /// Names are cut to this many characters.
-const NAME: usize = 22;
+const NAME: usize = 16;
 
 /// The report as plain text, without colours.
 #[must_use]

@@ -23,20 +23,23 @@ pub(super) fn duration(ns: u64) -> String {
     }
 }
 
-/// The same of seconds; what is no sensible length is `0`.
+/// The same of seconds, whole ones without a fraction; what is no sensible length is `0`.
 pub(super) fn seconds(seconds: f64) -> String {
+    if (1.0..60.0).contains(&seconds) && seconds.fract() == 0.0 {
+        return format!("{seconds} s");
+    }
     // A cast from a float saturates, and makes zero of what is no number.
     duration((seconds * 1e9) as u64)
 }
 
-/// A share from 0 to 1 in percent: `0 %`, `< 0.01 %`, `0.42 %`, `12.3 %`, `100 %`.
+/// A share from 0 to 1 in percent, free of marks that a format gives a meaning: `0 %`, `under 0.01 %`, `0.42 %`, `12.3 %`, `100 %`.
 pub(super) fn share(share: f64) -> String {
     let percent = share * 100.0;
     match percent {
         _ if percent <= 0.0 || percent.is_nan() => "0 %".to_owned(),
-        _ if percent < 0.01 => "< 0.01 %".to_owned(),
+        _ if percent < 0.01 => "under 0.01 %".to_owned(),
         _ if percent < 99.95 => format!("{} %", three_digits(percent)),
-        _ if percent < 100.0 => "> 99.9 %".to_owned(),
+        _ if percent < 100.0 => "over 99.9 %".to_owned(),
         _ => "100 %".to_owned(),
     }
 }
@@ -52,6 +55,16 @@ pub(super) fn count(count: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// `12`, `1.23k`, `45.6M`: where there is little room.
+pub(super) fn short_count(count: u64) -> String {
+    match count {
+        0..1_000 => count.to_string(),
+        1_000..999_500 => format!("{}k", three_digits(count as f64 / 1e3)),
+        999_500..999_500_000 => format!("{}M", three_digits(count as f64 / 1e6)),
+        _ => format!("{}G", three_digits(count as f64 / 1e9)),
+    }
 }
 
 /// `512 B`, `3.50 MiB`, `120 GiB`.
@@ -106,12 +119,21 @@ mod tests {
         for (ns, shown) in durations {
             assert_eq!(duration(ns), shown);
         }
-        let shares =
-            [(0.0, "0 %"), (1e-9, "< 0.01 %"), (0.0042, "0.42 %"), (0.99999, "> 99.9 %"), (1.0, "100 %")];
+        let shares = [
+            (0.0, "0 %"),
+            (1e-9, "under 0.01 %"),
+            (0.0042, "0.42 %"),
+            (0.99999, "over 99.9 %"),
+            (1.0, "100 %"),
+        ];
         for (part, shown) in shares {
             assert_eq!(share(part), shown);
         }
         assert_eq!([count(999), count(1_000), count(1_234_567)], ["999", "1,000", "1,234,567"]);
+        assert_eq!(
+            [short_count(999), short_count(1_234), short_count(45_600_000)],
+            ["999", "1.23k", "45.6M"]
+        );
         assert_eq!([bytes(512), bytes(3_670_016), bytes(120 << 30)], ["512 B", "3.50 MiB", "120 GiB"]);
         assert_eq!(or_not_measured(None::<u64>, count), "not measured");
     }
@@ -121,13 +143,14 @@ mod tests {
         for odd in [f64::NAN, -1.0, f64::NEG_INFINITY] {
             assert_eq!((share(odd), seconds(odd)), ("0 %".into(), "0".into()));
         }
+        assert_eq!([seconds(10.0), seconds(1.5), seconds(60.0)], ["10 s", "1.50 s", "1 min"]);
         assert!(!seconds(f64::INFINITY).contains("inf"));
     }
 
     proptest! {
         #[test]
         fn all_are_short(any in any::<u64>()) {
-            for shown in [duration(any), bytes(any)] {
+            for shown in [duration(any), short_count(any), bytes(any)] {
                 prop_assert!(shown.len() <= 20, "{shown}");
             }
         }
