@@ -4,6 +4,7 @@
 //! machine's own node ids. A [`recording::Recording`] is a stretch of time on one host, or several such merged.
 
 pub mod account;
+pub mod compare;
 pub mod distribution;
 pub mod draft;
 pub mod figures;
