@@ -1,9 +1,13 @@
 //! `numa-agent jitter`: recordings of scheduling jitter, made, merged, shown and compared.
 
+mod compare;
 mod merge;
 mod record;
+mod report;
 
 use std::{
+    fs::File,
+    io::Read,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -24,6 +28,10 @@ use crate::{
 pub enum JitterCommand {
     /// Record what the scheduler does with threads: of a plan, of processes, of a command.
     Record(Box<record::RecordArgs>),
+    /// Show a recording, or several together.
+    Report(report::ReportArgs),
+    /// Compare recordings from before and after binding, with a verdict: exit code 1 if one criterion fails.
+    Compare(Box<compare::CompareArgs>),
     /// Put several recordings, of one host or several, into one.
     Merge(merge::MergeArgs),
 }
@@ -32,6 +40,8 @@ pub enum JitterCommand {
 pub fn run(command: JitterCommand, messages: LineQueue) -> anyhow::Result<()> {
     match command {
         JitterCommand::Record(args) => record::run(*args, messages),
+        JitterCommand::Report(args) => report::run(&args),
+        JitterCommand::Compare(args) => compare::run(&args),
         JitterCommand::Merge(args) => merge::run(&args),
     }
 }
@@ -47,15 +57,16 @@ pub fn period(text: &str) -> Result<Duration, String> {
 }
 
 /// The most that a recording or a file of tokens holds, in bytes: a device or a core dump must not fill the memory.
-const MAX_FILE: u64 = 2 << 30;
+const MAX_FILE: u64 = 1 << 30;
 
 /// Reads a file that the user named: one that cannot be read is bad usage.
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     let read = || -> anyhow::Result<Vec<u8>> {
-        let facts = std::fs::metadata(path)?;
-        anyhow::ensure!(!facts.is_dir(), "it is a folder");
-        anyhow::ensure!(facts.len() <= MAX_FILE, "larger than {MAX_FILE} bytes");
-        Ok(std::fs::read(path)?)
+        let mut text = Vec::new();
+        // Pipes and devices do not say how long they are.
+        let length = File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut text)?;
+        anyhow::ensure!(length as u64 <= MAX_FILE, "larger than {MAX_FILE} bytes");
+        Ok(text)
     };
     Ok(read()
         .with_context(|| format!("cannot read {}", path.display()))
@@ -93,4 +104,12 @@ fn write_recording(path: &Path, recording: &Recording) -> anyhow::Result<()> {
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     files::write_whole(path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Writes to a file, or to standard output.
+fn deliver(output: Option<&Path>, text: &str) -> anyhow::Result<()> {
+    match output {
+        Some(path) => write(path, text),
+        None => super::print(text),
+    }
 }

@@ -72,7 +72,8 @@ pub fn json(recording: &Recording) -> String {
     }))
 }
 
-fn part(part: &Part) -> Value {
+/// Threads together.
+pub(super) fn part(part: &Part) -> Value {
     with(json!({"threads": part.rollup.threads}), figures(&part.rollup, part.wait))
 }
 

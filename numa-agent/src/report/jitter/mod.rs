@@ -4,6 +4,7 @@
 //! and the worst threads, Markdown tables, text what fits a terminal. What was not measured is said to be, and is never 0.
 //! Names of processes go through [`super::escape`] in each.
 
+pub mod compare;
 mod digest;
 mod html;
 mod json;
@@ -15,4 +16,5 @@ mod text;
 mod units;
 mod words;
 
+use self::units::NOT_MEASURED;
 pub use self::{html::html, json::json, markdown::markdown, text::text};

@@ -226,7 +226,7 @@ impl Judge<'_> {
             Err(why) => Criterion { why, ..blank },
             Ok((limit, pass)) => {
                 let verdict = if pass { Verdict::Pass } else { Verdict::Fail };
-                Criterion { verdict, limit: Some(limit), why: self.remark(name), ..blank }
+                Criterion { verdict, limit: Some(limit), why: self.remark(name, limit), ..blank }
             }
         })
     }
@@ -297,7 +297,7 @@ impl Judge<'_> {
     }
 
     /// What one must know about a criterion that was measured.
-    fn remark(&self, name: Name) -> String {
+    fn remark(&self, name: Name, limit: Amount) -> String {
         let [base, bound] = self.rollups.each_ref().map(|rollup| rollup.figures.wait().count);
         match name {
             Name::Wait | Name::WaitLimit if bound == 0 => "they never waited".to_owned(),
@@ -309,8 +309,10 @@ impl Judge<'_> {
                 format!("of {bound} waits: below 1000, the 99.9th percentile is the longest")
             }
             Name::Fluctuation if self.sides[0].tokens.is_none() => "base has no token times".to_owned(),
-            Name::NodeMoves | Name::Moves => {
-                "one move a thread, to its place, is not held against bound".to_owned()
+            Name::NodeMoves | Name::Moves
+                if limit.value() > self.figure(name, 0).map_or(0.0, Amount::value) =>
+            {
+                "each thread may move once, to its place".to_owned()
             }
             _ => String::new(),
         }
