@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Purpose,
-    plan::{Compiler, Facts, Linker, PEERS, Packages, plan},
+    plan::{BROWSERS, Compiler, Facts, Linker, PEERS, Packages, plan},
 };
 use crate::{
     sh,
@@ -33,6 +33,7 @@ pub fn gather(purpose: Purpose, tried: &Facts) -> Facts {
         root: fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0),
         ..Facts::default()
     };
+    let lacks_program = |program: &&str| !places.path.iter().any(|dir| dir.join(program).is_file());
     if purpose == Purpose::Test {
         let lacks = |name: &str| sh::output(sh::cargo().args([name, "--version"])).is_none();
         facts.lint_lacks = [("fmt", "rustfmt"), ("clippy", "clippy")]
@@ -40,13 +41,13 @@ pub fn gather(purpose: Purpose, tried: &Facts) -> Facts {
             .filter(|(c, _)| lacks(c))
             .map(|(_, n)| n)
             .collect();
+        facts.no_browser = BROWSERS.iter().all(lacks_program);
     }
     if purpose == Purpose::Bench {
-        let lacks = |program: &&str| !places.path.iter().any(|dir| dir.join(program).is_file());
-        facts.bench_lacks = PEERS.into_iter().filter(lacks).collect();
+        facts.bench_lacks = PEERS.into_iter().filter(lacks_program).collect();
     }
     // The rest is slower to find out, and only matters when something has to be installed.
-    if !plan(&facts).missing.is_empty() {
+    if facts.no_browser || !plan(&facts).missing.is_empty() {
         facts.rustup_has_llvm = cfg!(target_arch = "x86_64");
         facts.bare_nightly = bare_nightly(&places);
         facts.packages = packages();

@@ -18,7 +18,7 @@ pub struct Args {
     /// Only say what is missing and what would be installed; exit code 1 if anything is
     #[arg(long)]
     check: bool,
-    /// Also what only `lint` and `test` need: rustfmt and clippy
+    /// Also what only `lint` and `test` need: rustfmt, clippy, Chromium
     #[arg(long)]
     tests: bool,
     /// Also what only `bench` compares with: perf, libbpf-tools, bpftrace
@@ -109,6 +109,9 @@ fn report(plan: &Plan) {
     for step in &plan.steps {
         eprintln!("setup: {}: {step}", if plan.by_hand.is_empty() { "will run" } else { "can run" });
         eprintln!("         ({})", step.why());
+    }
+    for without in &plan.without {
+        eprintln!("setup: without {without}");
     }
     for command in &plan.by_hand {
         eprintln!("setup: run by hand, with network access (apt-get and dnf as root):\n        {command}");

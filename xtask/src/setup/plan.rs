@@ -23,6 +23,9 @@ const OLDEST_RELEASE: (u32, u32) = (1, 88);
 /// The programs that `bench` compares with.
 pub const PEERS: [&str; 3] = ["perf", "runqlat", "bpftrace"];
 
+/// Any of these shows HTML pages to the tests.
+pub const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+
 /// Everything the decision depends on.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
@@ -44,6 +47,8 @@ pub struct Facts {
     pub lint_lacks: Vec<&'static str>,
     /// Those of [`PEERS`] that are not there.
     pub bench_lacks: Vec<&'static str>,
+    /// There is none of [`BROWSERS`], and tests want one.
+    pub no_browser: bool,
     /// What was run already and worked.
     pub done: Vec<Action>,
     /// What was run already and failed.
@@ -97,6 +102,10 @@ pub enum Action {
     AptInstallPeers(Vec<&'static str>),
     /// The same with dnf.
     DnfInstallPeers(Vec<&'static str>),
+    /// Install a browser, with a font, with apt.
+    AptInstallBrowser,
+    /// The same with dnf.
+    DnfInstallBrowser,
     /// Build `bpf-linker`.
     InstallLinker,
     /// Give rustup's active toolchain what `lint` runs.
@@ -123,6 +132,10 @@ impl Action {
             Self::DnfInstallPeers(packages) => {
                 words(&format!("dnf install --assumeyes {}", packages.join(" ")))
             }
+            Self::AptInstallBrowser => {
+                words("apt-get install --yes --no-install-recommends chromium fonts-dejavu-core")
+            }
+            Self::DnfInstallBrowser => words("dnf install --assumeyes chromium dejavu-sans-fonts"),
             Self::DnfInstall => words("dnf install --assumeyes rust rust-src"),
             Self::InstallLinker => {
                 words(&format!("cargo install bpf-linker --version {LINKER_VERSION} --locked"))
@@ -145,6 +158,9 @@ impl Action {
             Self::DnfInstall => "the distribution's Rust compiler with its source, about a minute",
             Self::AptInstallPeers(_) | Self::DnfInstallPeers(_) => {
                 "what `cargo xtask bench` compares with, 200 MB on disk, under a minute"
+            }
+            Self::AptInstallBrowser | Self::DnfInstallBrowser => {
+                "a browser for the tests of HTML pages, 400 MB on disk, under a minute"
             }
             Self::InstallLinker => "the linker for eBPF programs, into cargo's bin directory, 1 to 3 minutes",
             Self::AddComponents(_) => "what `cargo xtask lint` runs, seconds",
@@ -171,6 +187,8 @@ pub struct Plan {
     pub steps: Vec<Action>,
     /// Where no way is left: what a person can do.
     pub by_hand: Vec<String>,
+    /// What is not there and cannot be installed, and what becomes of it.
+    pub without: Vec<String>,
 }
 
 /// Decides.
@@ -216,6 +234,9 @@ pub fn plan(facts: &Facts) -> Plan {
         plan.missing.push(format!("{} (only `bench` needs that)", facts.bench_lacks.join(", ")));
         plan.peers(facts);
     }
+    if facts.no_browser {
+        plan.browser(facts);
+    }
     plan
 }
 
@@ -228,15 +249,41 @@ impl Plan {
         }
     }
 
+    /// Lists of a fresh machine are empty or old; where they cannot be fetched, they may do.
+    fn update(&mut self, facts: &Facts) {
+        let tried = [&facts.done, &facts.failed].iter().any(|tried| tried.contains(&Action::AptUpdate));
+        if !tried && !self.steps.contains(&Action::AptUpdate) {
+            self.take(facts, Action::AptUpdate);
+        }
+    }
+
+    /// Tests say that they are skipped without a browser: where none can be installed, that is no reason to run none.
+    fn browser(&mut self, facts: &Facts) {
+        let install = match &facts.packages {
+            Packages::Apt(_) => Action::AptInstallBrowser,
+            Packages::Dnf => Action::DnfInstallBrowser,
+            Packages::Unknown => {
+                return self.without.push("Chromium: tests of HTML pages are skipped".to_owned());
+            }
+        };
+        if !facts.allows(&install) {
+            return self
+                .without
+                .push(format!("Chromium: tests of HTML pages are skipped; as root: {install}"));
+        }
+        self.missing.push("Chromium (only tests of HTML pages need that)".to_owned());
+        if install == Action::AptInstallBrowser {
+            self.update(facts);
+        }
+        self.steps.push(install);
+    }
+
     fn peers(&mut self, facts: &Facts) {
         let (debian, fedora): (Vec<_>, Vec<_>) =
             facts.bench_lacks.iter().map(|program| peer_packages(program)).unzip();
         match &facts.packages {
             Packages::Apt(_) => {
-                // Lists of a fresh machine are empty or old; where they cannot be fetched, they may do.
-                if ![&facts.done, &facts.failed].iter().any(|tried| tried.contains(&Action::AptUpdate)) {
-                    self.take(facts, Action::AptUpdate);
-                }
+                self.update(facts);
                 self.take(facts, Action::AptInstallPeers(debian));
             }
             Packages::Dnf => self.take(facts, Action::DnfInstallPeers(fedora)),

@@ -170,3 +170,21 @@ fn peers_come_from_the_distribution_after_its_lists() {
     let fedora = plan(&Facts { packages: Packages::Dnf, ..ready });
     assert_eq!(fedora.steps[0].to_string(), "dnf install --assumeyes libbpf-tools perf");
 }
+
+#[test]
+fn a_browser_is_installed_where_it_can_be_and_done_without_elsewhere() {
+    let ready = Facts { compiler: compiler(22), linker: linker((0, 10, 3)), no_browser: true, ..fresh() };
+    assert_eq!(plan(&ready).steps, [Action::AptUpdate, Action::AptInstallBrowser]);
+    let fedora = Facts { packages: Packages::Dnf, ..ready.clone() };
+    assert_eq!(plan(&fedora).steps, [Action::DnfInstallBrowser]);
+    let offline = [Action::AptUpdate, Action::AptInstallBrowser].to_vec();
+    let without = [
+        Facts { root: false, ..ready.clone() },
+        Facts { packages: Packages::Unknown, ..ready.clone() },
+        Facts { failed: offline, ..ready },
+    ];
+    for facts in without {
+        let plan = plan(&facts);
+        assert!(plan.missing.is_empty() && plan.by_hand.is_empty() && plan.without.len() == 1, "{plan:?}");
+    }
+}
