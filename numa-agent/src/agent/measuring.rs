@@ -14,6 +14,7 @@ use crate::{
             observer::Limits,
             places::Places,
             recording::{Run, RunHost, Subject},
+            tap::Tap,
         },
         task::TaskId,
     },
@@ -35,6 +36,8 @@ pub struct Jitter {
     pub reports: Option<reports::Reports>,
     /// Without a plan: what is followed, in words.
     pub processes: Option<String>,
+    /// Connections on which sends are timed too.
+    pub tap: Option<Tap>,
 }
 
 /// A job that reads the memory of processes.

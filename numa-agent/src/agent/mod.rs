@@ -13,6 +13,7 @@ mod reload;
 mod reports;
 mod scans;
 mod session;
+mod tapped;
 mod watch;
 
 use std::{
@@ -33,6 +34,7 @@ use self::{
     output::Output,
     reload::Reload,
     session::Watched,
+    tapped::Tapped,
     watch::{Pass, Watch},
 };
 pub use self::{
@@ -56,7 +58,7 @@ use crate::{
         topology::Topology,
     },
     host::{
-        bpf::{DropCounts, LoadOptions, Programs},
+        bpf::{DropCounts, LoadOptions, Programs, TapOptions},
         procfs::{self, ProcReader},
         scan::{Scan, Scanner},
         sys::{self, Host, Kernel},
@@ -106,6 +108,8 @@ enum Input {
     Reconcile,
     /// Time to see whether the kernel programs lost something.
     Losses,
+    /// The tap's ring is half full.
+    Sends,
     /// The interval is over.
     Tick,
     /// More accounts are to be read.
@@ -195,6 +199,7 @@ struct Agent {
     memory: Option<MemoryJob>,
     /// Recording, and not for ever.
     session: Option<Watched>,
+    tapped: Option<Tapped>,
 }
 
 impl Agent {
@@ -209,6 +214,7 @@ impl Agent {
         pin_pids(&mut engine);
         let mut programs = Programs::load(&load_options(&options, engine.topology()))?;
         programs.set_filter(&KernelFilter::new(engine.rules().settings()))?;
+        let tapped = programs.take_tap().map(Tapped::new);
         let mut stats = Stats::default();
         stats.counts_migrations = programs.health().has("migrate");
         let planned = options.jitter.processes.is_none();
@@ -236,6 +242,7 @@ impl Agent {
             reporting: None,
             memory: None,
             session: None,
+            tapped,
         };
         agent.scan_now()?;
         agent.step_aside();
@@ -246,6 +253,7 @@ impl Agent {
     /// Runs until it is told to stop, or the session is over.
     async fn turn(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
         let ring = sys::watch(self.executor.marks.programs.ring_fd()?).context("ring buffer")?;
+        let sends = self.tapped.as_ref().map(Tapped::signal).transpose()?;
         let mut reconcile = interval(self.options.reconcile.unwrap_or(NEVER));
         let mut losses = interval(LOSS_PERIOD);
         let mut ticks = interval(self.options.jitter.interval);
@@ -275,6 +283,7 @@ impl Agent {
                 memory = finished(&mut self.memory) => Input::Settled(memory),
                 _ = reconcile.tick() => Input::Reconcile,
                 _ = losses.tick() => Input::Losses,
+                () = tapped::half_full(sends.as_ref()) => Input::Sends,
                 _ = ticks.tick() => Input::Tick,
                 _ = reports.tick() => Input::Report,
                 // Yielding lets the runtime look at signals and timers, which a future that is ready at once does not.
@@ -295,7 +304,11 @@ impl Agent {
                 Input::Events => backlog = self.drain(),
                 Input::Scanned(scan) => self.finish_scan(scan),
                 Input::Reconcile => self.rescan = true,
-                Input::Losses => self.note_losses(),
+                Input::Losses => {
+                    self.note_losses();
+                    self.drain_sends();
+                }
+                Input::Sends => self.drain_sends(),
                 Input::Tick => self.tick(),
                 Input::Measure => {
                     // Events come first.
@@ -346,6 +359,12 @@ impl Agent {
             }
         }
         true
+    }
+
+    fn drain_sends(&mut self) {
+        if let Some(tapped) = &mut self.tapped {
+            tapped.drain();
+        }
     }
 
     fn handle(&mut self, event: &TaskEvent) {
@@ -427,6 +446,7 @@ fn load_options(options: &Options, topology: &Topology) -> LoadOptions {
         places: Places::new(topology).to_vec(&CpuSet::new()),
         max_accounts: options.max_accounts,
         ring_bytes: options.ring_bytes,
+        tap: options.jitter.tap.map(|tap| TapOptions { tap, by_syscalls: false }),
         ..LoadOptions::default()
     }
 }

@@ -69,6 +69,11 @@ pub fn record(options: Options, session: Session) -> anyhow::Result<Option<ExitS
         agent.turn(&mut signals).await?;
         let draft = agent.conclude();
         let mut frame = agent.frame();
+        if let Some(tapped) = agent.tapped.take() {
+            let (connections, lost) = tapped.finish();
+            frame.connections = connections;
+            frame.run.lost.extend(lost);
+        }
         let living = if numa_maps { draft.living() } else { Vec::new() };
         let memory = read_memory(living).await.context("memory of processes")??;
         frame.memory = memory.into_iter().map(|(process, memory)| (process, memory.nodes)).collect();

@@ -65,6 +65,7 @@ pub fn run(args: RunArgs, messages: LineQueue) -> anyhow::Result<()> {
             limits: LIMITS,
             reports: Some(Reports { path: args.jitter_report.clone(), every: args.report_every }),
             processes: None,
+            tap: None,
         },
         load: Box::new(move || {
             let topology = args.machine.topology()?;

@@ -12,7 +12,7 @@ use std::{
 use procfs::{
     ProcessCGroup,
     net::TcpState,
-    process::{Process, Stat},
+    process::{FDInfo, FDTarget, Process, Stat},
 };
 
 use super::sys::Kernel;
@@ -125,22 +125,30 @@ impl ProcReader {
         Some(TaskId { tid: pid, start_time: stat.starttime })
     }
 
-    /// Whether a process listens on that TCP port, in any network namespace that a process is in.
+    /// The processes that have a socket which listens on that TCP port, in any network namespace that a process is in.
     #[must_use]
-    pub fn listens(&self, port: u16) -> bool {
-        let Ok(pids) = self.pids() else { return false };
+    pub fn listeners(&self, port: u16) -> Vec<TaskId> {
+        let pids = self.pids().unwrap_or_default();
         let mut seen = HashSet::new();
-        pids.into_iter().any(|pid| {
+        let mut sockets = HashSet::new();
+        for pid in &pids {
             let namespace = std::fs::read_link(self.root.join(pid.to_string()).join("ns/net"));
-            // One that cannot be read is looked at; those that can, once.
-            if namespace.is_ok_and(|namespace| !seen.insert(namespace)) {
-                return false;
-            }
-            let Some(process) = self.open(pid) else { return false };
-            let tables = [process.tcp(), process.tcp6()];
-            let mut sockets = tables.into_iter().flatten().flatten();
-            sockets.any(|socket| socket.state == TcpState::Listen && socket.local_address.port() == port)
-        })
+            let Some(process) = self.open(*pid).filter(|_| namespace.is_ok_and(|name| seen.insert(name)))
+            else {
+                continue;
+            };
+            let all = [process.tcp(), process.tcp6()].into_iter().flatten().flatten();
+            let listens = all.filter(|one| one.state == TcpState::Listen && one.local_address.port() == port);
+            sockets.extend(listens.map(|one| one.inode));
+        }
+        let holds = |fd: FDInfo| matches!(fd.target, FDTarget::Socket(inode) if sockets.contains(&inode));
+        let listener = |pid: u32| {
+            let process = self.open(pid)?;
+            let holds = process.fd().ok()?.flatten().any(holds);
+            let stat = process.stat().ok().filter(|_| holds)?;
+            Some(TaskId { tid: pid, start_time: stat.starttime })
+        };
+        if sockets.is_empty() { Vec::new() } else { pids.into_iter().filter_map(listener).collect() }
     }
 
     fn ancestors(&self, parent: i32) -> Vec<TaskId> {
@@ -318,13 +326,15 @@ mod tests {
     fn listeners_are_found_in_both_families_and_clients_are_none() {
         use std::net::{TcpListener, TcpStream};
         let reader = ProcReader::new("/proc", Needs::default());
+        let me = reader.brief(std::process::id()).unwrap().id();
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(address).unwrap();
             let server = listener.local_addr().unwrap();
             let client = TcpStream::connect(server).unwrap().local_addr().unwrap();
-            assert!(reader.listens(server.port()) && !reader.listens(client.port()));
+            assert!(reader.listeners(server.port()).contains(&me));
+            assert_eq!(reader.listeners(client.port()), []);
             drop(listener);
-            assert!(!reader.listens(server.port()));
+            assert_eq!(reader.listeners(server.port()), []);
         }
     }
 

@@ -16,13 +16,20 @@ use crate::{
     agent::{self, Jitter, LineFormat, LineQueue, Session},
     cli::{CommandStatus, UsageError, machine::MachineArgs, plan_args::PlanArgs},
     core::{
-        jitter::{file, observer::Limits, recording::Recording},
+        jitter::{
+            file,
+            observer::Limits,
+            recording::{Connection, Recording},
+            tap::{Tap, TapArgument},
+        },
+        rules::Needs,
         settings::Settings,
         task::TaskId,
     },
     host::{
         bpf::LoadOptions,
         files,
+        procfs::ProcReader,
         sys::{Gated, Host, Kernel},
     },
     report::escape,
@@ -41,7 +48,7 @@ const LINE_PERIOD: Duration = Duration::from_secs(10);
 #[command(after_help = "\
 What is recorded: with a configuration or other flags of the plan, the threads that the plan manages; with --pid, these
 processes and all that descends from them; with a command, the command and all that descends from it. With both a plan and a
-command, the plan's threads while the command (a benchmark, say) runs. Nothing is changed, and an agent may run beside it.
+command, the plan's threads while the command (a benchmark, say) runs; with --tap alone, the processes that are tapped. Nothing is changed, and an agent may run beside it.
 
 Recording ends when --duration is over, when the command or all processes given have ended, or on SIGINT, SIGTERM or SIGHUP; in
 each case FILE is written. With a command, the first such signal is the command's (it is passed on unless the terminal has sent
@@ -57,6 +64,15 @@ pub struct RecordArgs {
     /// A process to record, with all that descends from it, without a plan. Repeatable.
     #[arg(long, value_name = "PID", conflicts_with_all = ["config", "group_pattern", "other_pattern", "group_pid", "other_pid", "command"])]
     pid: Vec<u32>,
+    /// Record the times between sends on TCP connections: between tokens, where a server streams, with nothing from the
+    /// application. `port:8000`: the connections on that local port, of whichever process; `pid:4711`: all those of a process,
+    /// the ones that it makes included; 8000 alone is the port if something listens there, else the process.
+    ///
+    /// Tap the process that streams: a TLS or reverse proxy is one of its own. Not seen are UNIX sockets and sends by 32-bit
+    /// programs. Before Linux 6.3 io_uring, sendfile and sendmmsg are not seen either, and every write or send on the host takes
+    /// 0.2 to 0.3 us longer while a port is tapped, 0.1 us while a process is; later kernels make that 0.02 us, of TCP only.
+    #[arg(long, value_name = "PORT|PID")]
+    tap: Option<TapArgument>,
     /// How long to record, like 30s or 5m. Default: until something else ends it.
     #[arg(long, value_name = "DURATION", value_parser = super::period)]
     duration: Option<Duration>,
@@ -85,16 +101,17 @@ pub struct RecordArgs {
 pub fn run(args: RecordArgs, messages: LineQueue) -> anyhow::Result<()> {
     check_output(&args)?;
     let planned = args.has_plan();
+    let (tap, tapped) = args.tap()?;
     let gated = args.start_command()?;
-    let (mut roots, mut what) = (args.roots()?, None);
+    let (mut roots, mut what) = (args.roots(&tapped)?, None);
     if !planned {
         if let Some(gated) = &gated {
             roots.push(task_of(gated.pid).context("the command's process is gone")?);
         }
-        what = Some(args.subject());
+        what = Some(args.subject(&roots));
     }
     let mut progress = Progress::new(&args, messages.clone());
-    progress.begin(what.as_deref());
+    progress.begin(what.as_deref(), tap.as_ref());
     let output = args.output.clone();
     let session = Session {
         duration: args.duration,
@@ -106,9 +123,8 @@ pub fn run(args: RecordArgs, messages: LineQueue) -> anyhow::Result<()> {
             Box::new(move |text| progress.say(text))
         },
         write: Box::new(move |recording| {
-            let threads = recording.threads.len();
             write(&output, &recording)?;
-            progress.end(&output, threads, recording.runs.first().map_or(0.0, |run| run.seconds));
+            progress.end(&output, &recording, tap.as_ref());
             Ok(())
         }),
     };
@@ -120,7 +136,7 @@ pub fn run(args: RecordArgs, messages: LineQueue) -> anyhow::Result<()> {
         bpf_log: false,
         ring_bytes: LoadOptions::default().ring_bytes,
         max_accounts: args.max_threads,
-        jitter: Jitter { interval: args.interval, limits: LIMITS, reports: None, processes: what },
+        jitter: Jitter { interval: args.interval, limits: LIMITS, reports: None, processes: what, tap },
         load: Box::new(move || {
             let settings = match planned {
                 true => args.plan.settings(None)?,
@@ -146,22 +162,41 @@ impl RecordArgs {
     }
 
     /// In words.
-    fn subject(&self) -> String {
+    fn subject(&self, roots: &[TaskId]) -> String {
         if self.command.is_empty() {
-            let pids: Vec<String> = self.pid.iter().map(ToString::to_string).collect();
+            let pids: Vec<String> = roots.iter().map(|root| root.tid.to_string()).collect();
             return format!("pid {}", pids.join(", "));
         }
         let words: Vec<_> = self.command.iter().map(|word| word.to_string_lossy()).collect();
         words.join(" ")
     }
 
-    fn roots(&self) -> anyhow::Result<Vec<TaskId>> {
+    /// What is tapped, and the processes that are.
+    fn tap(&self) -> anyhow::Result<(Option<Tap>, Vec<TaskId>)> {
+        let Some(asked) = self.tap else { return Ok((None, Vec::new())) };
+        let reader = ProcReader::new("/proc", Needs::default());
+        let listens = |port| !reader.listeners(port).is_empty();
+        let tap = asked
+            .resolve(listens, |pid| reader.process_of(pid))
+            .map_err(|error| UsageError(error.to_string()))?;
+        let tapped = match tap {
+            Tap::Port(port) => reader.listeners(port),
+            Tap::Process(task) => vec![task],
+        };
+        Ok((Some(tap), tapped))
+    }
+
+    fn roots(&self, tapped: &[TaskId]) -> anyhow::Result<Vec<TaskId>> {
         if self.pid.is_empty() && self.command.is_empty() && !self.has_plan() {
-            return Err(UsageError(
-                "nothing to record: give --config (or other flags of the plan), --pid, or a command after --"
-                    .to_owned(),
-            )
-            .into());
+            if !tapped.is_empty() {
+                return Ok(tapped.to_vec());
+            }
+            let what = "give --config (or other flags of the plan), --pid, or a command after --";
+            let why = match self.tap {
+                Some(_) => "nothing to record: nothing listens on the tapped port yet",
+                None => "nothing to record",
+            };
+            return Err(UsageError(format!("{why}; {what}")).into());
         }
         let root = |pid: &u32| {
             let task =
@@ -224,10 +259,11 @@ impl Progress {
         Self { messages, quiet: args.quiet, terminal, begun: Instant::now(), said: None }
     }
 
-    fn begin(&self, what: Option<&str>) {
+    fn begin(&self, what: Option<&str>, tap: Option<&Tap>) {
         if !self.quiet {
             let what = escape::text(what.unwrap_or("the threads that the plan manages"));
-            self.messages.line(format!("recording {what}"));
+            let tap = tap.map(|tap| format!("; tapping {tap}")).unwrap_or_default();
+            self.messages.line(format!("recording {what}{tap}"));
         }
     }
 
@@ -246,11 +282,23 @@ impl Progress {
         }
     }
 
-    fn end(&mut self, output: &Path, threads: usize, seconds: f64) {
+    fn end(&mut self, output: &Path, recording: &Recording, tap: Option<&Tap>) {
+        let seconds = recording.runs.first().map_or(0.0, |run| run.seconds);
+        let gaps: usize =
+            recording.connections.iter().flat_map(Connection::token_gaps).map(<[u64]>::len).sum();
+        let begin = if self.terminal { "\r\x1b[K" } else { "" };
+        if let Some(tap) = tap.filter(|_| gaps == 0) {
+            self.messages.line(format!(
+                "{begin}warning: nothing was streamed on {tap}: no answer of three sends or more"
+            ));
+        }
         if !self.quiet {
-            let begin = if self.terminal { "\r\x1b[K" } else { "" };
             let output = escape::text(&output.display().to_string());
-            self.messages.line(format!("{begin}recorded {threads} threads in {seconds:.1} s: {output}"));
+            let (threads, connections) = (recording.threads.len(), recording.connections.len());
+            let tapped =
+                tap.map(|_| format!(", {gaps} token times on {connections} connections")).unwrap_or_default();
+            self.messages
+                .line(format!("{begin}recorded {threads} threads{tapped} in {seconds:.1} s: {output}"));
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! An answer is what a process sends on a connection without receiving anything in between. Contents are never looked at.
 
-use std::{collections::HashMap, str::FromStr};
+use std::{collections::HashMap, fmt, str::FromStr};
 
 use super::recording::Connection;
 use crate::core::task::TaskId;
@@ -14,6 +14,15 @@ pub enum Tap {
     Port(u16),
     /// All TCP connections of a process, given by its leader.
     Process(TaskId),
+}
+
+impl fmt::Display for Tap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(port) => write!(f, "TCP port {port}"),
+            Self::Process(task) => write!(f, "process {}", task.tid),
+        }
+    }
 }
 
 /// What the user asked to tap.

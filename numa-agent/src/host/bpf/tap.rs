@@ -1,6 +1,6 @@
 //! The tap's programs, attached only when a tap is asked for, and its ring.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::{
     Btf, Ebpf,
@@ -95,7 +95,7 @@ pub(super) fn attach_all(
     [("tap_receive", receive), ("tap_send", send)].map(result).into()
 }
 
-/// The ring of sends. Its descriptor becomes readable when it is half full; read it now and then in any case.
+/// The ring of sends. To be read now and then: nobody is told of them before it is half full.
 pub struct TapRing {
     ring: RingBuf<MapData>,
     lost: PerCpuArray<MapData, Lost>,
@@ -107,6 +107,14 @@ impl TapRing {
             ring: RingBuf::try_from(take(ebpf, "tap_sends")?).map_err(unfit("tap_sends"))?,
             lost: PerCpuArray::try_from(take(ebpf, "tap_lost")?).map_err(unfit("tap_lost"))?,
         })
+    }
+
+    /// A descriptor that becomes readable when the ring is half full, for an event loop.
+    ///
+    /// # Errors
+    /// If there are too many open files.
+    pub fn fd(&self) -> Result<OwnedFd, BpfError> {
+        self.ring.as_fd().try_clone_to_owned().map_err(BpfError::Ring)
     }
 
     /// The next send, if there is one.
@@ -125,11 +133,5 @@ impl TapRing {
                 0
             }
         }
-    }
-}
-
-impl AsFd for TapRing {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
     }
 }
