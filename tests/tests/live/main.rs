@@ -7,6 +7,7 @@ mod bind;
 mod confined;
 mod lifecycle;
 mod placement;
+mod tap;
 mod unseen;
 
 use std::{
