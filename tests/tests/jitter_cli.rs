@@ -349,3 +349,22 @@ fn reports_take_their_format_from_the_file() {
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((json["runs"].as_array().unwrap().len(), &json["total"]["threads"]), (2, &6.into()));
 }
+
+#[test]
+fn a_tap_on_nothing_is_bad_usage() {
+    let folder = Folder::new();
+    // One that was free a moment ago, and a number that is no pid anywhere (PID_MAX_LIMIT).
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = format!("port:{free}");
+    let cases: [(&str, &[&str]); 5] = [
+        ("5000000", &["no process 5000000", "ports end at 65535"]),
+        ("pid:5000000", &["--tap pid:5000000: there is no process 5000000"]),
+        (&port, &["nothing listens on the tapped port yet", "a command after --"]),
+        ("tcp:80", &["invalid value 'tcp:80' for '--tap <PORT|PID>'", "8000, port:8000 or pid:4711"]),
+        ("0", &["invalid value '0'"]),
+    ];
+    for (tap, words) in cases {
+        assert_refused(&folder.jitter(["record", "-o", "x.json", "--tap", tap]), 2, words);
+    }
+    assert_eq!(folder.names(), [""; 0]);
+}
