@@ -112,6 +112,17 @@ impl<'a> Digest<'a> {
         self.recording.runs.iter().any(|run| matches!(run.subject, Subject::Plan { .. }))
     }
 
+    /// Whether any thread is in a group.
+    pub fn grouped(&self) -> bool {
+        self.groups.iter().any(|((group, _), _)| group.is_some())
+    }
+
+    /// Whether there is another node to be on.
+    pub fn several_nodes(&self) -> bool {
+        let with_cpus = |run: &Run| run.host.nodes.values().filter(|cpus| !cpus.is_empty()).count();
+        self.recording.runs.iter().any(|run| with_cpus(run) > 1)
+    }
+
     /// Whether it holds several runs, so that pids alone do not tell processes apart.
     pub fn merged(&self) -> bool {
         self.recording.runs.len() > 1

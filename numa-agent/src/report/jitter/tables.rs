@@ -85,8 +85,11 @@ pub(super) fn durations(digest: &Digest) -> Table {
     table
 }
 
-/// By group and role.
+/// By group and role; nothing where there are no groups.
 pub(super) fn groups(digest: &Digest, escape: Escape, most: usize) -> Shown {
+    if !digest.grouped() {
+        return Shown::default();
+    }
     let head = ["Group", "Role", "Threads", "Off node", "p50", "p99", "p99.9", "Max", "Node moves"];
     let mut table = Table::new(&head).figures_from(2);
     for ((group, role), part) in digest.groups.iter().take(most) {
@@ -263,10 +266,13 @@ pub(super) const SPANS: [Moves; 5] = [
     ("between sockets", |moves| moves.by_span.machine),
 ];
 
-/// Moves from node to node, a row for each node left; nothing where they were not measured.
+/// Moves from node to node, a row for each node left; nothing where they were not measured or there is one node.
 pub(super) fn matrix(digest: &Digest) -> Table {
     let Some(moves) = &digest.all.rollup.figures.migrations else { return Table::default() };
     let places = digest.places(moves);
+    if places.len() < 2 {
+        return Table::default();
+    }
     let unit = digest.matrix_of();
     let mut head = vec![format!("From {unit}")];
     head.extend(places.iter().map(|id| format!("to {id}")));

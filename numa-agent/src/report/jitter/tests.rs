@@ -121,6 +121,20 @@ fn nothing_and_little_make_sensible_reports() {
 }
 
 #[test]
+fn one_node_has_nothing_to_say_of_others() {
+    let recording = synthetic::two_cpus();
+    assert!(
+        !html(&recording).contains("CPU time off node</h3>")
+            && !text(&recording).contains("from node to node")
+    );
+    assert!(!text(&recording).contains("by group"), "there is none");
+    let recording = synthetic::a3();
+    assert!(
+        html(&recording).contains("CPU time off node</h3>") && text(&recording).contains("from node to node")
+    );
+}
+
+#[test]
 fn hosts_together_tell_their_processes_apart() {
     let mut both = small();
     let mut other = small();

@@ -23,10 +23,8 @@ use crate::{
 
 /// Points of a line over time.
 const BINS: usize = 240;
-/// Rows of the table of threads, of bars by group, by process, and of the other lists.
+/// Rows of the table of threads, and of the other lists.
 const THREADS: usize = 300;
-const GROUPS: usize = 64;
-const PROCESSES: usize = 24;
 const WORST: usize = 8;
 const CONNECTIONS: usize = 12;
 /// Names are cut to this many characters.
@@ -146,15 +144,18 @@ fn over_time(digest: &Digest) -> String {
     let step = seconds(timeline.seconds / timeline.bins as f64);
     let about = format!("a point for each {step}; of several intervals in one point, the highest percentile");
     let waits = |title, of| card(title, &charts::waits(digest, &timeline, title, of));
-    section("Over time", if timeline.roles.is_empty() { "" } else { &about })
-        + &pair([
+    let mut out = section("Over time", if timeline.roles.is_empty() { "" } else { &about });
+    // On one node nobody can be off it.
+    if digest.several_nodes() {
+        out += &pair([
             card("Share of CPU time off node", &charts::off_node(digest, &timeline)),
             card("Moves between nodes per second", &charts::moves(digest, &timeline)),
-        ])
-        + &pair([
-            waits("Run-queue wait, 99th percentile", |bin| bin.wait_p99_ns),
-            waits("Longest run-queue wait", |bin| bin.wait_max_ns),
-        ])
+        ]);
+    }
+    out + &pair([
+        waits("Run-queue wait, 99th percentile", |bin| bin.wait_p99_ns),
+        waits("Longest run-queue wait", |bin| bin.wait_max_ns),
+    ])
 }
 
 fn moving(digest: &Digest) -> String {
@@ -170,7 +171,7 @@ fn moving(digest: &Digest) -> String {
                 &format!("{}{}", bars(&CAUSES), bars(&SPANS)),
             ),
         ])
-        + &whole("CPU time by node", &places::cpu_time(digest, GROUPS))
+        + &whole("CPU time by node", &places::cpu_time(digest))
 }
 
 fn offenders(digest: &Digest) -> String {
@@ -216,7 +217,7 @@ fn connections(digest: &Digest) -> String {
 
 fn memory(digest: &Digest) -> String {
     section("Memory", "of each process at the end, the largest first")
-        + &whole("Memory by node", &places::memory(digest, PROCESSES))
+        + &whole("Memory by node", &places::memory(digest))
 }
 
 fn threads(digest: &Digest) -> String {

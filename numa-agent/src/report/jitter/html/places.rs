@@ -7,7 +7,11 @@ use std::{
 
 use super::style::NODE_COLOURS;
 use crate::{
-    core::jitter::{figures::Migrations, recording::ThreadRecord, rollup},
+    core::jitter::{
+        figures::Migrations,
+        recording::ThreadRecord,
+        rollup::{self, Rollup},
+    },
     report::{
         escape::xml,
         jitter::{
@@ -22,6 +26,9 @@ use crate::{
 const CELL: (usize, usize) = (50, 30);
 const LABELS: (usize, usize) = (64, 22);
 const GAP: usize = 6;
+/// Bars by group and role, and by process.
+const GROUPS: usize = 64;
+const PROCESSES: usize = 24;
 /// Rows and columns beyond this many are left to the tables.
 const MOST_PLACES: usize = 16;
 
@@ -123,21 +130,25 @@ fn offsets(digest: &Digest, places: &[u32]) -> Vec<usize> {
 
 /// CPU time by node, a bar for each group and role, or for each process where there are no groups. Hatched: not the home
 /// of any of these threads.
-pub(super) fn cpu_time(digest: &Digest, most: usize) -> String {
+pub(super) fn cpu_time(digest: &Digest) -> String {
     let recording = digest.recording;
     let mut homes: BTreeMap<Bar, BTreeSet<u32>> = BTreeMap::new();
-    let grouped = recording.threads.iter().any(|thread| thread.group.is_some());
+    let grouped = digest.grouped();
     let bar = |thread| if grouped { Bar::group(thread) } else { Bar::process(thread) };
     for thread in &recording.threads {
         homes.entry(bar(thread)).or_default().extend(&thread.home_nodes);
     }
     let no_home = BTreeSet::new();
-    let all = rollup::by(recording, bar);
+    let mut all: Vec<(Bar, Rollup)> = rollup::by(recording, bar).into_iter().collect();
+    if !grouped {
+        all.sort_by_key(|(_, together)| std::cmp::Reverse(together.figures.run_ns));
+    }
+    let most = if grouped { GROUPS } else { PROCESSES };
     let mut rows = String::new();
     for (bar, together) in all.iter().take(most) {
         let home = homes.get(bar).unwrap_or(&no_home);
         rows += &format!(
-            "<div class=\"name\">{}</div>{}<div class=\"n\">{} · {} off node</div>",
+            "<div class=\"name\">{}</div>{}<div class=\"n\">{} · off node {}</div>",
             bar.name(digest),
             stack(&together.figures.node_ns, duration, |node| !home.is_empty() && !home.contains(&node)),
             duration(together.figures.run_ns),
@@ -177,14 +188,14 @@ impl<'a> Bar<'a> {
 }
 
 /// Memory by node, a bar for each process, the largest first.
-pub(super) fn memory(digest: &Digest, most: usize) -> String {
+pub(super) fn memory(digest: &Digest) -> String {
     let size = |memory: &Option<BTreeMap<u32, u64>>| {
         memory.as_ref().map(|nodes| nodes.values().copied().fold(0, u64::saturating_add))
     };
     let mut all: Vec<_> = digest.recording.processes.iter().collect();
     all.sort_by_key(|process| std::cmp::Reverse(size(&process.memory)));
     let mut rows = String::new();
-    for record in all.iter().take(most) {
+    for record in all.iter().take(PROCESSES) {
         let group = record.group.as_deref().map(xml).unwrap_or_default();
         let (bar, total) = match &record.memory {
             None => ("<div></div>".to_owned(), NOT_MEASURED.to_owned()),
@@ -197,7 +208,7 @@ pub(super) fn memory(digest: &Digest, most: usize) -> String {
     }
     let nodes =
         all.iter().filter_map(|process| process.memory.as_ref()).flat_map(|nodes| nodes.keys().copied());
-    stacks(&rows, nodes, false, all.len().saturating_sub(most))
+    stacks(&rows, nodes, false, all.len().saturating_sub(PROCESSES))
 }
 
 fn stacks(rows: &str, nodes: impl Iterator<Item = u32>, hatched: bool, left_out: usize) -> String {
