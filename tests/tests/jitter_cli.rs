@@ -368,3 +368,68 @@ fn a_tap_on_nothing_is_bad_usage() {
     }
     assert_eq!(folder.names(), [""; 0]);
 }
+
+/// All keys in a JSON value whose names are fixed.
+fn keys(value: &Value, found: &mut std::collections::BTreeSet<String>) {
+    // Below these, keys are names and numbers of nodes, buckets, roles.
+    const OPEN: [&str; 8] =
+        ["nodes", "sockets", "groups", "memory", "node_ns", "buckets", "roles", "fluctuation_ns"];
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                found.insert(key.clone());
+                if !OPEN.contains(&key.as_str()) {
+                    keys(value, found);
+                }
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| keys(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_documentation_names_all_there_is() {
+    let documentation =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/jitter.md")).unwrap();
+    let names = |name: &str| {
+        let known = |c: char| c.is_alphanumeric() || c == '_' || c == '-' || c == '.';
+        documentation.split(|c| !known(c)).any(|word| word.trim_end_matches('.') == name)
+    };
+    let folder = Folder::new();
+    before_and_after(&folder);
+    for command in ["compare", "report", "merge"] {
+        let help = stdout(&folder.jitter([command, "--help"]));
+        let flags = help.split_whitespace().filter(|word| word.starts_with("--") && *word != "--help");
+        let unnamed: Vec<&str> = flags
+            .map(|flag| flag.trim_end_matches(|c: char| !c.is_alphanumeric()))
+            .filter(|flag| !names(flag))
+            .collect();
+        assert!(unnamed.is_empty(), "{command}: {unnamed:?}");
+    }
+    let mut found = std::collections::BTreeSet::new();
+    let recording = fs::read_to_string(folder.path("before.json")).unwrap();
+    keys(&serde_json::from_str(&recording).unwrap(), &mut found);
+    let compared =
+        folder.jitter(["compare", "before.json", "after.json", "--format", "json", "--max-wait", "1s"]);
+    let compared: Value = serde_json::from_slice(&compared.stdout).unwrap();
+    found.extend(compared.as_object().unwrap().keys().cloned());
+    for criterion in compared["criteria"].as_array().unwrap() {
+        found.extend(criterion.as_object().unwrap().keys().cloned());
+        found.insert(criterion["name"].as_str().unwrap().to_owned());
+    }
+    let spans = ["core", "cluster", "node", "socket", "machine"];
+    let causes = ["wake_up", "exec", "affinity", "numa_balancing", "load_balancer"];
+    let found = found.iter().map(String::as_str).filter(|key| !spans.contains(key) && !causes.contains(key));
+    let unnamed: Vec<&str> = found.filter(|key| !names(key)).collect();
+    assert!(unnamed.is_empty(), "{unnamed:?}");
+    // Its examples are what they say.
+    let csv =
+        documentation.split("```text\n").find(|block| block.starts_with("request,timestamp_s\n")).unwrap();
+    let csv = csv.split("```").next().unwrap();
+    let tokens = numa_agent::core::jitter::tokens::parse("x", csv.as_bytes()).unwrap();
+    assert_eq!((tokens.gaps.percentile_ns(100.0), tokens.single), (Some(30_250_000), 1));
+    for definition in numa_agent::core::jitter::tokens::Fluctuation::ALL {
+        assert!(names(&definition.to_string()), "{definition}");
+    }
+}

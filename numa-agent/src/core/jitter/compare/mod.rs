@@ -289,11 +289,12 @@ impl Judge<'_> {
         (Amount::Time(limit_ns), bound.is_none_or(|bucket| histogram::lowest_ns(bucket) < limit_ns))
     }
 
-    /// No more than base; each thread may be moved once, to its place.
+    /// No more than base; but binding itself, by a change of the mask, may move each thread once.
     fn moves(&self, base: Amount, bound: Amount) -> (Amount, bool) {
         let rollup = &self.rollups[1];
-        let placing = rollup.moves_per_second(rollup.threads).unwrap_or(0.0);
-        at_most(bound, Amount::Rate(base.value().max(placing)))
+        let forced = rollup.figures.migrations.as_ref().map_or(0, |moves| moves.by_cause.affinity);
+        let binding = rollup.moves_per_second(forced.min(rollup.threads)).unwrap_or(0.0);
+        at_most(bound, Amount::Rate(base.value().max(binding)))
     }
 
     /// What one must know about a criterion that was measured.
@@ -312,7 +313,7 @@ impl Judge<'_> {
             Name::NodeMoves | Name::Moves
                 if limit.value() > self.figure(name, 0).map_or(0.0, Amount::value) =>
             {
-                "each thread may move once, to its place".to_owned()
+                "binding may move each thread once".to_owned()
             }
             _ => String::new(),
         }

@@ -180,7 +180,7 @@ fn a_hundredth_of_the_time_may_be_off_node() {
 }
 
 #[test]
-fn moves_may_not_be_more_but_for_one_a_thread() {
+fn moves_may_not_be_more_but_for_the_binding_itself() {
     let verdicts = |base: (u64, u64), bound: (u64, u64)| {
         let base = with_moves(before(), base.0, base.1);
         let bound = with_moves(after(), bound.0, bound.1);
@@ -190,9 +190,17 @@ fn moves_may_not_be_more_but_for_one_a_thread() {
     assert_eq!(verdicts((10, 90), (10, 90)), [Pass, Pass]);
     assert_eq!(verdicts((10, 90), (11, 10)), [Fail, Pass]);
     assert_eq!(verdicts((10, 90), (0, 101)), [Pass, Fail]);
-    // There are two forward threads.
-    assert_eq!(verdicts((0, 0), (2, 0)), [Pass, Pass]);
-    assert_eq!(verdicts((0, 0), (2, 1)), [Pass, Fail]);
+    assert_eq!(verdicts((0, 0), (1, 0)), [Fail, Fail]);
+    // There are two forward threads, and five moves by changes of their masks: somebody quarrels.
+    let by_mask = |between_nodes, within| {
+        let mut bound = with_moves(after(), between_nodes, within);
+        let thread = bound.threads.iter_mut().find(|thread| thread.role == ThreadRole::Forward).unwrap();
+        thread.figures.migrations.as_mut().unwrap().by_cause.affinity = 5;
+        [Name::NodeMoves, Name::Moves].map(|name| judged(&before(), &bound, Limits::default(), name).0)
+    };
+    assert_eq!(by_mask(2, 0), [Pass, Pass]);
+    assert_eq!(by_mask(2, 1), [Pass, Fail]);
+    assert_eq!(by_mask(3, 0), [Fail, Fail]);
     let mut uncounted = after();
     uncounted.threads.iter_mut().for_each(|thread| thread.figures.migrations = None);
     let (unknown, why) = judged(&before(), &uncounted, Limits::default(), Name::Moves);
