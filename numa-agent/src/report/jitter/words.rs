@@ -3,11 +3,11 @@
 use super::{
     digest::{Digest, Timeline},
     tables::{node_moves, off_node, waits},
-    units::{count, duration, or_not_measured, seconds},
+    units::{NOT_MEASURED, count, duration, or_not_measured, seconds},
 };
 use crate::{
     core::jitter::{
-        recording::Run,
+        recording::{Run, ThreadRecord},
         rollup::{Critical, Rollup},
     },
     report::many,
@@ -62,6 +62,10 @@ pub(super) fn verdict(digest: &Digest) -> String {
             duration(off.longest_ns)
         ),
     };
+    let off = match unmeasured(digest) {
+        Some(unmeasured) if figures.off_node.is_some() => format!("{off} ({unmeasured})"),
+        _ => off,
+    };
     let [_, _, _, p999, max] = waits(part.wait);
     let waited = match part.wait {
         None => "no wait for a CPU seen".to_owned(),
@@ -71,6 +75,32 @@ pub(super) fn verdict(digest: &Digest) -> String {
     format!("{who}: {off}; {waited}; moves between nodes: {moves}.")
 }
 
+/// Of how many of the threads that matter most time off node is not known; `None` where it is of all.
+pub(super) fn unmeasured(digest: &Digest) -> Option<String> {
+    let (critical, _) = &digest.critical;
+    let unknown = |thread: &&ThreadRecord| critical.has(thread) && thread.figures.off_node.is_none();
+    let threads = digest.recording.threads.iter().filter(unknown).count() as u64;
+    (threads > 0).then(|| format!("{NOT_MEASURED} of {} thread{}", count(threads), plural(threads)))
+}
+
 fn plural(count: u64) -> &'static str {
     if count == 1 { "" } else { "s" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::jitter::synthetic;
+
+    #[test]
+    fn what_is_known_of_some_is_not_said_of_all() {
+        let mut recording = synthetic::two_cpus();
+        assert!(verdict(&Digest::new(&recording)).starts_with("5 threads: never off node; "));
+        recording.threads[0].figures.off_node = None;
+        let some = verdict(&Digest::new(&recording));
+        assert!(some.starts_with("5 threads: never off node (not measured of 1 thread); "), "{some}");
+        recording.threads.iter_mut().for_each(|thread| thread.figures.off_node = None);
+        let none = verdict(&Digest::new(&recording));
+        assert!(none.starts_with("5 threads: time off node was not measured; "), "{none}");
+    }
 }

@@ -102,9 +102,10 @@ fn tiles(digest: &Digest) -> String {
         )
     };
     let off = figures.off_node.filter(|off| off.ns > 0);
-    let off = off.map_or(String::new(), |off| {
-        format!("{}, {} at a stretch", duration(off.ns), duration(off.longest_ns))
-    });
+    let off = off.map(|off| format!("{}, {} at a stretch", duration(off.ns), duration(off.longest_ns)));
+    let unmeasured = figures.off_node.and_then(|_| words::unmeasured(digest));
+    let off: Vec<String> = off.into_iter().chain(unmeasured).collect();
+    let off = off.join("; ");
     let moves = figures.migrations.as_ref();
     let waited = figures.wait().count;
     let length =
