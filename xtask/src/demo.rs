@@ -13,7 +13,7 @@ use crate::{build::Build, sh};
 #[derive(Args)]
 pub struct DemoArgs {
     /// How long to watch, in seconds: half of it without the agent, half with it
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 24)]
     pub seconds: u64,
 }
 

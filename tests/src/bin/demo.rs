@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    thread,
     time::Duration,
 };
 
@@ -26,9 +25,9 @@ use serde_json::{Value, json};
 #[derive(Debug, Parser)]
 struct Args {
     /// How long to watch, in seconds: half of it without the agent, half with it.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 24)]
     seconds: u64,
-    /// Where the report goes; pictures (.html, .svg) go beside it.
+    /// Where the report on the binding goes; its pictures (.html, .svg), the recordings and what they say go beside it.
     #[arg(long, default_value = "workflow_visualization/numa_binding_report.md")]
     report: PathBuf,
 }
@@ -58,14 +57,15 @@ fn main() -> Result<()> {
     let family = Family { exe: stack_program, out: dir.path().join("witness"), tag };
     let load = Load { workers: 1, forward: 3, tick_ms: 10, work: 0 };
     let mut stack = Stack::start(family, load, hogs)?;
+    let config = write_config(dir.path(), &stack, cpus.len())?;
+    let evidence = Evidence::new(&args.report, &config)?;
     stack.start_instance()?;
     show_instance(&stack, 0)?;
     println!("  beside it Motor, and {hogs} CPU hog{}", if hogs == 1 { "" } else { "s" });
-    println!("  a token every 10 ms; watching for {half:?} on CPUs {cpus} ...");
-    let baseline = watch(&stack, half)?;
+    println!("  a token every 10 ms; recording for {half:?} on CPUs {cpus} ...");
+    let baseline = watch(&stack, half, &evidence, "base")?;
 
     title("2. The plan: numa-agent bind");
-    let config = write_config(dir.path(), &stack, cpus.len())?;
     let bind = |report: &Path, more: &[&str]| -> Result<String> {
         let args = ["bind", "--config", path(&config)?, "--report", path(report)?];
         let output = agent::run([&args, more].concat());
@@ -74,13 +74,13 @@ fn main() -> Result<()> {
     };
     print!("{}", indent(&bind(&args.report, &[])?));
 
-    title("3. numa-agent run, and a second instance born under it");
+    title("3. numa-agent run: the same work under the plan, and a second instance born under it");
     let mut agent = Agent::start(["--config", path(&config)?]);
     print!("{}", indent(&agent.stderr().replace("; ", "\n    ")));
+    println!("  recording for {half:?} ...");
+    let bound = watch(&stack, half, &evidence, "bound")?;
     let second = stack.start_instance()?;
     show_instance(&stack, second)?;
-    println!("  watching for {half:?} ...");
-    let bound = watch(&stack, half)?;
     println!(
         "  now somebody pins the second instance's forward threads elsewhere, as taskset or an OpenMP library would ..."
     );
@@ -95,6 +95,8 @@ fn main() -> Result<()> {
     title("4. Before and after");
     show_gaps(&baseline, &bound);
     show_moves(&baseline, &bound);
+    println!();
+    print!("{}", indent(&evidence.verdict()?));
     if cpus.len() < 8 {
         println!(
             "\n  With {} CPUs there is nowhere to go from the hogs: this shows placement, not speed.",
@@ -110,6 +112,9 @@ fn main() -> Result<()> {
             "  {}",
             fs::canonicalize(&report).with_context(|| format!("no report {}", report.display()))?.display()
         );
+    }
+    for file in evidence.files() {
+        println!("  {}", file?.display());
     }
     println!("  All processes of the stack and the agent have ended; temporary files are gone.");
     Ok(())
@@ -156,10 +161,89 @@ fn show_instance(stack: &Stack, instance: u32) -> Result<()> {
     Ok(())
 }
 
-fn watch(stack: &Stack, time: Duration) -> Result<Stretch> {
+fn watch(stack: &Stack, time: Duration, evidence: &Evidence, name: &str) -> Result<Stretch> {
     let (since, before) = (now_ns(), stack.moves()?);
-    thread::sleep(time);
-    Ok(Stretch { gaps: stack.gaps(since)?, seconds: time.as_secs_f64(), before, after: stack.moves()? })
+    evidence.record(name, time)?;
+    fs::write(evidence.tokens(name), stack.token_lines(since)?)?;
+    let seconds = (now_ns() - since) as f64 / 1e9;
+    Ok(Stretch { gaps: stack.gaps(since)?, seconds, before, after: stack.moves()? })
+}
+
+/// What `numa-agent jitter` makes of both stretches, in a directory.
+struct Evidence {
+    dir: PathBuf,
+    config: PathBuf,
+}
+
+impl Evidence {
+    fn new(report: &Path, config: &Path) -> Result<Self> {
+        let dir = report.parent().map_or_else(PathBuf::new, Path::to_owned);
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        Ok(Self { dir, config: config.to_owned() })
+    }
+
+    fn recording(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("numa_jitter_{name}.json"))
+    }
+
+    fn tokens(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("numa_jitter_{name}_tokens.jsonl"))
+    }
+
+    fn report(&self) -> PathBuf {
+        self.dir.join("numa_jitter_report.html")
+    }
+
+    fn comparison(&self) -> PathBuf {
+        self.dir.join("numa_jitter_compare.md")
+    }
+
+    /// What the kernel does with the stack's threads, for some time. Whether an agent runs meanwhile makes no difference.
+    fn record(&self, name: &str, time: Duration) -> Result<()> {
+        let time = format!("{}ms", time.as_millis());
+        let recording = self.recording(name);
+        jitter(&[&[
+            "record",
+            "--config",
+            path(&self.config)?,
+            "--quiet",
+            "--duration",
+            &time,
+            "-o",
+            path(&recording)?,
+        ]])
+        .map(drop)
+    }
+
+    /// The report on the bound stretch, and the verdict in words. What failed is no failure of the demo.
+    fn verdict(&self) -> Result<String> {
+        let (base, bound) = (self.recording("base"), self.recording("bound"));
+        let (base_tokens, bound_tokens) = (self.tokens("base"), self.tokens("bound"));
+        jitter(&[&["report", path(&bound)?, "-o", path(&self.report())?]])?;
+        let tokens = ["--tokens-base", path(&base_tokens)?, "--tokens-bound", path(&bound_tokens)?];
+        // For evidence, runs of a minute and more are asked for.
+        let shortened = ["--min-seconds", "1", "--min-gaps", "50"];
+        let compare = ["compare", path(&base)?, path(&bound)?];
+        jitter(&[&compare, &tokens, &shortened, &["-o", path(&self.comparison())?]])?;
+        jitter(&[&compare, &tokens, &shortened])
+    }
+
+    fn files(&self) -> impl Iterator<Item = Result<PathBuf>> {
+        let files = [self.report(), self.comparison(), self.recording("base"), self.recording("bound")];
+        files
+            .into_iter()
+            .map(|file| fs::canonicalize(&file).with_context(|| format!("no {}", file.display())))
+    }
+}
+
+/// Runs `numa-agent jitter`; what it says. A verdict that something is not good enough (exit code 1) is an answer too.
+fn jitter(args: &[&[&str]]) -> Result<String> {
+    let args = args.concat();
+    let output = agent::run([&["jitter"], &args[..]].concat());
+    let answered = output.status.success() || (args[0] == "compare" && output.status.code() == Some(1));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(answered, "numa-agent jitter {}: {stderr}", args.join(" "));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// What was bound on which event, how long after it.

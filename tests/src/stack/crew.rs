@@ -4,10 +4,11 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+use serde_json::json;
 
 use super::{
-    Actor, Family, Load,
-    tokens::{Gaps, rounds_per_millisecond},
+    Actor, Family, Load, token_file,
+    tokens::{Gaps, Token, rounds_per_millisecond},
 };
 use crate::{
     sys::Birth,
@@ -106,6 +107,23 @@ impl Stack {
     pub fn gaps(&self, since_ns: u64) -> Result<Vec<Gaps>> {
         let gaps = (0..self.instances()).map(|instance| Gaps::read(&self.family.out, instance, since_ns));
         gaps.filter_map(Result::transpose).collect()
+    }
+
+    /// The tokens of every instance that came out from `since_ns` on: JSON lines of `request` (the instance) and
+    /// `timestamp_ns`, as `numa-agent jitter compare` reads them.
+    ///
+    /// # Errors
+    /// If a token file cannot be read.
+    pub fn token_lines(&self, since_ns: u64) -> Result<String> {
+        let mut lines = String::new();
+        for instance in 0..self.instances() {
+            let tokens: Vec<Token> = witness::lines(&token_file(&self.family.out, instance))?;
+            for token in tokens.iter().filter(|token| token.at_ns >= since_ns) {
+                lines += &json!({ "request": instance, "timestamp_ns": token.at_ns }).to_string();
+                lines.push('\n');
+            }
+        }
+        Ok(lines)
     }
 
     /// Every living thread's place and migrations so far.
