@@ -175,10 +175,12 @@ pub fn wake(account: &mut Account, now: u64) {
 
 #[inline(always)]
 fn end_run(account: &mut Account, slot: u32, now: u64, place: Option<&Place>) {
-    let since = account.running_since_ns;
-    if since == 0 {
-        return;
-    }
+    let since = match account.running_since_ns {
+        // The first that is heard of it: it has had the CPU since before its account was opened.
+        0 if account.stopped_at_ns == 0 => account.opened_at_ns,
+        0 => return,
+        since => since,
+    };
     account.running_since_ns = 0;
     let ran = now - since;
     enter::<{ duration::SLICE }>(account, ran);

@@ -3,7 +3,7 @@
 //! Made for tests: what goes wrong is a panic that says what.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io::{BufRead, BufReader, Read},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -111,7 +111,10 @@ impl Agent {
     pub fn start_saying(args: impl IntoIterator<Item = impl AsRef<OsStr>>, stderr: impl Into<Stdio>) -> Self {
         let reports = tempfile::tempdir().expect("a temporary directory");
         let mut command = command(["run", "--format", "json"]);
-        command.arg("--jitter-report").arg(reports.path().join("jitter.md"));
+        let args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+        if !args.iter().any(|arg| arg == "--jitter-report") {
+            command.arg("--jitter-report").arg(reports.path().join("jitter.md"));
+        }
         command.args(args).stdout(Stdio::piped()).stderr(stderr);
         born(&mut command, Birth::Plain);
         let mut child = command.spawn().expect("numa-agent starts");
@@ -195,6 +198,19 @@ impl Agent {
         });
         self.readers.drain(..).for_each(|reader| reader.join().expect("the reader does not panic"));
         Left { status, events: self.events(), stderr: self.stderr() }
+    }
+
+    /// As [`Agent::stop`], with a look at its reports before they go.
+    ///
+    /// # Panics
+    /// If it does not end well.
+    pub fn stop_keeping(mut self, look: impl FnOnce()) -> Left {
+        let reports =
+            std::mem::replace(&mut self.reports, tempfile::tempdir().expect("a temporary directory"));
+        let left = self.stop();
+        look();
+        drop(reports);
+        left
     }
 
     /// Ends it by SIGTERM, expects success, and returns what it left.

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod bench;
 pub mod browser;
 pub mod hwloc;
+pub mod recorder;
 pub mod recordings;
 pub mod stack;
 pub mod sys;

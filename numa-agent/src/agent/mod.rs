@@ -43,7 +43,7 @@ pub use self::{
     measuring::Jitter,
     output::LineFormat,
     reports::Reports,
-    session::{Session, record},
+    session::{Progress, Session, record},
 };
 use crate::{
     core::{

@@ -21,10 +21,19 @@ pub struct Session {
     pub command: Option<Gated>,
     /// Read where the processes' memory is.
     pub numa_maps: bool,
-    /// Told how it goes, after each interval.
-    pub progress: Box<dyn FnMut(&str)>,
+    /// Told that it has begun, and then, after each interval, how it goes.
+    pub progress: Box<dyn FnMut(Progress<'_>)>,
     /// Given what was recorded, as soon as it is.
     pub write: Box<dyn FnOnce(Recording) -> anyhow::Result<()> + Send>,
+}
+
+/// How a session goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress<'a> {
+    /// From now on all is recorded; a command has not been let run yet.
+    Begun,
+    /// An interval is over.
+    Interval(&'a str),
 }
 
 /// The part of a session that the loop looks at.
@@ -32,7 +41,7 @@ pub(super) struct Watched {
     pub(super) end: Option<Instant>,
     processes: Vec<TaskId>,
     pub(super) command: Option<Command>,
-    progress: Box<dyn FnMut(&str)>,
+    progress: Box<dyn FnMut(Progress<'_>)>,
     /// A signal that asked for the end was passed on to the command.
     asked: bool,
 }
@@ -53,12 +62,13 @@ pub fn record(options: Options, session: Session) -> anyhow::Result<Option<ExitS
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("event loop")?;
     let result = runtime.block_on(async {
         let mut signals = Signals::new().context("signal handlers")?;
-        let Session { duration, processes, command, numa_maps, progress, write } = session;
+        let Session { duration, processes, command, numa_maps, mut progress, write } = session;
         let mut agent = Agent::start(options)?;
         anyhow::ensure!(
             agent.executor.marks.programs.health().has("switch"),
             "the kernel does not take the program `switch`, without which nothing is measured; see `numa-agent doctor`"
         );
+        progress(Progress::Begun);
         let command = command.map(Command::start).transpose()?;
         if agent.options.jitter.processes.is_some() && numa_maps && command.is_none() {
             let leaders = agent.engine.processes().map(|process| process.facts.id()).collect();
@@ -152,7 +162,7 @@ impl Agent {
     pub(super) fn progress(&mut self) {
         let text = self.progress_text();
         if let Some(session) = &mut self.session {
-            (session.progress)(&text);
+            (session.progress)(Progress::Interval(&text));
         }
     }
 }

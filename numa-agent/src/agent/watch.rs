@@ -23,7 +23,7 @@ use crate::{
     },
     host::{
         bpf::{BpfError, Marked, PLAN_SETS, Programs},
-        sys,
+        sys::{self, Host, Kernel},
     },
 };
 
@@ -107,7 +107,7 @@ impl Watch {
         let account = told(self.programs.read_account(slot)).filter(|account| is_of(account, task))?;
         self.observer.follow(engine, pid, task, || Some(slot));
         let labels = self.observer.labels(task).cloned();
-        self.observer.end(task, Some(&account), sys::monotonic_ns());
+        self.observer.end(task, Some((slot, &account)), sys::monotonic_ns());
         told(self.programs.release(slot));
         Some((labels?, account))
     }
@@ -117,7 +117,7 @@ impl Watch {
         for slot in self.programs.closed_slots() {
             let Some(account) = told(self.programs.read_account(slot)) else { continue };
             let task = TaskId { tid: account.tid, start_time: start_ticks(account.start_boottime_ns) };
-            self.observer.end(task, Some(&account), sys::monotonic_ns());
+            self.observer.end(task, Some((slot, &account)), sys::monotonic_ns());
             told(self.programs.release(slot));
         }
     }
@@ -128,8 +128,13 @@ impl Watch {
         pass.last = chunk.last().map(|(task, _)| *task).or(pass.last);
         for (task, slot) in &chunk {
             let account = told(self.programs.read_account(*slot)).filter(|account| is_of(account, *task));
-            let Some(account) = account else { continue };
+            let Some(mut account) = account else { continue };
             let now_ns = sys::monotonic_ns();
+            if is_unheard(&account)
+                && let Some(cpu) = Host.running_on(task.tid)
+            {
+                (account.running_since_ns, account.cpu) = (account.opened_at_ns, cpu);
+            }
             self.observer.measure(*task, &account, now_ns);
             if let Some(living) = &mut pass.living {
                 living.extend(self.observer.keep(*task, &account, now_ns));
@@ -159,7 +164,14 @@ impl Watch {
 impl Marks for Watch {
     fn mark(&mut self, pid: u32, task: TaskId) -> bool {
         match self.programs.mark(pid, task) {
-            Ok(marked) => marked == Marked::New,
+            Ok(Marked::New) => {
+                // What ended before it was marked leaves no mark behind, and has an account that says more than this one.
+                if Host.start_time(task.tid) != Some(task.start_time) {
+                    told(self.programs.unmark(task));
+                }
+                true
+            }
+            Ok(Marked::Known) => false,
             Err(error) => {
                 tracing::warn!(
                     pid,
@@ -175,8 +187,9 @@ impl Marks for Watch {
         if self.observer.follows(task) {
             // Up to now it was ours.
             let slot = self.programs.slot_of(task);
-            let account = slot.and_then(|slot| told(self.programs.read_account(slot)));
-            self.observer.end(task, account.as_ref(), sys::monotonic_ns());
+            let account = slot.and_then(|slot| Some((slot, told(self.programs.read_account(slot))?)));
+            let account = account.as_ref().map(|(slot, account)| (*slot, account));
+            self.observer.end(task, account, sys::monotonic_ns());
         }
         if let Err(error) = self.programs.unmark(task) {
             tracing::warn!(tid = task.tid, "cannot unmark the thread: {error}");
@@ -203,6 +216,13 @@ pub fn moves(account: &Account) -> MigrationCounts {
 
 fn is_of(account: &Account, task: TaskId) -> bool {
     account.tid == task.tid && start_ticks(account.start_boottime_ns) == task.start_time
+}
+
+/// Nothing has happened to it since its account was opened: it sleeps, or has had a CPU all the time.
+fn is_unheard(account: &Account) -> bool {
+    let heard =
+        [account.running_since_ns, account.waiting_since_ns, account.stopped_at_ns, account.closed_at_ns];
+    heard == [0; 4]
 }
 
 fn homes(engine: &Engine, places: &Places, planned: bool) -> Homes {

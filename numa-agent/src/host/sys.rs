@@ -85,15 +85,29 @@ impl Kernel for Host {
     }
 
     fn start_time(&self, tid: u32) -> Option<u64> {
-        // One read of what never exceeds a page: this is done twice for every bind. Field 22 stands after the comm, which
-        // may itself hold blanks and parentheses.
-        let mut stat = [0; 1024];
-        let length = std::fs::File::open(format!("/proc/{tid}/stat")).ok()?.read(&mut stat).ok()?;
-        let stat = stat.get(..length)?;
-        let after_comm = stat.iter().rposition(|byte| *byte == b')')? + 2;
-        let field = stat.get(after_comm..)?.split(|byte| *byte == b' ').nth(19)?;
-        std::str::from_utf8(field).ok()?.parse().ok()
+        stat_field(tid, 22)?.parse().ok()
     }
+}
+
+impl Host {
+    /// The CPU that a task has; `None` if it has none, or is gone.
+    #[must_use]
+    pub fn running_on(&self, tid: u32) -> Option<u32> {
+        // The state first: one that stops to run meanwhile has been on that CPU.
+        (stat_field(tid, 3)? == "R").then(|| stat_field(tid, 39)?.parse().ok()).flatten()
+    }
+}
+
+/// A field of `/proc/TID/stat`, numbered as in proc_pid_stat(5), from the third on.
+fn stat_field(tid: u32, number: usize) -> Option<String> {
+    // One read of what never exceeds a page: this is done twice for every bind. The fields stand after the comm, which may
+    // itself hold blanks and parentheses.
+    let mut stat = [0; 1024];
+    let length = std::fs::File::open(format!("/proc/{tid}/stat")).ok()?.read(&mut stat).ok()?;
+    let stat = stat.get(..length)?;
+    let after_comm = stat.iter().rposition(|byte| *byte == b')')? + 2;
+    let field = stat.get(after_comm..)?.split(|byte| *byte == b' ').nth(number.checked_sub(3)?)?;
+    Some(std::str::from_utf8(field).ok()?.to_owned())
 }
 
 /// `CLOCK_MONOTONIC` in nanoseconds, the clock of the kernel programs' `bpf_ktime_get_ns`.

@@ -5,6 +5,7 @@
 
 mod bind;
 mod confined;
+mod jitter;
 mod lifecycle;
 mod placement;
 mod tap;

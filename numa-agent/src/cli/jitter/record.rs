@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::{
-    agent::{self, Jitter, LineFormat, LineQueue, Session},
+    agent::{self, Jitter, LineFormat, LineQueue, Progress, Session},
     cli::{CommandStatus, UsageError, machine::MachineArgs, plan_args::PlanArgs},
     core::{
         jitter::{
@@ -110,8 +110,8 @@ pub fn run(args: RecordArgs, messages: LineQueue) -> anyhow::Result<()> {
         }
         what = Some(args.subject(&roots));
     }
-    let mut progress = Progress::new(&args, messages.clone());
-    progress.begin(what.as_deref(), tap.as_ref());
+    let mut progress = Teller::new(&args, messages.clone());
+    let (subject, tapping) = (what.clone(), tap);
     let output = args.output.clone();
     let session = Session {
         duration: args.duration,
@@ -120,7 +120,10 @@ pub fn run(args: RecordArgs, messages: LineQueue) -> anyhow::Result<()> {
         numa_maps: !args.no_numa_maps,
         progress: {
             let mut progress = progress.clone();
-            Box::new(move |text| progress.say(text))
+            Box::new(move |news| match news {
+                Progress::Begun => progress.begin(subject.as_deref(), tapping.as_ref()),
+                Progress::Interval(text) => progress.say(text),
+            })
         },
         write: Box::new(move |recording| {
             write(&output, &recording)?;
@@ -245,7 +248,7 @@ fn code(status: ExitStatus) -> u8 {
 
 /// How it goes, on standard error: on a terminal one line that is written over.
 #[derive(Clone)]
-struct Progress {
+struct Teller {
     messages: LineQueue,
     quiet: bool,
     terminal: bool,
@@ -253,7 +256,7 @@ struct Progress {
     said: Option<Instant>,
 }
 
-impl Progress {
+impl Teller {
     fn new(args: &RecordArgs, messages: LineQueue) -> Self {
         let terminal = std::io::stderr().is_terminal();
         Self { messages, quiet: args.quiet, terminal, begun: Instant::now(), said: None }

@@ -112,6 +112,9 @@ impl Engine {
             return Vec::new();
         }
         let before = self.threads_of(event.pid);
+        // Gone already: what it was when it was created tells the rest, for as long as it takes to hear of its end.
+        let gone = facts.is_none();
+        let facts = facts.or_else(|| self.wants_facts(event).then(|| self.facts_of(event.task)).flatten());
         let admitted = facts.filter(|facts| facts.id() == event.task).is_some_and(|facts| {
             // What the kernel read at exec; the process may have written over its arguments by now.
             let cmdline = if *truncated { facts.cmdline.clone() } else { cmdline.clone() };
@@ -128,16 +131,20 @@ impl Engine {
         }
         // The kernel marked it when it ran the program; but if it ran two in a row, our late answer to the first may have
         // taken that mark away.
-        let mut actions = vec![Action::Mark { pid: event.pid, task: event.task }];
-        actions.extend(self.enter(event, comm, Cause::Exec));
-        actions
+        let mark = (!gone).then_some(Action::Mark { pid: event.pid, task: event.task });
+        mark.into_iter().chain(self.enter(event, comm, Cause::Exec)).collect()
+    }
+
+    fn facts_of(&self, process: TaskId) -> Option<ProcessFacts> {
+        let known = self.processes.get(&process.tid).filter(|known| known.facts.id() == process);
+        known.map(|known| known.facts.clone())
     }
 
     /// A process descends from who created it, also when those have ended and others are its parents now.
     fn with_born_ancestors(&self, facts: ProcessFacts) -> ProcessFacts {
-        let born = self.processes.get(&facts.pid).filter(|known| known.facts.id() == facts.id());
-        match born.map(|known| &known.facts.ancestors).filter(|born| born.len() > facts.ancestors.len()) {
-            Some(born) => ProcessFacts { ancestors: born.clone(), ..facts },
+        let born = self.facts_of(facts.id()).filter(|born| born.ancestors.len() > facts.ancestors.len());
+        match born {
+            Some(born) => ProcessFacts { ancestors: born.ancestors, ..facts },
             None => facts,
         }
     }

@@ -196,11 +196,11 @@ impl Observer {
         self.followed.contains_key(&task)
     }
 
-    /// A followed thread has ended, or is not ours any more, and this is its account; `None`: it has none, or its account goes
-    /// on as its leader's.
-    pub fn end(&mut self, task: TaskId, account: Option<&Account>, now_ns: u64) {
+    /// A followed thread has ended, or is not ours any more, and this is its account, with the slot; `None`: it has none, or
+    /// its account goes on as its leader's.
+    pub fn end(&mut self, task: TaskId, account: Option<(u32, &Account)>, now_ns: u64) {
         let Some(followed) = self.followed.remove(&task) else { return };
-        let Some((slot, account)) = followed.slot.zip(account) else {
+        let Some((slot, account)) = account else {
             self.unmeasured += u64::from(followed.slot.is_none());
             return;
         };

@@ -127,7 +127,7 @@ fn those_that_ended_and_those_that_live_are_in_the_recording() {
     }
     observer.measure(task(101), &account(101, 600, 1), 5000);
     let closed = Account { closed_at_ns: 9000, ..account(101, 1000, 1) };
-    observer.end(task(101), Some(&closed), 9000);
+    observer.end(task(101), Some((2, &closed)), 9000);
     let living = observer.keep(task(100), &account(100, 4000, 0), 10_000).unwrap();
     let recording = recording(&observer, vec![living], true);
     assert_eq!(recording.runs[0].seconds, 2.0);
@@ -167,7 +167,7 @@ fn beyond_the_limit_the_oldest_are_added_up_and_totals_stay() {
     let mut observer = observer(Some(&engine), 4);
     for (tid, _) in &tids {
         observer.follow(&engine, 100, task(*tid), || Some(*tid));
-        observer.end(task(*tid), Some(&account(*tid, u64::from(*tid), 1)), 9000);
+        observer.end(task(*tid), Some((*tid, &account(*tid, u64::from(*tid), 1))), 9000);
     }
     let recording = recording(&observer, Vec::new(), true);
     let kept: Vec<u32> =
@@ -201,7 +201,7 @@ fn an_account_that_goes_on_under_its_leaders_tid_counts_once() {
     observer.measure(task(101), &account(101, 600, 0), 5000);
     observer.close_interval(5000);
     // Thread 101 runs another program: the leader ends, and 101 goes on as 100.
-    observer.end(task(100), Some(&account(100, 50, 0)), 6000);
+    observer.end(task(100), Some((1, &account(100, 50, 0))), 6000);
     observer.end(task(101), None, 6000);
     observer.follow(&engine, 100, task(100), || Some(2));
     observer.measure(task(100), &account(100, 900, 0), 7000);
