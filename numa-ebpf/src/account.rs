@@ -128,16 +128,16 @@ pub struct Account {
     /// Since when it has a CPU, in `CLOCK_MONOTONIC` nanoseconds as all times below but one; 0: it has none, or had it before
     /// the account was opened.
     pub running_since_ns: u64,
-    /// Since when it waits for a CPU; 0: it does not.
+    /// Since when it waits for a CPU, or did before it got the one it has; 0: it does, and did, not.
     pub waiting_since_ns: u64,
     /// When it last left a CPU; 0: not yet.
     pub stopped_at_ns: u64,
     /// The CPU it has or last had.
     pub cpu: u32,
-    /// While it waits: [`duration::WAKE_WAIT`] or [`duration::PREEMPT_WAIT`].
+    /// What that wait is: [`duration::WAKE_WAIT`] or [`duration::PREEMPT_WAIT`].
     pub waits_as: u32,
-    /// By [`duration`]. The sum of all slices is the CPU time of runs that ended: with what `running_since_ns` tells it is
-    /// the kernel's own `sum_exec_runtime` since the account was opened, plus what interrupts took.
+    /// By [`duration`], of runs that ended and what led to them. The sum of all slices is the CPU time of those runs: with what
+    /// `running_since_ns` tells it is the kernel's own `sum_exec_runtime` since the account was opened, plus what interrupts took.
     pub durations: [Summary; duration::COUNT],
     /// CPU time by dense node index, see [`crate::place::Place::node`].
     pub node_ns: [u64; NODES],
@@ -224,6 +224,8 @@ const _: () = {
     let tables = duration::COUNT * size_of::<Buckets>() + (PREEMPTORS + 1) * OCCUPANT;
     assert!(size_of::<Account>() == hot + cold + counts + tables, "padding");
     assert!(align_of::<Account>() == 8);
+    // As one bit, the programs tell them apart.
+    assert!(duration::WAKE_WAIT == 0 && duration::PREEMPT_WAIT == 1);
 };
 
 #[cfg(test)]

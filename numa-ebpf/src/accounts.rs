@@ -113,39 +113,29 @@ pub fn close(tid: u32, slot: u32) {
     if let Some(account) = at(slot) {
         let now = now();
         end_run(account, slot, now, place(account.cpu));
+        account.waiting_since_ns = 0;
         account.closed_at_ns = now;
     }
 }
 
-/// The task gets a CPU from `prev`.
+/// The task gets a CPU from `prev`. Its account has not been looked at for long and is in no cache: only who had the CPU is
+/// entered now, the rest when it leaves, see [`end_run`].
 ///
 /// # Safety
 /// As [`task::field`], for `prev`.
 #[inline(always)]
 pub unsafe fn arrive(account: &mut Account, now: u64, cpu: u32, prev: Pointer, prev_tid: u32) {
-    if account.waiting_since_ns != 0 {
+    // Idle is nobody.
+    if account.waiting_since_ns != 0 && prev_tid != 0 {
         let waited = now - account.waiting_since_ns;
-        account.waiting_since_ns = 0;
-        if account.waits_as == duration::PREEMPT_WAIT as u32 {
-            enter::<{ duration::PREEMPT_WAIT }>(account, waited);
+        if waited >= NAMED_WAIT_NS {
+            // SAFETY: as the caller promises.
+            let comm = unsafe { task::name(prev) };
+            charge(&mut account.preemptors, &mut account.preemptors_rest, comm, waited);
         } else {
-            enter::<{ duration::WAKE_WAIT }>(account, waited);
+            account.preemptors_rest.ns += waited;
+            account.preemptors_rest.count += 1;
         }
-        // Idle is nobody.
-        if prev_tid != 0 {
-            if waited >= NAMED_WAIT_NS {
-                // SAFETY: as the caller promises.
-                let comm = unsafe { task::name(prev) };
-                charge(&mut account.preemptors, &mut account.preemptors_rest, comm, waited);
-            } else {
-                account.preemptors_rest.ns += waited;
-                account.preemptors_rest.count += 1;
-            }
-        }
-    }
-    if account.stopped_at_ns != 0 {
-        let since = account.stopped_at_ns;
-        enter::<{ duration::GAP }>(account, now - since);
     }
     (account.running_since_ns, account.cpu) = (now, cpu);
 }
@@ -161,8 +151,8 @@ pub fn leave(account: &mut Account, slot: u32, now: u64, place: Option<&Place>, 
 }
 
 #[inline(always)]
-fn enter<const DURATION: usize>(account: &mut Account, ns: u64) {
-    histogram::record(&mut account.durations[DURATION], &mut account.buckets[DURATION], ns);
+fn enter(account: &mut Account, duration: usize, ns: u64) {
+    histogram::record(&mut account.durations[duration], &mut account.buckets[duration], ns);
 }
 
 /// The task can run; it waits unless it has a CPU already.
@@ -173,6 +163,7 @@ pub fn wake(account: &mut Account, now: u64) {
     }
 }
 
+/// Enters the run that ends now, and the times that led to it.
 #[inline(always)]
 fn end_run(account: &mut Account, slot: u32, now: u64, place: Option<&Place>) {
     let since = match account.running_since_ns {
@@ -183,7 +174,15 @@ fn end_run(account: &mut Account, slot: u32, now: u64, place: Option<&Place>) {
     };
     account.running_since_ns = 0;
     let ran = now - since;
-    enter::<{ duration::SLICE }>(account, ran);
+    enter(account, duration::SLICE, ran);
+    if account.waiting_since_ns != 0 {
+        // One or the other, without a branch: which it will be is not for a processor to predict.
+        let duration = (account.waits_as & duration::PREEMPT_WAIT as u32) as usize;
+        enter(account, duration, since - account.waiting_since_ns);
+    }
+    if account.stopped_at_ns != 0 {
+        enter(account, duration::GAP, since - account.stopped_at_ns);
+    }
     let (cpu, node) = (account.cpu, place.map_or(UNKNOWN, |place| place.node));
     if node != UNKNOWN {
         let index = if node as usize >= NODES { NODES - 1 } else { node as usize };
