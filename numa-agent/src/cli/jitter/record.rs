@@ -68,9 +68,10 @@ pub struct RecordArgs {
     /// application. `port:8000`: the connections on that local port, of whichever process; `pid:4711`: all those of a process,
     /// the ones that it makes included; 8000 alone is the port if something listens there, else the process.
     ///
-    /// Tap the process that streams: a TLS or reverse proxy is one of its own. Not seen are UNIX sockets and sends by 32-bit
-    /// programs. Before Linux 6.3 io_uring, sendfile and sendmmsg are not seen either, and every write or send on the host takes
-    /// 0.2 to 0.3 us longer while a port is tapped, 0.1 us while a process is; later kernels make that 0.02 us, of TCP only.
+    /// Tap the process that streams: a TLS or reverse proxy is one of its own. UNIX sockets are not seen. Before Linux 6.3
+    /// (6.5 for sendfile) io_uring, sendfile, sendmmsg and 32-bit programs are not seen either, and every write or send on the
+    /// host takes 0.2 to 0.3 us longer while a port is tapped, 0.1 us while a process is; later kernels make that 0.02 us, of
+    /// TCP only.
     #[arg(long, value_name = "PORT|PID")]
     tap: Option<TapArgument>,
     /// How long to record, like 30s or 5m. Default: until something else ends it.
