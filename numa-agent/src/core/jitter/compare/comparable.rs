@@ -189,7 +189,7 @@ fn measured(recordings: [&Recording; 2], reasons: &mut Vec<String>) {
         }
         for what in all(side, |run| &run.lost) {
             let name = NAMES[side];
-            reasons.push(format!("{name} has lost events: {what}; record again"));
+            reasons.push(format!("{name} is not complete: {what}; record again"));
         }
     }
 }

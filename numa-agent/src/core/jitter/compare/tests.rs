@@ -262,7 +262,7 @@ fn what_cannot_be_compared_is_said_with_the_way_out() {
             },
         ),
         ("infer-07: of very different length: base 60.0 s, bound 241.0 s", |r| r.runs[0].seconds = 241.0),
-        ("bound has lost events: 5 in the ring; record again", |r| {
+        ("bound is not complete: 5 in the ring; record again", |r| {
             r.runs[0].lost = vec!["5 in the ring".into()]
         }),
         ("bound lacks what base has measured: interrupts", |r| r.runs[0].missing = vec!["interrupts".into()]),
