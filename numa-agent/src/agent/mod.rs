@@ -90,8 +90,8 @@ pub struct Options {
     pub bpf_log: bool,
     /// Size of the ring buffer, as [`LoadOptions::ring_bytes`].
     pub ring_bytes: u32,
-    /// How many threads can be measured at once.
-    pub max_accounts: u32,
+    /// How many threads can be measured at once; by default 64 for each CPU, and 4096 at least.
+    pub max_accounts: Option<u32>,
     /// What to do with what is measured.
     pub jitter: Jitter,
 }
@@ -444,7 +444,7 @@ fn load_options(options: &Options, topology: &Topology) -> LoadOptions {
         self_pid: std::process::id(),
         debug_log: options.bpf_log,
         places: Places::new(topology).to_vec(&CpuSet::new()),
-        max_accounts: options.max_accounts,
+        max_accounts: options.max_accounts.unwrap_or((64 * topology.cpus.len() as u32).max(4096)),
         ring_bytes: options.ring_bytes,
         tap: options.jitter.tap.map(|tap| TapOptions { tap, by_syscalls: false }),
         ..LoadOptions::default()

@@ -30,6 +30,10 @@ pub struct RunArgs {
     /// Log what the kernel programs do (slow; for debugging).
     #[arg(long)]
     bpf_log: bool,
+    /// How many threads can be measured at once; each takes 5 KB of kernel memory. Those beyond are bound all the same, and
+    /// counted. Default: 64 for each CPU, at least 4096.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
+    max_threads: Option<u32>,
     /// Size of the ring buffer between kernel and agent; tests make it too small.
     #[arg(long, value_name = "BYTES", hide = true, default_value_t = LoadOptions::default().ring_bytes)]
     ring_bytes: u32,
@@ -59,7 +63,7 @@ pub fn run(args: RunArgs, messages: LineQueue) -> anyhow::Result<()> {
         reconcile: (args.reconcile > 0).then(|| Duration::from_secs(args.reconcile)),
         bpf_log: args.bpf_log,
         ring_bytes: args.ring_bytes,
-        max_accounts: LoadOptions::default().max_accounts,
+        max_accounts: args.max_threads,
         jitter: Jitter {
             interval: INTERVAL,
             limits: LIMITS,

@@ -87,9 +87,9 @@ pub struct RecordArgs {
     /// once at the beginning, to know where they live), and holds up who maps memory meanwhile.
     #[arg(long)]
     no_numa_maps: bool,
-    /// How many threads can be measured at once; each takes 5 KB of kernel memory.
-    #[arg(long, value_name = "N", default_value_t = LoadOptions::default().max_accounts, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
-    max_threads: u32,
+    /// How many threads can be measured at once; each takes 5 KB of kernel memory. Default: 64 for each CPU, at least 4096.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
+    max_threads: Option<u32>,
     /// No progress on standard error.
     #[arg(short, long)]
     quiet: bool,
