@@ -433,3 +433,28 @@ fn the_documentation_names_all_there_is() {
         assert!(names(&definition.to_string()), "{definition}");
     }
 }
+
+#[test]
+fn a_recording_that_makes_no_sense_is_refused_before_anything_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ran, file) = (dir.path().join("ran"), dir.path().join("r.json"));
+    let (ran, file) = (ran.to_str().unwrap(), file.to_str().unwrap());
+    std::fs::write(dir.path().join("taken"), "").unwrap();
+    let below_a_file = dir.path().join("taken/r.json");
+    for (args, code, words) in [
+        (vec!["-o", file], 2, "nothing to record"),
+        (vec!["-o", file, "--pid", "4194304"], 2, "--pid 4194304: no such process runs"),
+        (vec!["-o", "-", "--", "touch", ran], 2, "standard output is the command's"),
+        (vec!["-o", below_a_file.to_str().unwrap(), "--", "touch", ran], 1, "taken/r.json"),
+        (vec!["-o", file, "--duration", "0s", "--", "touch", ran], 2, "too short"),
+        (vec!["-o", file, "--interval", "soon", "--", "touch", ran], 2, "like 30s"),
+        (vec!["-o", file, "--pid", "1", "--", "touch", ran], 2, "cannot be used with"),
+        (vec!["-o", file, "--pid", "1", "--config", "x"], 2, "cannot be used with"),
+    ] {
+        let output = agent::run(["jitter", "record"].into_iter().chain(args.iter().copied()));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        assert!(stderr.contains(words), "{args:?}: {stderr}");
+        assert!(!std::path::Path::new(ran).exists(), "{args:?} ran the command");
+    }
+}

@@ -137,6 +137,7 @@ type Done<T> = Result<anyhow::Result<T>, JoinError>;
 /// If it cannot start: bad configuration, no plan for this machine, programs that do not load. Once it runs, nothing but
 /// a signal ends it.
 pub fn run(options: Options) -> anyhow::Result<()> {
+    sys::share_heaps();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("event loop")?;
     let result = runtime.block_on(async {
         // Before anything takes long: a signal that comes while we start must not kill us.
