@@ -16,7 +16,7 @@ pub const NODES: usize = 16;
 /// Side of the matrix [`Account::moves`].
 pub const MATRIX: usize = 8;
 /// CPUs kept in [`Account::early`].
-pub const EARLY: usize = 4;
+pub const EARLY: usize = 8;
 /// Names kept in [`Account::preemptors`].
 pub const PREEMPTORS: usize = 8;
 
@@ -120,8 +120,7 @@ pub struct Occupant {
     pub count: u64,
 }
 
-/// All that is kept of a task, what changes most often first. Only the task's own switches, wake-ups and moves change it,
-/// under the run queue's lock.
+/// All that is kept of a task, what changes most often first.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Account {

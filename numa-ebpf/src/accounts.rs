@@ -19,6 +19,13 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
+/// The time from `begin` to `end`. The clock may step back by a little from one CPU to another while the kernel
+/// adjusts it (`ktime_get_mono_fast_ns`, `kernel/time/timekeeping.c`).
+#[inline(always)]
+pub fn since(begin: u64, end: u64) -> u64 {
+    end.saturating_sub(begin)
+}
+
 /// The CPU we are on.
 #[inline(always)]
 pub fn this_cpu() -> u32 {
@@ -44,8 +51,8 @@ pub fn at(slot: u32) -> Option<&'static mut Account> {
     if slot == NO_SLOT {
         return None;
     }
-    // SAFETY: elements of an array live as long as the map. Only the task's own switches, wake-ups and moves change an
-    // account, and the run queue's lock keeps those apart.
+    // SAFETY: elements of an array live as long as the map. A task's switches and wake-ups are kept apart by the scheduler's
+    // locks, its moves and interrupts by fields of their own; where a wake-up meets an interrupt, a wait may be missed.
     ACCOUNTS.get_ptr_mut(slot).map(|account| unsafe { &mut *account })
 }
 
@@ -66,7 +73,9 @@ pub fn open(pid: u32, tid: u32, start: u64, running_on: Option<u32>) -> u32 {
     let Some(account) = at(slot) else { return NO_SLOT };
     let now = now();
     (account.start_boottime_ns, account.tgid, account.tid) = (start, pid, tid);
-    account.opened_at_ns = now;
+    (account.opened_at_ns, account.closed_at_ns) = (now, 0);
+    // A program on another CPU may have looked the slot up before it was given back, and written to it after.
+    (account.running_since_ns, account.waiting_since_ns, account.stopped_at_ns) = (0, 0, 0);
     if let Some(cpu) = running_on {
         (account.running_since_ns, account.cpu) = (now, cpu);
     }
@@ -76,6 +85,12 @@ pub fn open(pid: u32, tid: u32, start: u64, running_on: Option<u32>) -> u32 {
         return NO_SLOT;
     }
     slot
+}
+
+/// The tid's account is in that slot.
+#[inline(always)]
+pub fn reconnect(tid: u32, slot: u32) {
+    let _ = SLOT_OF.set(tid, slot, 0);
 }
 
 /// The tid has no account (any more).
@@ -90,8 +105,7 @@ pub fn forget(tid: u32) {
 #[inline(always)]
 pub fn abandon(tid: u32, slot: u32) {
     forget(tid);
-    if let Some(account) = at(slot) {
-        (account.running_since_ns, account.waiting_since_ns, account.stopped_at_ns) = (0, 0, 0);
+    if slot != NO_SLOT {
         let _ = FREE_SLOTS.push(slot, 0);
     }
 }
@@ -102,7 +116,7 @@ pub fn take_over(old_tid: u32, slot: u32, tid: u32, start: u64) {
     forget(old_tid);
     if let Some(account) = at(slot) {
         (account.tid, account.start_boottime_ns) = (tid, start);
-        let _ = SLOT_OF.set(tid, slot, 0);
+        reconnect(tid, slot);
     }
 }
 
@@ -127,7 +141,7 @@ pub fn close(tid: u32, slot: u32) {
 pub unsafe fn arrive(account: &mut Account, now: u64, cpu: u32, prev: Pointer, prev_tid: u32) {
     // Idle is nobody.
     if account.waiting_since_ns != 0 && prev_tid != 0 {
-        let waited = now - account.waiting_since_ns;
+        let waited = since(account.waiting_since_ns, now);
         if waited >= NAMED_WAIT_NS {
             // SAFETY: as the caller promises.
             let comm = unsafe { task::name(prev) };
@@ -145,7 +159,6 @@ pub unsafe fn arrive(account: &mut Account, now: u64, cpu: u32, prev: Pointer, p
 pub fn leave(account: &mut Account, slot: u32, now: u64, place: Option<&Place>, waits: bool) {
     end_run(account, slot, now, place);
     account.stopped_at_ns = now;
-    // Not before: a task that was woken while nobody knew that it runs does not wait.
     account.waiting_since_ns = if waits { now } else { 0 };
     account.waits_as = duration::PREEMPT_WAIT as u32;
 }
@@ -166,22 +179,23 @@ pub fn wake(account: &mut Account, now: u64) {
 /// Enters the run that ends now, and the times that led to it.
 #[inline(always)]
 fn end_run(account: &mut Account, slot: u32, now: u64, place: Option<&Place>) {
-    let since = match account.running_since_ns {
+    let begin = match account.running_since_ns {
         // The first that is heard of it: it has had the CPU since before its account was opened.
         0 if account.stopped_at_ns == 0 => account.opened_at_ns,
         0 => return,
-        since => since,
+        begin => begin,
     };
     account.running_since_ns = 0;
-    let ran = now - since;
+    let ran = since(begin, now);
     enter(account, duration::SLICE, ran);
-    if account.waiting_since_ns != 0 {
+    // A task that was woken while nobody knew that it runs began to wait after its run did: it does not.
+    if account.waiting_since_ns != 0 && account.waiting_since_ns <= begin {
         // One or the other, without a branch: which it will be is not for a processor to predict.
         let duration = (account.waits_as & duration::PREEMPT_WAIT as u32) as usize;
-        enter(account, duration, since - account.waiting_since_ns);
+        enter(account, duration, begin - account.waiting_since_ns);
     }
     if account.stopped_at_ns != 0 {
-        enter(account, duration::GAP, since - account.stopped_at_ns);
+        enter(account, duration::GAP, since(account.stopped_at_ns, begin));
     }
     let (cpu, node) = (account.cpu, place.map_or(UNKNOWN, |place| place.node));
     if node != UNKNOWN {

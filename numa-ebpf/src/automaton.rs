@@ -55,6 +55,12 @@ pub fn passes(record: &Exec) -> bool {
         if index >= length {
             break;
         }
+        // Read back so that the bound is checked here: the loop's own is not enough for 5.10's verifier.
+        // SAFETY: a local.
+        let index = unsafe { (&raw const index).read_volatile() };
+        if index >= ARGS_MAX {
+            break;
+        }
         if walk.step(record.args[index]) {
             return true;
         }

@@ -16,6 +16,9 @@ use numa_ebpf::{
 
 use crate::accounts;
 
+/// Nanoseconds in a clock tick of `USER_HZ`.
+const TICK_NS: u64 = 10_000_000;
+
 /// Records for user space. The loader sets the size.
 #[map(name = "events")]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
@@ -117,20 +120,37 @@ pub fn header(kind: u32, pid: u32, tid: u32, start_boottime_ns: u64) -> Header {
 /// Marks a task and opens its account, or counts that there was no room. `running_on`: the CPU it has now.
 #[inline(always)]
 pub fn mark(pid: u32, tid: u32, start: u64, running_on: Option<u32>) {
+    const NEW_ONLY: u64 = 1; // BPF_NOEXIST
     let slot = accounts::open(pid, tid, start, running_on);
-    if TASKS.insert(tid, &Mark::new(pid, start, slot), 0).is_err() {
-        count(counter::MARKS_FULL);
-        accounts::abandon(tid, slot);
+    if TASKS.insert(tid, &Mark::new(pid, start, slot), NEW_ONLY).is_ok() {
+        return;
+    }
+    accounts::abandon(tid, slot);
+    match marked(tid) {
+        // User space was faster.
+        Some(mark) => accounts::reconnect(tid, mark.slot as u32),
+        None => count(counter::MARKS_FULL),
     }
 }
 
-/// Removes a task's mark, of which nobody has been told, and its account.
+/// Removes a mark of which nobody has been told, or that a task left as it ended, and its account.
 #[inline(always)]
 pub fn unmark(tid: u32) {
     if let Some(mark) = marked(tid) {
         let slot = mark.slot as u32;
         let _ = TASKS.remove(tid);
         accounts::abandon(tid, slot);
+    }
+}
+
+/// Removes what user space left on a task of that tid as it ended: it would pass to the task that has the tid now.
+#[inline(always)]
+pub fn unmark_earlier(tid: u32, start: u64) {
+    match marked(tid) {
+        // User space has seen the new task already, in `/proc`, where start times are rounded down.
+        Some(mark) if mark.start_boottime_ns == start / TICK_NS * TICK_NS => {}
+        Some(_) => unmark(tid),
+        None => accounts::forget(tid),
     }
 }
 

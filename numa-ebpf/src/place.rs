@@ -72,6 +72,9 @@ impl Place {
     pub const NOWHERE: Self =
         Self { node: UNKNOWN, row: UNKNOWN, socket: UNKNOWN, cluster: UNKNOWN, core: UNKNOWN, critical: 0 };
 
+    /// Which of the words is `critical`.
+    pub const CRITICAL: usize = 5;
+
     /// As words.
     #[must_use]
     pub const fn to_words(self) -> PlaceWords {

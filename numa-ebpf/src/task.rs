@@ -75,16 +75,6 @@ pub unsafe fn tid(task: Pointer) -> u32 {
     unsafe { field(task, TASK_PID.load()) }
 }
 
-/// When it started, by a direct load.
-///
-/// # Safety
-/// As [`field`].
-#[inline(always)]
-pub unsafe fn start(task: Pointer) -> u64 {
-    // SAFETY: as the caller promises.
-    unsafe { field(task, TASK_START.load()) }
-}
-
 /// Its state's low bits, by a direct load; 0: it can run.
 ///
 /// # Safety

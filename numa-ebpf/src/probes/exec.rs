@@ -69,11 +69,14 @@ fn take_over(old_tid: u32, tid: u32, start: u64) {
     let Some(old) = marked(old_tid) else { return };
     let old = *old;
     let _ = TASKS.remove(old_tid);
+    let slot = old.slot as u32;
     // The leader's mark went as it ended, so there is room.
-    if TASKS.insert(tid, Mark { start_boottime_ns: start, ..old }, 0).is_err() {
+    if TASKS.insert(tid, Mark { start_boottime_ns: start, ..old }, 0).is_ok() {
+        accounts::take_over(old_tid, slot, tid, start);
+    } else {
         count(counter::MARKS_FULL);
+        accounts::abandon(old_tid, slot);
     }
-    accounts::take_over(old_tid, old.slot as u32, tid, start);
     let header = header(kind::EXIT, old.tgid as u32, old_tid, old.start_boottime_ns);
     emit(kind::EXIT, Exit { header, slot: NO_SLOT, reserved: 0 });
 }

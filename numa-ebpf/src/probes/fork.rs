@@ -5,8 +5,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use numa_ebpf::record::{Fork, kind};
 
 use crate::{
-    accounts,
-    maps::{TASKS, emit, header, mark, marked},
+    maps::{emit, header, mark, marked, unmark_earlier},
     task,
 };
 
@@ -16,11 +15,9 @@ pub fn fork(ctx: BtfTracePointContext) -> i32 {
     let child: task::Pointer = ctx.arg(1);
     // SAFETY: argument 1 of this tracepoint is a task_struct.
     let (pid, tid, start) = unsafe { task::identity(child) };
+    unmark_earlier(tid, start);
     let (parent_pid, parent_tid) = task::current();
     if marked(parent_tid).is_none() {
-        // A mark that user space set on a task as it ended would pass to the next owner of the tid.
-        let _ = TASKS.remove(tid);
-        accounts::forget(tid);
         return 0;
     }
     mark(pid, tid, start, None);

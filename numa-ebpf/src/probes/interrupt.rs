@@ -50,7 +50,7 @@ pub fn softirq_exit(_: BtfTracePointContext) -> i32 {
         return 0;
     }
     cpu.softirq_since_ns = 0;
-    let took = (accounts::now() - since).saturating_sub(cpu.irq_in_softirq_ns);
+    let took = accounts::since(since + cpu.irq_in_softirq_ns, accounts::now());
     if let Some(account) = current() {
         steal(&mut account.softirq, took);
     }
@@ -65,7 +65,7 @@ fn exit_irq() -> i32 {
         return 0;
     }
     cpu.irq_since_ns = 0;
-    let took = accounts::now() - since;
+    let took = accounts::since(since, accounts::now());
     if cpu.softirq_since_ns != 0 {
         cpu.irq_in_softirq_ns += took;
     }

@@ -46,7 +46,7 @@ fn intrude(now: u64, cpu: u32, prev_name: [u64; 2], comes: bool) {
     // SAFETY: this CPU's own live element; nothing else on it touches these fields.
     let state = unsafe { &mut *state };
     if state.intruded_since_ns != 0 {
-        let ran = now - state.intruded_since_ns;
+        let ran = accounts::since(state.intruded_since_ns, now);
         charge(&mut state.intruders, &mut state.intruders_rest, prev_name, ran);
     }
     state.intruded_since_ns = if comes { now } else { 0 };

@@ -129,9 +129,14 @@ impl Accounts {
         if cpu >= self.places.len() {
             return Ok(());
         }
-        self.places
-            .set(cpu, place.to_words(), 0)
-            .map_err(|error| failed(format!("place of CPU {cpu}"), &error))
+        let wrong = |error: MapError| failed(format!("place of CPU {cpu}"), &error);
+        let known = self.places.get(&cpu, 0).map_err(wrong)?;
+        self.places.set(cpu, place.to_words(), 0).map_err(wrong)?;
+        if known[Place::CRITICAL] == place.critical {
+            return Ok(());
+        }
+        // Who intrudes is told anew.
+        self.cpus.set(cpu, [0; size_of::<CpuWords>() / 8], 0).map_err(wrong)
     }
 
     /// What the kernel side keeps of a CPU; `None` for one beyond those there were at load.

@@ -40,6 +40,10 @@ pub(super) enum Hook {
     Syscall(&'static str),
 }
 
+/// Programs that take a run to begin where nobody has told of it: without `switch` nobody would tell of its end either.
+const INTERRUPTS: [&str; 6] =
+    ["irq_enter", "irq_exit", "softirq_enter", "softirq_exit", "timer_enter", "timer_exit"];
+
 /// Other architectures' timer tick is an interrupt handler like any other.
 const PROGRAM_COUNT: usize = if cfg!(target_arch = "x86_64") { 18 } else { 16 };
 
@@ -127,11 +131,16 @@ fn offsets() -> Result<Offsets, BpfError> {
 }
 
 fn attach_all(ebpf: &mut Ebpf, btf: &Btf, tracefs: &Result<(), String>, options: &LoadOptions) -> Health {
-    let attach = |(name, required, hook): &(&'static str, bool, Hook)| {
-        let result = attach(ebpf, btf, tracefs, name, hook);
-        ProgramResult { name, required: *required, result }
-    };
-    let mut programs: Vec<ProgramResult> = PROGRAMS.iter().map(attach).collect();
+    let mut programs: Vec<ProgramResult> = Vec::new();
+    for (name, required, hook) in &PROGRAMS {
+        let blind = programs.iter().any(|program| program.name == "switch" && program.result.is_err());
+        let result = if blind && INTERRUPTS.contains(name) {
+            Err("of no use without switch, which is not attached".to_owned())
+        } else {
+            attach(ebpf, btf, tracefs, name, hook)
+        };
+        programs.push(ProgramResult { name, required: *required, result });
+    }
     if let Some(tap) = &options.tap {
         programs.extend(tap::attach_all(ebpf, btf, tracefs, tap));
     }
