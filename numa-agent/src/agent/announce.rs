@@ -103,6 +103,7 @@ impl Agent {
         let mut fields = self.executor.stats.json();
         fields["managed"] = self.managed_json();
         fields["lost"] = self.lost.json();
+        fields["unreadable_events"] = json!(self.unreadable);
         fields["messages_dropped"] = json!(messages_dropped);
         fields["warnings"] = json!(self.engine.warnings());
         let text: Vec<String> = self.executor.stats.text().lines().map(escape::text).collect();

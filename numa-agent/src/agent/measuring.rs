@@ -65,9 +65,7 @@ impl Agent {
             let draft = self.executor.marks.observer.draft(living, sys::monotonic_ns());
             self.start_report(draft);
         }
-        if std::mem::take(&mut self.report_wanted) {
-            self.pass = Some(Pass::new(false, true));
-        }
+        self.begin_report();
     }
 
     /// The interval ends: accounts are to be read.
@@ -81,25 +79,29 @@ impl Agent {
         if self.options.jitter.reports.is_none() {
             return;
         }
-        match self.pass {
-            None => self.pass = Some(Pass::new(false, true)),
-            Some(_) => self.report_wanted = true,
+        self.report_wanted = true;
+        self.begin_report();
+    }
+
+    /// Once it can be: a report under way does not have what happened since it began.
+    fn begin_report(&mut self) {
+        if self.report_wanted && self.pass.is_none() && self.reporting.is_none() {
+            self.report_wanted = false;
+            self.pass = Some(Pass::new(false, true));
         }
     }
 
     fn start_report(&mut self, draft: Draft) {
         let Some(reports) = &self.options.jitter.reports else { return };
-        // The one under way has nearly the same to say.
-        if self.reporting.is_none() {
-            let (path, frame) = (reports.path.clone(), self.frame());
-            self.reporting = Some(tokio::task::spawn_blocking(move || reports::write(&path, draft, frame)));
-        }
+        let (path, frame) = (reports.path.clone(), self.frame());
+        self.reporting = Some(tokio::task::spawn_blocking(move || reports::write(&path, draft, frame)));
     }
 
     pub(super) fn finish_report(&mut self, report: Done<()>) {
         let Some(reports) = &self.options.jitter.reports else { return };
         let path = reports.path.display().to_string();
         sys::release_freed_memory();
+        self.begin_report();
         match flat(report) {
             Ok(()) => {
                 let fields = serde_json::json!({ "path": path });
@@ -124,8 +126,8 @@ impl Agent {
     /// Everything that has happened by now, taken in. Nothing else gets a turn meanwhile.
     pub(super) fn conclude(&mut self) -> Draft {
         // A storm does not end because we do.
-        const BATCHES: usize = 64;
-        let _ = (0..BATCHES).any(|_| !self.drain());
+        let now_ns = sys::monotonic_ns();
+        while self.drain_until(now_ns) {}
         self.note_losses();
         let mut pass = Pass::new(true, true);
         while !self.executor.marks.read_some(&mut pass) {}
@@ -139,6 +141,9 @@ impl Agent {
         let mut lost = Vec::new();
         if self.lost.total() > 0 {
             lost.push(format!("events lost in the kernel: {}", self.lost));
+        }
+        if self.unreadable > 0 {
+            lost.push(format!("events that could not be read: {}", self.unreadable));
         }
         let run = Run {
             host: self.host(),

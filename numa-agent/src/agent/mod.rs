@@ -185,6 +185,8 @@ struct Agent {
     executor: Executor<Host, Watch>,
     started_at: String,
     lost: DropCounts,
+    /// Events of the kernel programs that made no sense.
+    unreadable: u64,
     /// A scan is wanted.
     rescan: bool,
     /// The next scan follows a loss, see [`Scanner::after_loss`].
@@ -204,7 +206,7 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(options: Options) -> anyhow::Result<Self> {
+    fn start(mut options: Options) -> anyhow::Result<Self> {
         let (settings, topology) = (options.load)()?;
         anyhow::ensure!(
             sys::in_initial_pid_namespace(),
@@ -215,6 +217,11 @@ impl Agent {
         pin_pids(&mut engine);
         let mut programs = Programs::load(&load_options(&options, engine.topology()))?;
         programs.set_filter(&KernelFilter::new(engine.rules().settings()))?;
+        if !programs.health().has("switch") && options.jitter.reports.take().is_some() {
+            tracing::warn!(
+                "no jitter reports: without the program `switch` no times are measured; see `numa-agent doctor`"
+            );
+        }
         let tapped = programs.take_tap().map(Tapped::new);
         let mut stats = Stats::default();
         stats.counts_migrations = programs.health().has("migrate");
@@ -233,6 +240,7 @@ impl Agent {
             executor,
             started_at: sys::now_rfc3339(),
             lost: DropCounts::default(),
+            unreadable: 0,
             rescan: false,
             after_loss: false,
             scan_started: Instant::now(),
@@ -352,11 +360,24 @@ impl Agent {
     /// Handles what the ring holds, up to a batch; whether there may be more. Signals, timers and scans get their turn
     /// between batches, whatever storm is on.
     fn drain(&mut self) -> bool {
+        self.drain_until(u64::MAX)
+    }
+
+    /// The same up to the first event that is later than `end_ns`.
+    fn drain_until(&mut self, end_ns: u64) -> bool {
         for _ in 0..BATCH {
             match self.executor.marks.programs.next_event() {
                 None => return false,
-                Some(Ok(event)) => self.handle(&event),
-                Some(Err(error)) => tracing::warn!("event from the kernel programs: {error}"),
+                Some(Ok(event)) => {
+                    self.handle(&event);
+                    if event.at_ns > end_ns {
+                        return false;
+                    }
+                }
+                Some(Err(error)) => {
+                    self.unreadable += 1;
+                    tracing::warn!("event from the kernel programs: {error}");
+                }
             }
         }
         true

@@ -19,6 +19,8 @@ use crate::core::health::Health;
 /// What the attached programs measure, beside what the required ones do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Measured {
+    /// Times: CPU time, and what is told from it.
+    pub times: bool,
     /// Moves between CPUs.
     pub migrations: bool,
     /// Hardware interrupts.
@@ -35,6 +37,7 @@ impl Measured {
     pub fn of(health: &Health) -> Self {
         let all = |names: [&str; 2]| names.iter().all(|name| health.has(name));
         Self {
+            times: health.has("switch"),
             migrations: health.has("migrate"),
             irq: all(["irq_enter", "irq_exit"]),
             softirq: all(["softirq_enter", "softirq_exit"]),
@@ -43,7 +46,8 @@ impl Measured {
     }
 
     /// All there is.
-    pub const ALL: Self = Self { migrations: true, irq: true, softirq: true, numa_balancing: true };
+    pub const ALL: Self =
+        Self { times: true, migrations: true, irq: true, softirq: true, numa_balancing: true };
 }
 
 /// The programs that are missing, each with what is not measured without it.
@@ -82,6 +86,7 @@ impl Reader<'_> {
     #[must_use]
     pub fn figures(&self, account: &Account, home: Option<&Home>, now_ns: u64) -> Figures {
         let end_ns = if account.closed_at_ns > 0 { account.closed_at_ns } else { now_ns };
+        let home = home.filter(|_| self.measured.times);
         let of = |index| Distribution::of(account, index);
         let mut figures = Figures {
             followed_ns: end_ns.saturating_sub(account.opened_at_ns),
@@ -147,6 +152,12 @@ impl Reader<'_> {
             first_at_ns: since_began(known.first_at_ns),
             last_at_ns: since_began(known.last_at_ns),
         }
+    }
+
+    /// The part of [`Reader::off_node_ns`] that was before the kernel side knew the thread's home.
+    #[must_use]
+    pub fn early_off_node_ns(&self, account: &Account, home: &Home) -> u64 {
+        self.off_node(account, home).ns - account.off_node.ns
     }
 
     /// All time off node so far, as [`Figures::off_node`] has it.
@@ -283,9 +294,12 @@ mod tests {
     #[test]
     fn what_a_missing_program_counts_is_unknown() {
         let places = places();
-        let none = Measured { migrations: false, irq: false, softirq: false, numa_balancing: false };
+        let none =
+            Measured { times: false, migrations: false, irq: false, softirq: false, numa_balancing: false };
         let reader = Reader { places: &places, measured: none, began_ns: 0 };
-        let figures = reader.figures(&account(), None, 3000);
+        let home = Home { set: places.plan_set(&"0-3".parse().unwrap()), planned: true };
+        let figures = reader.figures(&account(), Some(&home), 3000);
+        assert_eq!((figures.off_node, figures.off_plan_ns, figures.before_bind_ns), (None, None, None));
         assert!(figures.migrations.is_none() && figures.irq.is_none() && figures.softirq.is_none());
         assert!(figures.numa_balancing.is_none());
     }

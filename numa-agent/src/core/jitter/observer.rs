@@ -204,8 +204,12 @@ impl Observer {
             self.unmeasured += u64::from(followed.slot.is_none());
             return;
         };
-        let before = self.seen.remove(&slot).unwrap_or_default();
         let home = self.homes.get(followed.home).cloned();
+        let before = self.seen.remove(&slot).map(|mut before| {
+            before.come_home(&self.reader(), account, home.as_deref());
+            before
+        });
+        let before = before.unwrap_or_default();
         let seen = Seen::new(&self.reader(), account, home.as_deref(), now_ns);
         self.timeline.add(followed.labels.role, &before, &seen, true);
         self.tally(&followed.labels, account, now_ns);
@@ -242,9 +246,12 @@ impl Observer {
         let labels = followed.labels.clone();
         let home = self.homes.get(followed.home).map(Arc::as_ref);
         let seen = Seen::new(&self.reader(), account, home, now_ns);
-        let before = self.seen.entry(slot).or_default();
-        self.timeline.add(labels.role, before, &seen, false);
-        *before = seen;
+        let mut before = self.seen.remove(&slot);
+        if let Some(before) = &mut before {
+            before.come_home(&self.reader(), account, home);
+        }
+        self.timeline.add(labels.role, &before.unwrap_or_default(), &seen, false);
+        self.seen.insert(slot, seen);
         self.tally(&labels, account, now_ns);
     }
 

@@ -1,7 +1,10 @@
 use std::collections::BTreeMap;
 
 use numa_ebpf::{
-    account::duration::{SLICE, WAKE_WAIT},
+    account::{
+        Early,
+        duration::{SLICE, WAKE_WAIT},
+    },
     histogram::record,
 };
 
@@ -273,4 +276,26 @@ fn only_the_beginning_of_arguments_is_kept() {
     let long = "\u{e9}".repeat(1000);
     assert_eq!(beginning(&long).len(), 1024);
     assert_eq!(beginning(&format!("x{long}")).len(), 1023);
+}
+
+#[test]
+fn a_home_that_turns_out_late_makes_no_interval_of_what_was_before() {
+    let engine = engine(&[(100, "python3")]);
+    let mut observer = observer(None, 10);
+    observer.follow(&engine, 100, task(100), || Some(3));
+    // 1 ms is not telling: its memory is what tells.
+    let mut account = account(100, 1_000_000, 0);
+    account.early[0] = Early { cpu: 1, ns: 1_000_000 };
+    observer.measure(task(100), &account, 2000);
+    observer.close_interval(2000);
+    assert_eq!(observer.settle(task(100), 1).len(), 1);
+    account.durations[SLICE].total_ns += 2_000_000;
+    account.off_node.ns = 30_000;
+    observer.measure(task(100), &account, 3000);
+    observer.close_interval(3000);
+    let last = observer.last_interval().unwrap();
+    assert_eq!((last.run_ns, last.off_node_ns), (2_000_000, Some(30_000)));
+    // And it is in the thread's own figures.
+    let kept = observer.keep(task(100), &account, 3000).unwrap();
+    assert_eq!(kept.figures(&observer.reader()).off_node.map(|off| off.ns), Some(1_030_000));
 }

@@ -48,13 +48,22 @@ impl Seen {
         let counts = (0..).zip(counts.map(|(woken, preempted)| woken.saturating_add(*preempted)));
         Self {
             run_ns: account.run_ns() + current_run_ns(account, now_ns),
-            off_node_ns: home.map(|home| reader.off_node_ns(account, home, now_ns)),
+            off_node_ns: home
+                .filter(|_| reader.measured.times)
+                .map(|home| reader.off_node_ns(account, home, now_ns)),
             moves: spans.iter().sum(),
             node_moves: spans[span::SOCKET] + spans[span::MACHINE],
             waits: woken.count + preempted.count,
             wait_ns: woken.total_ns + preempted.total_ns,
             longest_ns: woken.max_ns.max(preempted.max_ns),
             buckets: counts.filter(|(_, count)| *count > 0).collect(),
+        }
+    }
+
+    /// A home that is known only now does not make what was done before it part of the next interval.
+    pub fn come_home(&mut self, reader: &Reader<'_>, account: &Account, home: Option<&Home>) {
+        if let (None, Some(home)) = (self.off_node_ns, home) {
+            self.off_node_ns = Some(reader.early_off_node_ns(account, home));
         }
     }
 
@@ -111,7 +120,8 @@ impl Timeline {
         figures.run_ns += now.run_ns.saturating_sub(before.run_ns);
         if let Some(now_ns) = now.off_node_ns {
             let added = now_ns.saturating_sub(before.off_node_ns.unwrap_or(0));
-            *figures.off_node_ns.get_or_insert(0) += added;
+            // The run in which a home became known may have begun long before.
+            *figures.off_node_ns.get_or_insert(0) += added.min(now.run_ns.saturating_sub(before.run_ns));
         }
         if self.moves_counted {
             *figures.migrations.get_or_insert(0) += now.moves.saturating_sub(before.moves);
