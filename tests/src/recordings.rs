@@ -72,7 +72,9 @@ fn run(started_at: &str) -> Run {
         },
         bound: false,
         missing: vec![],
+        missing_programs: vec![],
         lost: vec![],
+        lost_detail: vec![],
     }
 }
 

@@ -235,10 +235,12 @@ fn what_cannot_be_compared_is_refused_unless_forced() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let text = stdout(&output);
     assert!(text.contains("compared by --force, though:\n  - different hosts"), "{text}");
+    assert!(text.starts_with("forced: not comparable: 4 of 5 criteria met"), "{text}");
     assert!(!text.contains('\u{1b}'), "{text}");
     let output = folder.jitter(forced.iter().chain(&["--format", "json"]));
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(json["not_comparable"].as_array().unwrap().len() >= 2);
+    assert_eq!((&json["verdict"], &json["forced"]), (&"not comparable".into(), &true.into()));
     assert!(
         stderr(&output).contains("warning: compared by --force, though different hosts"),
         "{}",

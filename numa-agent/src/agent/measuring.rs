@@ -138,13 +138,14 @@ impl Agent {
     /// Where and when, and what about.
     pub(super) fn frame(&self) -> Frame {
         let programs = &self.executor.marks.programs;
-        let mut lost = Vec::new();
-        if self.lost.total() > 0 {
-            lost.push(format!("events lost in the kernel: {}", self.lost));
-        }
+        let [mut lost, lost_detail] = self.lost.apart().map(|lost| {
+            let words = (lost.total() > 0).then(|| format!("events lost in the kernel: {lost}"));
+            words.into_iter().collect::<Vec<String>>()
+        });
         if self.unreadable > 0 {
             lost.push(format!("events that could not be read: {}", self.unreadable));
         }
+        let (missing_programs, missing) = missing(programs.health());
         let run = Run {
             host: self.host(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -152,8 +153,10 @@ impl Agent {
             seconds: 0.0,
             subject: self.subject(),
             bound: !self.options.dry_run,
-            missing: missing(programs.health()),
+            missing,
+            missing_programs,
             lost,
+            lost_detail,
         };
         let intruders = self.executor.marks.intruders();
         Frame { run, memory: BTreeMap::new(), intruders, connections: Vec::new() }

@@ -36,8 +36,8 @@ pub struct CompareArgs {
     /// Token-to-token fluctuation of bound may be this much.
     #[arg(long, value_name = "TIME", default_value = "1ms")]
     max_fluctuation: Duration,
-    /// Run-queue wait (p99.9) of bound may be this much longer than base's, on top of what histograms cannot tell.
-    #[arg(long, value_name = "PERCENT", default_value = "0%", value_parser = share)]
+    /// Run-queue wait (p99.9) of bound may be this much longer than base's, both to the end of their buckets.
+    #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = share)]
     wait_tolerance: f64,
     /// Run-queue wait (p99.9) of bound may be this long, whatever base's is. Default: no such criterion.
     #[arg(long, value_name = "TIME")]
@@ -55,10 +55,17 @@ pub struct CompareArgs {
     /// Recordings of which one is more than this many times as long as the other are not compared.
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_length_ratio, value_parser = ratio)]
     max_length_ratio: f64,
+    /// Work of which there is more than this many times as much in one as in the other is not compared: threads, CPU time,
+    /// requests and times between tokens, a second.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_work_ratio, value_parser = ratio)]
+    max_work_ratio: f64,
+    /// Token times of a benchmark of which more requests failed are not compared.
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = share)]
+    max_failed: f64,
     /// Fewer token times than this are not compared.
     #[arg(long, value_name = "N", default_value_t = Limits::default().min_gaps)]
     min_gaps: usize,
-    /// Compare what is not comparable; each reason becomes a warning.
+    /// Compare what is not comparable; each reason becomes a warning, and the verdict is marked as forced.
     #[arg(long)]
     force: bool,
     /// Format. Default: by the ending of --output, else text.
@@ -230,6 +237,8 @@ fn limits(args: &CompareArgs) -> anyhow::Result<Limits> {
         required,
         min_seconds: args.min_seconds,
         max_length_ratio: args.max_length_ratio,
+        max_work_ratio: args.max_work_ratio,
+        max_failed: args.max_failed,
         min_gaps: args.min_gaps,
     })
 }

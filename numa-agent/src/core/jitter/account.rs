@@ -50,9 +50,9 @@ impl Measured {
         Self { times: true, migrations: true, irq: true, softirq: true, numa_balancing: true };
 }
 
-/// The programs that are missing, each with what is not measured without it.
+/// The names of the programs that are missing, and each with what is not measured without it.
 #[must_use]
-pub fn missing(health: &Health) -> Vec<String> {
+pub fn missing(health: &Health) -> (Vec<String>, Vec<String>) {
     let without = |name: &str| match name {
         "switch" => "all times, waits and slices",
         "wakeup" => "waits after wake-ups",
@@ -66,7 +66,8 @@ pub fn missing(health: &Health) -> Vec<String> {
         _ => "",
     };
     let failed = health.failed().filter(|program| !without(program.name).is_empty());
-    failed.map(|program| format!("{}: {} not measured", program.name, without(program.name))).collect()
+    let words = |name: &str| format!("{name}: {} not measured", without(name));
+    failed.map(|program| (program.name.to_owned(), words(program.name))).unzip()
 }
 
 /// What accounts are read against.

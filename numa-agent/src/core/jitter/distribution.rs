@@ -18,7 +18,7 @@ pub struct Distribution {
     pub count: u64,
     /// Their sum in nanoseconds.
     pub total_ns: u64,
-    /// The longest in nanoseconds. Of a stretch of time ([`Distribution::since`]): at most this.
+    /// The longest in nanoseconds.
     pub max_ns: u64,
     /// How many by bucket, those that are not empty.
     pub buckets: BTreeMap<u16, u64>,
@@ -51,35 +51,31 @@ impl Distribution {
         }
     }
 
-    /// What was added since `earlier`, an earlier state of the same. The longest is that of all, or the end of the highest
-    /// bucket, whichever is less.
-    #[must_use]
-    pub fn since(&self, earlier: &Self) -> Self {
-        let before = |bucket: &u16| earlier.buckets.get(bucket).copied().unwrap_or(0);
-        let added =
-            self.buckets.iter().map(|(bucket, count)| (*bucket, count.saturating_sub(before(bucket))));
-        let buckets: BTreeMap<u16, u64> = added.filter(|(_, count)| *count > 0).collect();
-        let highest = buckets.last_key_value().map_or(0, |(bucket, _)| end_ns(*bucket));
-        Self {
-            count: self.count.saturating_sub(earlier.count),
-            total_ns: self.total_ns.saturating_sub(earlier.total_ns),
-            max_ns: self.max_ns.min(highest),
-            buckets,
-        }
-    }
-
     /// The duration that the share `quantile` (0 to 1) of all does not exceed, in nanoseconds; `None` without any.
     #[must_use]
     pub fn quantile_ns(&self, quantile: f64) -> Option<u64> {
-        // As HDR histograms have it, without making one: reports ask this of each of ten thousand threads.
-        let counted = self.buckets.values().fold(0, |sum: u64, count| sum.saturating_add(*count));
-        let rank = ((quantile * counted as f64).ceil() as u64).clamp(1, counted.max(1));
-        let mut below = 0u64;
+        self.quantile_bucket(quantile).map(|bucket| middle_ns(bucket).min(self.max_ns))
+    }
+
+    /// The longest that [`Distribution::quantile_ns`] may really be: the end of its bucket.
+    #[must_use]
+    pub fn quantile_end_ns(&self, quantile: f64) -> Option<u64> {
+        self.quantile_bucket(quantile).map(|bucket| end_ns(bucket).min(self.max_ns))
+    }
+
+    /// The bucket of the duration that the share `quantile`, taken to a hundred-thousandth, of all does not exceed.
+    #[must_use]
+    pub fn quantile_bucket(&self, quantile: f64) -> Option<u16> {
+        // As HDR histograms have it, without making one: reports ask this of each of ten thousand threads. In whole numbers:
+        // 99.9 % of 1000 is the 999th, whatever binary fractions say.
+        let counted: u128 = self.buckets.values().map(|count| u128::from(*count)).sum();
+        let rank = (counted * (quantile * 1e5).round() as u128).div_ceil(100_000).max(1);
+        let mut below = 0;
         let reached = self.buckets.iter().find(|(_, count)| {
-            below = below.saturating_add(**count);
+            below += u128::from(**count);
             below >= rank
         });
-        reached.map(|(bucket, _)| middle_ns(*bucket).min(self.max_ns))
+        reached.map(|(bucket, _)| *bucket)
     }
 
     /// The percentiles that people ask for; `None` without any.
@@ -123,12 +119,18 @@ impl Distribution {
     }
 
     fn new(summary: &Summary, buckets: &Buckets) -> Self {
-        let buckets = buckets.iter().enumerate().filter(|(_, count)| **count > 0);
+        let counts = buckets.iter().enumerate().filter(|(_, count)| **count > 0);
+        let buckets: BTreeMap<u16, u64> =
+            counts.map(|(bucket, count)| (bucket as u16, u64::from(*count))).collect();
+        let Some(highest) = buckets.last_key_value().map(|(bucket, _)| usize::from(*bucket)) else {
+            return Self::default();
+        };
+        // Accounts are read while they are written: a duration may be in the one and not yet in the other.
         Self {
-            count: summary.count,
+            count: summary.count.max(buckets.values().sum()),
             total_ns: summary.total_ns,
-            max_ns: summary.max_ns,
-            buckets: buckets.map(|(bucket, count)| (bucket as u16, u64::from(*count))).collect(),
+            max_ns: summary.max_ns.max(histogram::lowest_ns(highest)),
+            buckets,
         }
     }
 }
@@ -173,30 +175,30 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_holds_what_was_added() {
-        let (first, second) = ([700, 9_000_000], [800, 5000]);
-        let earlier = of(&first);
-        let later = of(&[first, second].concat());
-        let interval = later.since(&earlier);
-        assert_eq!((interval.count, interval.total_ns), (2, 5800));
-        assert_eq!(interval.buckets, of(&second).buckets);
-        assert!((5000..5700).contains(&interval.max_ns), "{}", interval.max_ns);
-        let mut again = earlier;
-        again.merge(&interval);
-        assert_eq!((again.count, again.buckets), (later.count, later.buckets));
+    fn a_duration_that_is_half_entered_makes_no_figures_that_cannot_be() {
+        let of_two = of(&[700, 9_000_000]);
+        let mut buckets = [0; histogram::BUCKETS];
+        of_two.buckets.keys().for_each(|bucket| buckets[usize::from(*bucket)] = 1);
+        let before = Distribution::new(&Summary { count: 1, total_ns: 700, max_ns: 700 }, &buckets);
+        assert_eq!((before.count, before.max_ns), (2, histogram::lowest_ns(histogram::bucket(9_000_000))));
+        let first = Summary { count: 1, total_ns: 700, max_ns: 700 };
+        assert_eq!(Distribution::new(&first, &[0; histogram::BUCKETS]), Distribution::default());
     }
 
     proptest! {
         #[test]
-        fn percentiles_are_a_sixteenth_off_at_most(mut durations in proptest::collection::vec(512u64..60_000_000_000, 1..300), quantile in 0.01f64..1.0) {
+        fn percentiles_are_a_sixteenth_off_at_most(mut durations in proptest::collection::vec(512u64..60_000_000_000, 1..300), hundredth in 1u32..100) {
             let distribution = of(&durations);
             durations.sort_unstable();
-            let rank = (quantile * durations.len() as f64).ceil().max(1.0) as usize;
+            let quantile = f64::from(hundredth) / 100.0;
+            let rank = (hundredth as usize * durations.len()).div_ceil(100);
             let exact = durations[rank - 1];
             let ours = distribution.quantile_ns(quantile).unwrap();
             prop_assert!(ours.abs_diff(exact) as f64 <= exact as f64 / 16.0 + 1.0, "{ours} for {exact}");
-            // hdrhistogram's own two digits come on top.
-            let hdr = distribution.to_hdr().value_at_quantile(quantile);
+            let end = distribution.quantile_end_ns(quantile).unwrap();
+            prop_assert!((exact.max(ours)..=exact + exact / 8 + 1).contains(&end), "{end} for {exact}");
+            // hdrhistogram's own two digits come on top; its ranks are of binary fractions.
+            let hdr = distribution.to_hdr().value_at_quantile(quantile * (1.0 - 1e-9));
             prop_assert!(ours.abs_diff(hdr) as f64 <= hdr as f64 * 0.01 || ours == distribution.max_ns, "{ours}, HDR {hdr}");
             prop_assert_eq!(distribution.max_ns, *durations.last().unwrap());
             let all = distribution.percentiles().unwrap();

@@ -95,7 +95,7 @@ impl Draft {
         run.seconds = self.seconds();
         let rest: u64 = self.rest.values().map(|(threads, _)| threads).sum();
         if rest > 0 {
-            run.lost.push(format!("{rest} of the threads that ended are not listed one by one: they are added up by group and role"));
+            run.lost_detail.push(format!("{rest} of the threads that ended are not listed one by one: they are added up by group and role"));
         }
         if self.unmeasured > 0 {
             run.lost.push(format!(

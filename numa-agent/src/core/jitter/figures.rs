@@ -180,12 +180,6 @@ impl Figures {
         both.merge(&self.preempt_wait);
         both
     }
-
-    /// The share of the CPU time that was off node, 0 to 1; `None` where it is not known or nothing ran.
-    #[must_use]
-    pub fn off_node_share(&self) -> Option<f64> {
-        (self.run_ns > 0).then_some(self.off_node?.ns as f64 / self.run_ns as f64)
-    }
 }
 
 /// What only one of them knows stays known: threads that were not measured add nothing.
@@ -260,6 +254,16 @@ impl Migrations {
     #[must_use]
     pub fn between_nodes(&self) -> u64 {
         self.by_span.socket.saturating_add(self.by_span.machine)
+    }
+
+    /// Of one thread: 1 if being bound moved it, `between_nodes` or at all. Those that balancing may have made between nodes
+    /// do not count.
+    #[must_use]
+    pub fn by_binding(&self, between_nodes: bool) -> u64 {
+        let ByCause { affinity, numa_balancing, load_balancer, .. } = self.by_cause;
+        let balanced = load_balancer.saturating_add(numa_balancing);
+        let most = if between_nodes { self.between_nodes().saturating_sub(balanced) } else { affinity };
+        affinity.min(most).min(1)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use numa_ebpf::histogram::BUCKETS;
+use numa_ebpf::histogram::{BUCKETS, lowest_ns};
 use serde::Deserialize;
 use serde_json::{Value, error::Category};
 
@@ -158,6 +158,13 @@ fn check(recording: &Recording) -> Result<(), (String, String)> {
         if !run.seconds.is_finite() || run.seconds < 0.0 {
             return Err((format!("runs[{index}].seconds"), format!("{} is no duration", run.seconds)));
         }
+        if let Some(first) = recording.runs[..index].iter().position(|first| first.is(run)) {
+            let problem = format!(
+                "is runs[{first}] again, {} at {}: it would count twice",
+                run.host.name, run.started_at
+            );
+            return Err((format!("runs[{index}]"), problem));
+        }
     }
     let runs = recording.runs.len();
     let check_run = |list: &str, index: usize, run: usize| {
@@ -180,7 +187,7 @@ fn check(recording: &Recording) -> Result<(), (String, String)> {
         ];
         for (name, distribution) in distributions {
             check_distribution(distribution)
-                .map_err(|problem| (format!("threads[{index}].figures.{name}.buckets"), problem))?;
+                .map_err(|problem| (format!("threads[{index}].figures.{name}"), problem))?;
         }
     }
     for (index, interval) in recording.intervals.iter().enumerate() {
@@ -196,11 +203,23 @@ fn check(recording: &Recording) -> Result<(), (String, String)> {
 }
 
 fn check_distribution(distribution: &Distribution) -> Result<(), String> {
-    let highest = distribution.buckets.last_key_value().map_or(0, |(bucket, _)| *bucket);
-    if usize::from(highest) < BUCKETS {
-        return Ok(());
+    let Distribution { count, total_ns, max_ns, buckets } = distribution;
+    let Some((highest, _)) = buckets.last_key_value() else {
+        let nothing = [*count, *total_ns, *max_ns] == [0; 3];
+        return if nothing { Ok(()) } else { Err(format!("{count} durations, and none in buckets")) };
+    };
+    if usize::from(*highest) >= BUCKETS {
+        return Err(format!("there is no bucket {highest}: the last is {}", BUCKETS - 1));
     }
-    Err(format!("there is no bucket {highest}: the last is {}", BUCKETS - 1))
+    // Fewer than `count` are right: a bucket of the kernel's stays at its largest value.
+    let sum: u128 = buckets.values().map(|count| u128::from(*count)).sum();
+    if sum > u128::from(*count) {
+        return Err(format!("{count} durations, and {sum} in buckets"));
+    }
+    if *max_ns < lowest_ns(usize::from(*highest)) {
+        return Err(format!("the longest is {max_ns} ns, and bucket {highest} holds longer ones"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -208,7 +227,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::core::jitter::sample;
+    use crate::core::jitter::{recording::Run, sample};
 
     fn refusal(text: &str) -> String {
         parse("x.json", text.as_bytes()).expect_err(text).to_string()
@@ -256,7 +275,7 @@ mod tests {
     #[test]
     fn contradictions_are_named_by_key() {
         type Change = fn(&mut Recording);
-        let cases: [(&str, Change); 8] = [
+        let cases: [(&str, Change); 12] = [
             (": runs: there is none", |r| r.runs.clear()),
             (": runs[0].seconds: -1 is no duration", |r| r.runs[0].seconds = -1.0),
             (": processes[0].run: 9, but runs has 1, counted from 0", |r| r.processes[0].run = 9),
@@ -264,8 +283,24 @@ mod tests {
             (": intervals[0].run: 9", |r| r.intervals[0].run = 9),
             (": intruders[0].run: 9", |r| r.intruders[0].run = 9),
             (": connections[0].run: 9", |r| r.connections[0].run = 9),
-            (": threads[0].figures.wake_wait.buckets: there is no bucket 224", |r| {
+            (": threads[0].figures.wake_wait: there is no bucket 224", |r| {
                 let _ = r.threads[0].figures.wake_wait.buckets.insert(224, 1);
+            }),
+            (": threads[1].figures.wake_wait: 1999 durations, and 2000 in buckets", |r| {
+                r.threads[1].figures.wake_wait.count -= 1;
+            }),
+            (": threads[1].figures.slice: 7 durations, and none in buckets", |r| {
+                r.threads[1].figures.slice.count = 7
+            }),
+            (
+                ": threads[1].figures.wake_wait: the longest is 16000 ns, and bucket 49 holds longer ones",
+                |r| {
+                    r.threads[1].figures.wake_wait.max_ns = 16_000;
+                },
+            ),
+            (": runs[1]: is runs[0] again, infer-07 at 2025-03-01T12:00:00Z: it would count twice", |r| {
+                // A service that reported on itself twice.
+                r.runs.push(Run { seconds: 90.0, ..sample::run() });
             }),
         ];
         for (words, change) in cases {

@@ -97,7 +97,9 @@ fn recording(observer: &Observer, living: Vec<Arc<Kept>>, planned: bool) -> Reco
         subject,
         bound: false,
         missing: Vec::new(),
+        missing_programs: Vec::new(),
         lost: Vec::new(),
+        lost_detail: Vec::new(),
     };
     let memory = BTreeMap::from([(task(100), BTreeMap::from([(1, 4096)]))]);
     let frame = Frame { run, memory, intruders: Vec::new(), connections: Vec::new() };
@@ -188,9 +190,9 @@ fn beyond_the_limit_the_oldest_are_added_up_and_totals_stay() {
     let waits: u64 = recording.threads.iter().map(|thread| thread.figures.wake_wait.count).sum();
     assert_eq!(waits, 30);
     assert!(
-        recording.runs[0].lost[0].starts_with("26 of the threads that ended"),
+        recording.runs[0].lost_detail[0].starts_with("26 of the threads that ended"),
         "{:?}",
-        recording.runs[0].lost
+        recording.runs[0].lost_detail
     );
     assert_eq!(observer.threads_ended(), 30);
 }

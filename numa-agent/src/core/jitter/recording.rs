@@ -64,7 +64,7 @@ impl Recording {
     /// A run that is in both: merged, it would count twice.
     #[must_use]
     pub fn shared_run<'a>(&'a self, other: &Self) -> Option<&'a Run> {
-        self.runs.iter().find(|run| other.runs.contains(run))
+        self.runs.iter().find(|run| other.runs.iter().any(|other| run.is(other)))
     }
 }
 
@@ -85,8 +85,30 @@ pub struct Run {
     pub bound: bool,
     /// Kernel programs that this kernel did not take, each with what is not measured without it.
     pub missing: Vec<String>,
-    /// What was lost, in words with numbers; empty if nothing was.
+    /// The names of those programs.
+    #[serde(default)]
+    pub missing_programs: Vec<String>,
+    /// What was lost that the figures are too low by, in words with numbers; empty if nothing was.
     pub lost: Vec<String>,
+    /// What was lost of detail only: the figures are whole.
+    #[serde(default)]
+    pub lost_detail: Vec<String>,
+}
+
+impl Run {
+    /// Whether it is the same stretch of time on the same machine. A service that reports on itself again says more of it.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        let of = |run: &Self| (run.host.name.clone(), run.host.machine_id.clone(), run.started_at.clone());
+        of(self) == of(other)
+    }
+
+    /// Whether it was recorded without the kernel program of that name, or that is not known.
+    #[must_use]
+    pub fn lacks(&self, program: &str) -> bool {
+        let known = self.missing.is_empty() || !self.missing_programs.is_empty();
+        !known || self.missing_programs.iter().any(|name| name == program)
+    }
 }
 
 /// What tells whether two recordings are of the same machine.
@@ -109,7 +131,7 @@ pub struct RunHost {
 }
 
 /// What was followed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Subject {
     /// The threads that a plan manages.

@@ -56,6 +56,12 @@ impl Rollup {
         (self.off_node_of_ns > 0).then(|| off_node.ns as f64 / self.off_node_of_ns as f64)
     }
 
+    /// The share of the CPU time of which off-node time is known, 0 to 1.
+    #[must_use]
+    pub fn off_node_known(&self) -> f64 {
+        self.off_node_of_ns as f64 / self.figures.run_ns.max(1) as f64
+    }
+
     /// `count` moves as a rate: how many a thread made in a second, on average. `None` where no thread was followed for any
     /// time.
     #[must_use]

@@ -93,7 +93,9 @@ pub fn run() -> Run {
         },
         bound: false,
         missing: vec![],
+        missing_programs: vec![],
         lost: vec![],
+        lost_detail: vec![],
     }
 }
 

@@ -41,6 +41,7 @@ pub fn a3() -> Recording {
     };
     scene.recording.runs[0].bound = true;
     scene.recording.runs[0].missing = vec!["swap_numa: changes of place by NUMA balancing".into()];
+    scene.recording.runs[0].missing_programs = vec!["numa_swap".into()];
     scene.recording.runs[0].lost = vec!["3 sends of tapped connections".into()];
     for (index, group) in plan.groups.iter().enumerate() {
         let pid = 20_000 + 500 * index as u32;
@@ -86,6 +87,7 @@ pub fn two_cpus() -> Recording {
         (thread.figures.off_plan_ns, thread.figures.before_bind_ns) = (None, None);
     }
     scene.recording.runs[0].missing = vec!["irq, softirq: time that interrupts took".into()];
+    scene.recording.runs[0].missing_programs = vec!["irq_enter".into(), "softirq_exit".into()];
     scene.finish()
 }
 
@@ -168,7 +170,9 @@ impl Scene {
             subject: Subject::Processes { what: "pid 4242".into() },
             bound: false,
             missing: Vec::new(),
+            missing_programs: Vec::new(),
             lost: Vec::new(),
+            lost_detail: Vec::new(),
         };
         let recording = Recording {
             schema: SCHEMA,

@@ -69,7 +69,16 @@ pub fn markdown(comparison: &Comparison) -> String {
 /// For programs, safe to print in a terminal.
 #[must_use]
 pub fn json(comparison: &Comparison) -> String {
-    let Limits { fluctuation, min_seconds, max_length_ratio, min_gaps, .. } = &comparison.limits;
+    let Limits {
+        fluctuation,
+        min_seconds,
+        max_length_ratio,
+        max_work_ratio,
+        max_failed,
+        min_gaps,
+        wait_tolerance,
+        ..
+    } = &comparison.limits;
     let criteria = comparison.criteria.iter().map(|criterion| {
         json!({
             "name": criterion.name.to_string(),
@@ -95,7 +104,8 @@ pub fn json(comparison: &Comparison) -> String {
     print(&json!({
         "schema": SCHEMA,
         "kind": "numa-agent jitter comparison",
-        "verdict": if comparison.passed() { "pass" } else { "fail" },
+        "verdict": verdict_word(comparison).to_lowercase(),
+        "forced": comparison.forced(),
         "complete": comparison.count(Verdict::NotMeasured) == 0,
         "criteria": criteria,
         "fluctuation": fluctuation.to_string(),
@@ -104,7 +114,14 @@ pub fn json(comparison: &Comparison) -> String {
         "notes": comparison.notes,
         "base": side(0),
         "bound": side(1),
-        "limits": {"min_seconds": min_seconds, "max_length_ratio": max_length_ratio, "min_gaps": min_gaps},
+        "limits": {
+            "min_seconds": min_seconds,
+            "max_length_ratio": max_length_ratio,
+            "max_work_ratio": max_work_ratio,
+            "max_failed": max_failed,
+            "min_gaps": min_gaps,
+            "wait_tolerance": wait_tolerance,
+        },
     }))
 }
 
@@ -147,11 +164,20 @@ fn headline(comparison: &Comparison) -> String {
     } else {
         ""
     };
-    format!("{}{so_far}: {}", verdict_word(comparison), parts.join(", "))
+    let begin = match (comparison.passed(), comparison.forced()) {
+        (true, true) => "forced: not comparable".to_owned(),
+        (false, true) => "FAIL (forced: not comparable)".to_owned(),
+        (_, false) => format!("{}{so_far}", verdict_word(comparison)),
+    };
+    format!("{begin}: {}", parts.join(", "))
 }
 
 fn verdict_word(comparison: &Comparison) -> &'static str {
-    if comparison.passed() { "PASS" } else { "FAIL" }
+    match (comparison.passed(), comparison.forced()) {
+        (true, false) => "PASS",
+        (true, true) => "NOT COMPARABLE",
+        (false, _) => "FAIL",
+    }
 }
 
 /// Criteria that were not measured, each as a sentence that cannot be overlooked.
@@ -204,7 +230,7 @@ fn criteria(comparison: &Comparison, escape: fn(&str) -> String) -> Table {
             title(comparison, criterion.name),
             amount(criterion.base),
             amount(criterion.bound),
-            criterion.limit.map_or_else(String::new, |limit| shown(criterion.name, limit)),
+            criterion.limit.map_or_else(String::new, |limit| limit_shown(comparison, criterion.name, limit)),
             if measured { word(criterion.verdict) } else { "NOT MEASURED" }.to_owned(),
             if measured { escape(&criterion.why) } else { String::new() },
         ]);
@@ -341,6 +367,15 @@ fn shown(name: Name, amount: Amount) -> String {
     }
 }
 
+/// The limit of waits says what it is made of.
+fn limit_shown(comparison: &Comparison, name: Name, limit: Amount) -> String {
+    let shown = shown(name, limit);
+    match name {
+        Name::Wait => format!("{shown} (base's bucket + {})", share(comparison.limits.wait_tolerance)),
+        _ => shown,
+    }
+}
+
 /// `30.5 ms`, to the last nanosecond: a limit is met or not by any of them.
 fn milliseconds(ns: u64) -> String {
     let digits = format!("{}.{:06}", ns / 1_000_000, ns % 1_000_000);
@@ -415,7 +450,12 @@ mod tests {
     #[test]
     fn verdicts_come_first_with_their_figures() {
         let text = with_all(Some(&tokens()), text);
-        assert!(text.starts_with("FAIL: 3 of 5 criteria met, 2 not met\n"), "{text}");
+        assert!(
+            text.starts_with("FAIL (forced: not comparable): 3 of 5 criteria met, 2 not met\n"),
+            "{text}"
+        );
+        let wait = row(&text, "run-queue wait p99.9 of forward threads, against base");
+        assert_eq!(wait[2], "33.8 us (base's bucket + 10.0 %)");
         let fluctuation = row(&text, "token-to-token fluctuation (p99-p50)");
         assert_eq!(fluctuation, ["1.5 ms", "1.5 ms", "1 ms", "FAIL"]);
         let moves = row(&text, "moves between CPUs of forward threads, against base");

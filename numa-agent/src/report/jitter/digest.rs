@@ -179,9 +179,14 @@ impl<'a> Digest<'a> {
         who.iter().map(|who| (who.clone(), found(who))).collect()
     }
 
-    /// What was lost and what could not be measured, with the host where there are several; not escaped.
+    /// What was lost, so that figures are too low, with the host where there are several; not escaped.
     pub fn lost(&self) -> Vec<String> {
         self.said(|run| &run.lost)
+    }
+
+    /// What was lost of detail, the figures being whole; not escaped.
+    pub fn lost_detail(&self) -> Vec<String> {
+        self.said(|run| &run.lost_detail)
     }
 
     /// Kernel programs that are missing; not escaped.

@@ -6,7 +6,7 @@
 //! | Field | What |
 //! | --- | --- |
 //! | `schema`, `kind` | 1, `"numa-agent jitter report"` |
-//! | `runs` | hosts, times, subject, `missing` and `lost`, as in the recording ([`Run`]) |
+//! | `runs` | hosts, times, subject, `missing`, `lost` and `lost_detail`, as in the recording ([`Run`]) |
 //! | `complete` | whether nothing is in any run's `missing` or `lost` |
 //! | `planned` | whether a plan told where threads belong; else off node is off a thread's own home |
 //! | `critical` | the threads that matter most together; `of`: `forward`, `members` (of groups, there are no forward threads) or `all` |

@@ -79,7 +79,8 @@ fn heading(digest: &Digest) -> String {
     );
     let lost = digest.lost().into_iter().map(|line| ("Lost", line));
     let missing = digest.missing().into_iter().map(|line| ("Not measured", line));
-    for (index, (what, line)) in lost.chain(missing).enumerate() {
+    let detail = digest.lost_detail().into_iter().map(|line| ("Lost of detail only", line));
+    for (index, (what, line)) in lost.chain(missing).chain(detail).enumerate() {
         out += if index == 0 { "\n" } else { "" };
         out += &format!("- **{what}:** {}\n", md(&line));
     }

@@ -135,6 +135,7 @@ fn heading(digest: &Digest) -> String {
     };
     said("LOST", digest.lost());
     said("NOT MEASURED", digest.missing());
+    said("lost of detail only", digest.lost_detail());
     out
 }
 

@@ -12,8 +12,6 @@ use crate::core::jitter::{
     tokens::{Source, Tokens},
 };
 
-/// The threads that matter may be that many times as many on one side.
-const MAX_THREADS_RATIO: f64 = 2.0;
 /// The share of tokens that come together from which it is worth a word.
 const MANY_TOGETHER: f64 = 0.01;
 /// What the sides are called.
@@ -40,7 +38,8 @@ pub fn reasons(sides: &[Side; 2], rollups: &[Rollup; 2], limits: &Limits) -> Vec
     hosts(base, bound, limits, &mut reasons);
     subjects(base, bound, &mut reasons);
     measured(recordings, &mut reasons);
-    threads(recordings, rollups, &mut reasons);
+    threads(recordings, &mut reasons);
+    work(sides, rollups, limits, &mut reasons);
     tokens(sides, limits, &mut reasons);
     reasons
 }
@@ -62,6 +61,8 @@ pub fn notes(sides: &[Side; 2]) -> Vec<String> {
         notes.push(format!("not on this kernel: {missing}"));
     }
     for (name, side) in NAMES.iter().zip(sides) {
+        let details = side.recording.runs.iter().flat_map(|run| &run.lost_detail).collect::<BTreeSet<_>>();
+        notes.extend(details.iter().map(|detail| format!("{name}: {detail}")));
         let Some(tokens) = side.tokens else { continue };
         notes.extend(tokens.notes.iter().map(|note| format!("{name}: {note}")));
         if tokens.failed > 0 {
@@ -79,13 +80,39 @@ pub fn notes(sides: &[Side; 2]) -> Vec<String> {
     notes
 }
 
-/// Each host's facts and how long it was recorded, by name.
-fn by_host(recording: &Recording) -> BTreeMap<&str, (&RunHost, f64)> {
-    let mut hosts: BTreeMap<&str, (&RunHost, f64)> = BTreeMap::new();
+/// A host's runs, in a recording.
+struct Host<'a> {
+    runs: Vec<&'a Run>,
+    seconds: f64,
+}
+
+impl Host<'_> {
+    /// What runs say of one thing; several, where they differ.
+    fn all<T: Ord>(&self, of: impl Fn(&RunHost) -> &T) -> BTreeSet<&T> {
+        self.runs.iter().map(|run| of(&run.host)).collect()
+    }
+}
+
+/// Each host's runs, by name.
+fn by_host(recording: &Recording) -> BTreeMap<&str, Host<'_>> {
+    let mut hosts: BTreeMap<&str, Host<'_>> = BTreeMap::new();
     for run in &recording.runs {
-        hosts.entry(&run.host.name).or_insert((&run.host, 0.0)).1 += run.seconds;
+        let host = hosts.entry(&run.host.name).or_insert_with(|| Host { runs: Vec::new(), seconds: 0.0 });
+        host.runs.push(run);
+        host.seconds += run.seconds;
     }
     hosts
+}
+
+/// One thing that must be the same in all runs of a host, those of one side included.
+fn same<T: Ord + Debug>(name: &str, what: &str, [base, bound]: [BTreeSet<&T>; 2], reasons: &mut Vec<String>) {
+    if base.union(&bound).count() > 1 {
+        let said =
+            |all: BTreeSet<&T>| all.iter().map(|one| format!("{one:?}")).collect::<Vec<_>>().join(" and ");
+        let (base, bound) = (said(base), said(bound));
+        reasons
+            .push(format!("{name}: another {what}: base has {base}, bound {bound}; record both on the same"));
+    }
 }
 
 fn hosts(base: &Recording, bound: &Recording, limits: &Limits, reasons: &mut Vec<String>) {
@@ -96,23 +123,20 @@ fn hosts(base: &Recording, bound: &Recording, limits: &Limits, reasons: &mut Vec
         reasons
             .push(format!("different hosts: base is of {base}, bound of {bound}; record both on the same"));
     }
-    for (name, (before, seconds_before)) in &sides[0] {
-        let Some((after, seconds_after)) = sides[1].get(name) else { continue };
-        let mut differ = |what: &str, differ: bool, base: &dyn Debug, bound: &dyn Debug| {
-            if differ {
-                reasons.push(format!(
-                    "{name}: another {what}: base has {base:?}, bound {bound:?}; record both on the same"
-                ));
-            }
-        };
-        let known = !before.machine_id.is_empty() && !after.machine_id.is_empty();
-        let other_machine = known && before.machine_id != after.machine_id;
-        differ("machine of that name", other_machine, &before.machine_id, &after.machine_id);
-        differ("kernel", before.kernel != after.kernel, &before.kernel, &after.kernel);
-        differ("architecture", before.arch != after.arch, &before.arch, &after.arch);
-        differ("set of nodes", before.nodes != after.nodes, &before.nodes, &after.nodes);
-        differ("set of sockets", before.sockets != after.sockets, &before.sockets, &after.sockets);
-        let (short, long) = (seconds_before.min(*seconds_after), seconds_before.max(*seconds_after));
+    for (name, before) in &sides[0] {
+        let Some(after) = sides[1].get(name) else { continue };
+        let both = [before, after];
+        let ids = both.map(|host| {
+            let ids = host.all(|host| &host.machine_id);
+            ids.into_iter().filter(|id| !id.is_empty()).collect()
+        });
+        same(name, "machine of that name", ids, reasons);
+        same(name, "kernel", both.map(|host| host.all(|host| &host.kernel)), reasons);
+        same(name, "architecture", both.map(|host| host.all(|host| &host.arch)), reasons);
+        same(name, "set of nodes", both.map(|host| host.all(|host| &host.nodes)), reasons);
+        same(name, "set of sockets", both.map(|host| host.all(|host| &host.sockets)), reasons);
+        let [seconds_before, seconds_after] = both.map(|host| host.seconds);
+        let (short, long) = (seconds_before.min(seconds_after), seconds_before.max(seconds_after));
         if long > short * limits.max_length_ratio {
             reasons.push(format!(
                 "{name}: of very different length: base {seconds_before:.1} s, bound {seconds_after:.1} s; record both as long, or allow it by --max-length-ratio (now {})",
@@ -121,7 +145,8 @@ fn hosts(base: &Recording, bound: &Recording, limits: &Limits, reasons: &mut Vec
         }
     }
     for (side, hosts) in NAMES.iter().zip(&sides) {
-        for (name, (_, seconds)) in hosts.iter().filter(|(_, (_, seconds))| *seconds < limits.min_seconds) {
+        for (name, Host { seconds, .. }) in hosts.iter().filter(|(_, host)| host.seconds < limits.min_seconds)
+        {
             reasons.push(format!(
                 "{side} is too short: {seconds:.1} s on {name}; record at least {} s, or allow less by --min-seconds",
                 limits.min_seconds
@@ -130,51 +155,75 @@ fn hosts(base: &Recording, bound: &Recording, limits: &Limits, reasons: &mut Vec
     }
 }
 
+/// What was followed, host by host and in any order.
 fn subjects(base: &Recording, bound: &Recording, reasons: &mut Vec<String>) {
-    let of = |recording: &Recording| -> Vec<Subject> {
-        let mut subjects: Vec<Subject> = Vec::new();
-        for run in &recording.runs {
-            if !subjects.contains(&run.subject) {
-                subjects.push(run.subject.clone());
-            }
-        }
-        subjects
-    };
-    let (before, after) = (of(base), of(bound));
-    let same_names = || names(base) == names(bound);
-    match (&before[..], &after[..]) {
-        _ if before == after => {}
-        ([Subject::Processes { .. }], [Subject::Processes { .. }]) if same_names() => {}
-        ([Subject::Processes { what: before }], [Subject::Processes { what: after }]) => reasons.push(format!(
-            "of different processes: base of {before}, bound of {after}, and their names differ; record the same service"
-        )),
-        (
-            [Subject::Plan { policy, groups, others }],
-            [Subject::Plan { policy: policy_after, groups: groups_after, others: others_after }],
-        ) => {
-            let changed = groups
-                .iter()
-                .find(|(name, cpus)| groups_after.get(*name) != Some(*cpus))
-                .or_else(|| groups_after.iter().find(|(name, _)| !groups.contains_key(*name)));
-            let what = match changed {
-                _ if policy != policy_after => format!("{policy} and {policy_after} policy"),
-                Some((name, _)) => {
-                    let on = |groups: &BTreeMap<String, String>| {
-                        groups.get(name).map_or("nowhere".to_owned(), |cpus| format!("on {cpus}"))
-                    };
-                    format!("{name} is {} in base, {} in bound", on(groups), on(groups_after))
-                }
-                None => format!("background processes on {others} in base, on {others_after} in bound"),
-            };
-            reasons.push(format!("different plans: {what}; record both with the same configuration"));
-        }
-        _ => reasons.push("one has a plan and the other has another or none; record both with the same configuration".to_owned()),
+    let sides = [by_host(base), by_host(bound)];
+    for (host, before) in &sides[0] {
+        let Some(after) = sides[1].get(host) else { continue };
+        let [before, after] =
+            [before, after].map(|host| host.runs.iter().map(|run| &run.subject).collect::<BTreeSet<_>>());
+        let Some(reason) = subjects_of(&before, &after, || names(base, host) == names(bound, host)) else {
+            continue;
+        };
+        reasons.push(if sides[0].len() > 1 { format!("{host}: {reason}") } else { reason });
     }
 }
 
-/// The names of all processes.
-fn names(recording: &Recording) -> BTreeSet<&str> {
-    recording.processes.iter().map(|process| process.comm.as_str()).collect()
+fn subjects_of(
+    before: &BTreeSet<&Subject>,
+    after: &BTreeSet<&Subject>,
+    same_names: impl FnOnce() -> bool,
+) -> Option<String> {
+    let processes = |all: &BTreeSet<&Subject>| -> Option<String> {
+        let what = all.iter().map(|subject| match subject {
+            Subject::Processes { what } => Some(what.as_str()),
+            Subject::Plan { .. } => None,
+        });
+        what.collect::<Option<Vec<_>>>().map(|all| all.join(" and "))
+    };
+    // A pid may be another's by now: what counts is the names.
+    if let (Some(before), Some(after)) = (processes(before), processes(after)) {
+        return (!same_names()).then(|| format!(
+            "of different processes: base of {before}, bound of {after}, and their names differ; record the same service"
+        ));
+    }
+    if before == after {
+        return None;
+    }
+    let (mut first, mut second) = (before.iter(), after.iter());
+    let (
+        Some(Subject::Plan { policy, groups, others }),
+        Some(Subject::Plan { policy: policy_after, groups: groups_after, others: others_after }),
+        None,
+        None,
+    ) = (first.next(), second.next(), first.next(), second.next())
+    else {
+        let words =
+            "one has a plan and the other has another or none; record both with the same configuration";
+        return Some(words.to_owned());
+    };
+    let changed = groups
+        .iter()
+        .find(|(name, cpus)| groups_after.get(*name) != Some(*cpus))
+        .or_else(|| groups_after.iter().find(|(name, _)| !groups.contains_key(*name)));
+    let what = match changed {
+        _ if policy != policy_after => format!("{policy} and {policy_after} policy"),
+        Some((name, _)) => {
+            let on = |groups: &BTreeMap<String, String>| {
+                groups.get(name).map_or("nowhere".to_owned(), |cpus| format!("on {cpus}"))
+            };
+            format!("{name} is {} in base, {} in bound", on(groups), on(groups_after))
+        }
+        None => format!("background processes on {others} in base, on {others_after} in bound"),
+    };
+    Some(format!("different plans: {what}; record both with the same configuration"))
+}
+
+/// The names of all processes of a host.
+fn names<'a>(recording: &'a Recording, host: &str) -> BTreeSet<&'a str> {
+    let of_host = |run: usize| recording.runs.get(run).is_some_and(|run| run.host.name == host);
+    let processes = recording.processes.iter().filter(|process| of_host(process.run));
+    processes.map(|process| process.comm.as_str()).collect()
 }
 
 fn measured(recordings: [&Recording; 2], reasons: &mut Vec<String>) {
@@ -194,7 +243,7 @@ fn measured(recordings: [&Recording; 2], reasons: &mut Vec<String>) {
     }
 }
 
-fn threads(recordings: [&Recording; 2], rollups: &[Rollup; 2], reasons: &mut Vec<String>) {
+fn threads(recordings: [&Recording; 2], reasons: &mut Vec<String>) {
     let critical = recordings.map(Critical::of);
     for side in 0..2 {
         if recordings[side].threads.is_empty() {
@@ -208,19 +257,39 @@ fn threads(recordings: [&Recording; 2], rollups: &[Rollup; 2], reasons: &mut Vec
             critical[0], critical[1]
         ));
     }
+}
+
+/// Whether both did the same, by what they did in a second. A service with less to do has less jitter, bound or not.
+fn work(sides: &[Side; 2], rollups: &[Rollup; 2], limits: &Limits, reasons: &mut Vec<String>) {
+    let seconds = sides.map(|side| side.recording.runs.iter().map(|run| run.seconds).sum::<f64>().max(1e-9));
+    let rate = |of: [f64; 2]| [of[0] / seconds[0], of[1] / seconds[1]];
+    let ratio = limits.max_work_ratio;
+    let apart = |[base, bound]: [f64; 2]| base.max(bound) > base.min(bound) * ratio;
+    let mut check = |[base, bound]: [f64; 2], what: &str, way_out: &str| {
+        if apart([base, bound]) {
+            reasons.push(format!(
+                "not the same work: {base:.1} {what} in base, {bound:.1} in bound; {way_out}, or allow it by --max-work-ratio (now {ratio})"
+            ));
+        }
+    };
     // On average over the time: threads may come and go.
-    let followed = [0, 1].map(|side| {
-        let seconds: f64 = recordings[side].runs.iter().map(|run| run.seconds).sum();
-        let rollup: &Rollup = &rollups[side];
-        rollup.figures.followed_ns as f64 / 1e9 / seconds.max(1e-9)
-    });
-    let (few, many) = (followed[0].min(followed[1]), followed[0].max(followed[1]));
-    if many > few * MAX_THREADS_RATIO {
-        reasons.push(format!(
-            "not the same work: {:.1} threads that matter at a time in base, {:.1} in bound; record the same number of instances",
-            followed[0], followed[1]
-        ));
+    let followed = rate(rollups.each_ref().map(|rollup| rollup.figures.followed_ns as f64 / 1e9));
+    check(followed, "threads that matter at a time", "record the same number of instances");
+    let ran = rate(rollups.each_ref().map(|rollup| rollup.figures.run_ns as f64 / 1e7));
+    check(ran, "% of a CPU used by the threads that matter", "record both under the same load");
+    let [Some(base), Some(bound)] = sides.map(|side| side.tokens) else { return };
+    let requests = [base, bound].map(|tokens| tokens.requests as f64);
+    // As many in another time, or as many a second for another time, may be the same work.
+    if apart(rate(requests)) {
+        check(requests, "requests", "run the same benchmark");
     }
+    let gaps = rate([base, bound].map(|tokens| tokens.gaps.count() as f64));
+    check(gaps, "times between tokens a second", "record both under the same load, for as long as it lasts");
+}
+
+/// Requests that failed, as a share of all.
+fn failed(tokens: &Tokens) -> f64 {
+    tokens.failed as f64 / (tokens.failed + tokens.requests + tokens.single).max(1) as f64
 }
 
 fn tokens(sides: &[Side; 2], limits: &Limits, reasons: &mut Vec<String>) {
@@ -233,6 +302,14 @@ fn tokens(sides: &[Side; 2], limits: &Limits, reasons: &mut Vec<String>) {
             "{name} has {} times between tokens, too few for percentiles; run the benchmark for longer, or allow fewer by --min-gaps (now {})",
             tokens.gaps.count(),
             limits.min_gaps
+        ));
+    }
+    for (name, tokens) in NAMES.iter().zip(sides.map(|side| side.tokens)) {
+        let Some(tokens) = tokens.filter(|tokens| failed(tokens) > limits.max_failed) else { continue };
+        reasons.push(format!(
+            "{:.1} % of {name}'s requests failed; find out why and run the benchmark again, or allow it by --max-failed (now {}%)",
+            failed(tokens) * 100.0,
+            limits.max_failed * 100.0
         ));
     }
     if let (Some(base), Some(bound)) = (given(0), given(1))

@@ -8,8 +8,8 @@ use numa_ebpf::histogram;
 pub use comparable::reasons;
 
 use super::{
-    distribution::Distribution,
-    recording::Recording,
+    distribution::end_ns,
+    recording::{Recording, Run},
     rollup::{Critical, Rollup},
     tokens::{Fluctuation, Gaps, Source, Tokens},
 };
@@ -33,7 +33,7 @@ pub struct Limits {
     pub fluctuation: Fluctuation,
     /// Token-to-token fluctuation may be that much, in nanoseconds.
     pub max_fluctuation_ns: u64,
-    /// The run-queue wait may be that much longer than the base's, as a share of it, on top of what histograms cannot tell.
+    /// The end of the bucket that the run-queue wait is in may be that much longer than the base's, as a share of it.
     pub wait_tolerance: f64,
     /// The run-queue wait may be no longer, whatever the base's is.
     pub max_wait_ns: Option<u64>,
@@ -45,6 +45,10 @@ pub struct Limits {
     pub min_seconds: f64,
     /// One side's recording of a host may be that many times as long as the other's.
     pub max_length_ratio: f64,
+    /// One side's work (threads, CPU time, requests, tokens) may be that many times the other's.
+    pub max_work_ratio: f64,
+    /// Share of the requests that may have failed, on either side.
+    pub max_failed: f64,
     /// The fewest token times of a file that say anything.
     pub min_gaps: usize,
 }
@@ -54,12 +58,14 @@ impl Default for Limits {
         Self {
             fluctuation: Fluctuation::default(),
             max_fluctuation_ns: 1_000_000,
-            wait_tolerance: 0.0,
+            wait_tolerance: 0.1,
             max_wait_ns: None,
             max_off_node: 0.01,
             required: Vec::new(),
             min_seconds: 10.0,
             max_length_ratio: 4.0,
+            max_work_ratio: 2.0,
+            max_failed: 0.05,
             min_gaps: 1000,
         }
     }
@@ -147,7 +153,7 @@ pub struct Comparison<'a> {
     pub critical: Critical,
     /// Their figures, base's and bound's.
     pub rollups: [Rollup; 2],
-    /// Why the two cannot be compared; empty if they can.
+    /// Why the two cannot be compared; empty if they can. What is said of them all the same proves nothing.
     pub reasons: Vec<String>,
     /// What the reader should know. Names in it are not escaped.
     pub notes: Vec<String>,
@@ -160,6 +166,12 @@ impl Comparison<'_> {
     #[must_use]
     pub fn passed(&self) -> bool {
         !self.criteria.iter().any(Criterion::fails) && self.count(Verdict::Pass) > 0
+    }
+
+    /// Whether there are reasons not to compare, so that nothing is proven.
+    #[must_use]
+    pub fn forced(&self) -> bool {
+        !self.reasons.is_empty()
     }
 
     /// How many criteria came out like this.
@@ -219,8 +231,8 @@ impl Judge<'_> {
             (Name::WaitLimit, _, Ok(bound)) => {
                 Ok(at_most(bound, Amount::Time(self.limits.max_wait_ns.unwrap_or(u64::MAX))))
             }
-            (Name::Wait, Ok(_), Ok(_)) => Ok(self.wait()),
-            (Name::NodeMoves | Name::Moves, Ok(base), Ok(bound)) => Ok(self.moves(base, bound)),
+            (Name::Wait, Ok(_), Ok(_)) => self.wait(),
+            (Name::NodeMoves | Name::Moves, Ok(base), Ok(bound)) => Ok(self.moves(name, base, bound)),
         };
         Some(match judged {
             Err(why) => Criterion { why, ..blank },
@@ -251,22 +263,32 @@ impl Judge<'_> {
             }
             _ if rollup.threads == 0 => Err(format!("there are no {}", self.critical)),
             Name::Wait | Name::WaitLimit => {
+                // Who is not seen being woken does not wait.
+                let blind = |program: &&&str| {
+                    self.sides[side].recording.runs.iter().any(|run: &Run| run.lacks(program))
+                };
+                if let Some(program) = WAIT_PROGRAMS.iter().find(blind) {
+                    return Err(format!("not all waits were seen: the kernel program {program} is missing"));
+                }
                 let wait = rollup.figures.wait();
-                let incomplete = self.sides[side].recording.runs.iter().any(|run| !run.missing.is_empty());
-                match wait.quantile_ns(0.999) {
+                // A limit is held against the longest that the wait may have been.
+                let of = if name == Name::Wait { wait.quantile_ns(P999) } else { wait.quantile_end_ns(P999) };
+                match of {
                     Some(ns) => Ok(Amount::Time(ns)),
                     None if rollup.figures.run_ns == 0 => Err(format!("the {} did not run", self.critical)),
-                    None if incomplete => Err("no wait was seen, and kernel programs are missing".to_owned()),
                     // They ran, and never had to wait.
                     None => Ok(Amount::Time(0)),
                 }
             }
-            Name::OffNode => match rollup.off_node_share() {
-                Some(share) => Ok(Amount::Share(share)),
-                None if rollup.figures.off_node.is_some() => {
+            Name::OffNode => match (rollup.off_node_share(), rollup.off_node_known()) {
+                (Some(_), known) if known < LEAST_KNOWN => {
+                    Err(format!("time off node is known of {} of their CPU time only", percent(known)))
+                }
+                (Some(share), _) => Ok(Amount::Share(share)),
+                (None, _) if rollup.figures.off_node.is_some() => {
                     Err(format!("the {} did not run", self.critical))
                 }
-                None => Err("time off node was not recorded".to_owned()),
+                (None, _) => Err("time off node was not recorded".to_owned()),
             },
             Name::NodeMoves | Name::Moves => {
                 let Some(moves) = &rollup.figures.migrations else {
@@ -280,20 +302,25 @@ impl Judge<'_> {
         }
     }
 
-    /// Not worse than base, as far as histograms can tell: percentiles are known to a bucket, so bound's may be in base's or
-    /// the next one.
-    fn wait(&self) -> (Amount, bool) {
-        let [base, bound] = self.rollups.each_ref().map(|rollup| bucket_at(&rollup.figures.wait()));
-        let end = base.map_or(0, |bucket| histogram::lowest_ns((bucket + 2).min(histogram::BUCKETS)));
-        let limit_ns = (end as f64 * (1.0 + self.limits.wait_tolerance)) as u64;
-        (Amount::Time(limit_ns), bound.is_none_or(|bucket| histogram::lowest_ns(bucket) < limit_ns))
+    /// Not longer than base. Percentiles are known to a bucket: both are taken to be at its end, so that what is in base's
+    /// bucket passes, and what is beyond it only by the tolerance.
+    fn wait(&self) -> Judged {
+        let [base, bound] = self.rollups.each_ref().map(|rollup| rollup.figures.wait());
+        let bucket = base.quantile_bucket(P999);
+        if bucket.is_some_and(|bucket| usize::from(bucket) + 1 >= histogram::BUCKETS) {
+            return Err("base: its waits are longer than histograms tell apart".to_owned());
+        }
+        let end_ns = bucket.map_or(0, end_ns);
+        let limit_ns = (end_ns as f64 * (1.0 + self.limits.wait_tolerance)) as u64;
+        Ok((Amount::Time(limit_ns), bound.quantile_end_ns(P999).is_none_or(|ns| ns <= limit_ns)))
     }
 
     /// No more than base; but binding itself, by a change of the mask, may move each thread once.
-    fn moves(&self, base: Amount, bound: Amount) -> (Amount, bool) {
-        let rollup = &self.rollups[1];
-        let forced = rollup.figures.migrations.as_ref().map_or(0, |moves| moves.by_cause.affinity);
-        let binding = rollup.moves_per_second(forced.min(rollup.threads)).unwrap_or(0.0);
+    fn moves(&self, name: Name, base: Amount, bound: Amount) -> (Amount, bool) {
+        let threads = self.sides[1].recording.threads.iter().filter(|thread| self.critical.has(thread));
+        let binding = threads.filter_map(|thread| thread.figures.migrations.as_ref());
+        let binding = binding.map(|moves| moves.by_binding(name == Name::NodeMoves)).sum();
+        let binding = self.rollups[1].moves_per_second(binding).unwrap_or(0.0);
         at_most(bound, Amount::Rate(base.value().max(binding)))
     }
 
@@ -308,6 +335,15 @@ impl Judge<'_> {
             }
             Name::WaitLimit if bound < 1000 => {
                 format!("of {bound} waits: below 1000, the 99.9th percentile is the longest")
+            }
+            Name::OffNode => {
+                let known = self.rollups.each_ref().map(Rollup::off_node_known);
+                let partly =
+                    [("base", known[0]), ("bound", known[1])].into_iter().filter(|(_, known)| *known < 1.0);
+                let partly: Vec<String> = partly
+                    .map(|(side, known)| format!("known of {} of {side}'s CPU time", percent(known)))
+                    .collect();
+                partly.join(", ")
             }
             Name::Fluctuation if self.sides[0].tokens.is_none() => "base has no token times".to_owned(),
             Name::NodeMoves | Name::Moves
@@ -336,16 +372,16 @@ fn at_most(bound: Amount, limit: Amount) -> (Amount, bool) {
     (limit, bound.value() <= limit.value())
 }
 
-/// The bucket of the 99.9th percentile; `None` without any.
-fn bucket_at(distribution: &Distribution) -> Option<usize> {
-    let counts =
-        || distribution.buckets.iter().map(|(bucket, count)| (usize::from(*bucket), u128::from(*count)));
-    let rank = (counts().map(|(_, count)| count).sum::<u128>() * 999).div_ceil(1000);
-    let mut seen = 0;
-    counts().find_map(|(bucket, count)| {
-        seen += count;
-        (seen >= rank).then_some(bucket)
-    })
+/// The percentile of waits that is judged.
+const P999: f64 = 0.999;
+/// Programs without which waits are missed.
+const WAIT_PROGRAMS: [&str; 3] = ["switch", "wakeup", "wakeup_new"];
+/// The least share of the CPU time of which time off node must be known.
+const LEAST_KNOWN: f64 = 0.9;
+
+/// A share, rounded down: 100 % is all.
+fn percent(share: f64) -> String {
+    format!("{:.1} %", (share * 1000.0).floor() / 10.0)
 }
 
 /// Gaps that tokens which came together have between them are shorter than this, in nanoseconds.

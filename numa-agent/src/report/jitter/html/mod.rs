@@ -81,15 +81,18 @@ fn alarm(digest: &Digest) -> String {
     let list =
         |lines: Vec<String>| lines.iter().map(|line| format!("<li>{}</li>", xml(line))).collect::<String>();
     let (lost, missing) = (list(digest.lost()), list(digest.missing()));
+    let detail = list(digest.lost_detail());
     let part = |title: &str, lines: &str| match lines {
         "" => String::new(),
         _ => format!("<b>{title}</b><ul>{lines}</ul>"),
     };
-    if lost.is_empty() && missing.is_empty() {
+    if [&lost, &detail, &missing].iter().all(|list| list.is_empty()) {
         return "<p class=\"good\">✓ Nothing was lost, and nothing is missing.</p>".into();
     }
     let lost = part("⚠ Lost: the figures are too low by this", &lost);
-    format!("<div class=\"alarm\">{lost}{}</div>", part("⚠ Not measured on this kernel", &missing))
+    let detail = part("Lost of detail: the figures are whole", &detail);
+    let missing = part("⚠ Not measured on this kernel", &missing);
+    format!("<div class=\"alarm\">{lost}{missing}{detail}</div>")
 }
 
 fn tiles(digest: &Digest) -> String {
