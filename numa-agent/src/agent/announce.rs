@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
+use numa_ebpf::account::Account;
 use serde_json::json;
 
 use super::{Agent, output::role_name, watch::moves};
 use crate::{
-    core::{event::TaskEvent, jitter::draft::Kept},
+    core::{
+        event::TaskEvent,
+        jitter::{draft::Kept, observer::Labels},
+        task::TaskId,
+    },
     report::escape,
 };
 
@@ -15,9 +20,12 @@ impl Agent {
     pub(super) fn note_ended(&mut self, event: &TaskEvent, slot: Option<u32>) {
         if let Some((labels, account)) = self.executor.marks.ended(&self.engine, event.pid, event.task, slot)
         {
-            let (comm, role) = (&labels.comm, role_name(labels.role));
-            self.executor.stats.migrated(event.task, event.pid, comm, role, moves(&account));
+            self.count_moves(event.pid, event.task, &labels, &account);
         }
+    }
+
+    pub(super) fn count_moves(&mut self, pid: u32, task: TaskId, labels: &Labels, account: &Account) {
+        self.executor.stats.migrated(task, pid, &labels.comm, role_name(labels.role), moves(account));
     }
 
     pub(super) fn say_migrated(&mut self, event: &TaskEvent, from_cpu: u32, to_cpu: u32) {
@@ -93,10 +101,8 @@ impl Agent {
     /// The last words. `living` are the threads that go on, as they were read at last.
     pub(super) fn say_summary(&mut self, living: &[Arc<Kept>]) {
         for thread in living {
-            let labels = &thread.labels;
-            let (pid, role) = (labels.process.id.tid, role_name(labels.role));
-            let counts = moves(&thread.account.account());
-            self.executor.stats.migrated(thread.task, pid, &labels.comm, role, counts);
+            let pid = thread.labels.process.id.tid;
+            self.count_moves(pid, thread.task, &thread.labels, &thread.account.account());
         }
         let (lines_dropped, messages_dropped) = self.executor.output.dropped();
         self.executor.stats.lines_dropped = lines_dropped;
@@ -104,6 +110,8 @@ impl Agent {
         fields["managed"] = self.managed_json();
         fields["lost"] = self.lost.json();
         fields["unreadable_events"] = json!(self.unreadable);
+        let unattributed = self.executor.marks.observer.unattributed();
+        fields["unattributed"] = json!({ "threads": unattributed.threads, "run_ns": unattributed.run_ns });
         fields["messages_dropped"] = json!(messages_dropped);
         fields["warnings"] = json!(self.engine.warnings());
         let text: Vec<String> = self.executor.stats.text().lines().map(escape::text).collect();

@@ -129,6 +129,9 @@ impl Agent {
         let now_ns = sys::monotonic_ns();
         while self.drain_until(now_ns) {}
         self.note_losses();
+        while self.executor.marks.is_sweeping() {
+            self.sweep();
+        }
         let mut pass = Pass::new(true, true);
         while !self.executor.marks.read_some(&mut pass) {}
         self.executor.marks.close_interval();
@@ -146,6 +149,13 @@ impl Agent {
             lost.push(format!("events that could not be read: {}", self.unreadable));
         }
         let (missing_programs, missing) = missing(programs.health());
+        let unattributed = self.executor.marks.observer.unattributed();
+        if unattributed.threads > 0 {
+            let (threads, ms) = (unattributed.threads, unattributed.run_ns as f64 / 1e6);
+            lost.push(format!(
+                "threads that ended before it was known whose they were: {threads}, with {ms:.1} ms of CPU time"
+            ));
+        }
         let run = Run {
             host: self.host(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -275,7 +275,7 @@ impl Agent {
         // Who only records is in no hurry, and must not be what the recorded threads wait for.
         let mut backlog = false;
         loop {
-            let busy = backlog || self.pass.is_some();
+            let busy = backlog || self.pass.is_some() || self.executor.marks.is_sweeping();
             let input = tokio::select! {
                 biased;
                 _ = signals.stop.recv() => Input::Stop(sys::Signal::SIGTERM),
@@ -323,6 +323,9 @@ impl Agent {
                     // Events come first.
                     backlog = self.drain();
                     self.measure();
+                    if !backlog {
+                        self.sweep();
+                    }
                 }
                 Input::Report => self.want_report(),
                 Input::Reported(report) => self.finish_report(report),

@@ -89,6 +89,13 @@ impl Agent {
         }
     }
 
+    /// Looks for some more of the tasks of whose end the ring had no room to tell.
+    pub(super) fn sweep(&mut self) {
+        for (pid, task, labels, account) in self.executor.marks.sweep_some() {
+            self.count_moves(pid, task, &labels, &account);
+        }
+    }
+
     /// Makes room in the full table of marks: a task that ended while it was being marked left one behind.
     pub(super) fn sweep_marks(&mut self) {
         for task in self.executor.marks.programs.marked() {

@@ -1,6 +1,6 @@
 //! The kernel programs and the observer of what they measure: accounts go from the one to the other here.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use numa_ebpf::account::{Account, span};
 
@@ -29,6 +29,8 @@ use crate::{
 
 /// Accounts that are read before the loop looks at events again: half a millisecond's worth.
 const CHUNK: usize = 256;
+/// Threads that `/proc` is asked about before that.
+const QUESTIONS: usize = 16;
 
 /// Both.
 pub struct Watch {
@@ -40,6 +42,25 @@ pub struct Watch {
     critical: CpuSet,
     /// How many groups the plan had that the kernel side knows.
     groups: usize,
+    /// Threads of which nothing has been heard since their accounts were opened, and the CPU that each had then, if it had one.
+    unheard: HashMap<TaskId, Option<u32>>,
+    sweep: Option<Sweep>,
+}
+
+/// All slots being looked at, some at a time, for the accounts of tasks of whose end the ring had no room to tell.
+#[derive(Debug, Clone, Copy)]
+struct Sweep {
+    next_slot: u32,
+    /// Later ends are in the ring.
+    as_of_ns: u64,
+    /// There were losses meanwhile.
+    again: bool,
+}
+
+impl Sweep {
+    fn new() -> Self {
+        Self { next_slot: 1, as_of_ns: sys::monotonic_ns(), again: false }
+    }
 }
 
 /// All accounts being read, some at a time.
@@ -70,7 +91,8 @@ impl Watch {
         define(&mut programs, &places, &homes, &critical);
         let measured = Measured::of(programs.health());
         let observer = Observer::new(sys::monotonic_ns(), places, homes, measured, limits);
-        Self { programs, observer, planned, critical, groups: engine.plan().groups.len() }
+        let groups = engine.plan().groups.len();
+        Self { programs, observer, planned, critical, groups, unheard: HashMap::new(), sweep: None }
     }
 
     /// Follows a plan that may have grown.
@@ -101,38 +123,80 @@ impl Watch {
     ) -> Option<(Labels, Account)> {
         let Some(slot) = slot else {
             self.observer.end(task, None, sys::monotonic_ns());
+            self.unheard.remove(&task);
             return None;
         };
         // After a loss we may have found the account before we got to the word of it.
         let account = told(self.programs.read_account(slot)).filter(|account| is_of(account, task))?;
         self.observer.follow(engine, pid, task, || Some(slot));
-        let labels = self.observer.labels(task).cloned();
-        self.observer.end(task, Some((slot, &account)), sys::monotonic_ns());
-        told(self.programs.release(slot));
+        let labels = self.close(task, slot, &account);
         Some((labels?, account))
     }
 
-    /// Finds the accounts of tasks of whose end the ring had no room to tell.
+    /// Takes in the account of a task that ended, and gives it back; what the task was called.
+    fn close(&mut self, task: TaskId, slot: u32, account: &Account) -> Option<Labels> {
+        self.observer.adopt(task, slot, account);
+        let labels = self.observer.labels(task).cloned();
+        self.observer.end(task, Some((slot, account)), sys::monotonic_ns());
+        self.unheard.remove(&task);
+        told(self.programs.release(slot));
+        labels
+    }
+
+    /// The ring had no room to tell of the end of some tasks: their accounts are to be found.
     pub fn sweep_closed(&mut self) {
-        for slot in self.programs.closed_slots() {
-            let Some(account) = told(self.programs.read_account(slot)) else { continue };
-            let task = TaskId { tid: account.tid, start_time: start_ticks(account.start_boottime_ns) };
-            self.observer.end(task, Some((slot, &account)), sys::monotonic_ns());
-            told(self.programs.release(slot));
+        match &mut self.sweep {
+            Some(sweep) => sweep.again = true,
+            None => self.sweep = Some(Sweep::new()),
         }
+    }
+
+    /// Whether there are slots to be looked at.
+    #[must_use]
+    pub fn is_sweeping(&self) -> bool {
+        self.sweep.is_some()
+    }
+
+    /// Looks at some more slots, once the ring is empty; those that ended: pid, task, labels and account.
+    pub fn sweep_some(&mut self) -> Vec<(u32, TaskId, Labels, Account)> {
+        let Some(sweep) = self.sweep else { return Vec::new() };
+        let end = self.programs.slots().min(sweep.next_slot.saturating_add(CHUNK as u32));
+        let mut ended = Vec::new();
+        for slot in sweep.next_slot..end {
+            let Some(account) = told(self.programs.read_account(slot)) else { continue };
+            if account.closed_at_ns == 0 || account.closed_at_ns > sweep.as_of_ns {
+                continue;
+            }
+            let task = TaskId { tid: account.tid, start_time: start_ticks(account.start_boottime_ns) };
+            let labels = self.close(task, slot, &account);
+            ended.extend(labels.map(|labels| (account.tgid, task, labels, account)));
+        }
+        self.sweep = match end < self.programs.slots() {
+            true => Some(Sweep { next_slot: end, ..sweep }),
+            false => sweep.again.then(Sweep::new),
+        };
+        ended
     }
 
     /// Reads some more accounts; `true` when that were all.
     pub fn read_some(&mut self, pass: &mut Pass) -> bool {
         let chunk = self.observer.slots_after(pass.last, CHUNK);
-        pass.last = chunk.last().map(|(task, _)| *task).or(pass.last);
+        let mut questions = 0;
         for (task, slot) in &chunk {
+            if questions == QUESTIONS {
+                return false;
+            }
+            pass.last = Some(*task);
             let account = told(self.programs.read_account(*slot)).filter(|account| is_of(account, *task));
             let Some(mut account) = account else { continue };
             let now_ns = sys::monotonic_ns();
-            if is_unheard(&account)
-                && let Some(cpu) = Host.running_on(task.tid)
-            {
+            if !is_unheard(&account) {
+                self.unheard.remove(task);
+            } else if let Some(cpu) = *self.unheard.entry(*task).or_insert_with(|| {
+                questions += 1;
+                Host.running_on(task.tid)
+            }) {
+                // Whoever stops to run, or wakes up, is heard of: it still does what it did when we asked.
                 (account.running_since_ns, account.cpu) = (account.opened_at_ns, cpu);
             }
             self.observer.measure(*task, &account, now_ns);
@@ -186,10 +250,17 @@ impl Marks for Watch {
     fn unmark(&mut self, task: TaskId) {
         if self.observer.follows(task) {
             // Up to now it was ours.
-            let slot = self.programs.slot_of(task);
+            let marked = self.programs.slot_of(task);
+            let slot = marked.or_else(|| self.observer.slot_of(task));
             let account = slot.and_then(|slot| Some((slot, told(self.programs.read_account(slot))?)));
-            let account = account.as_ref().map(|(slot, account)| (*slot, account));
+            let account = account.as_ref().filter(|(_, account)| is_of(account, task));
+            if marked.is_none() && account.is_some_and(|(_, account)| account.closed_at_ns != 0) {
+                // It has ended: word of it is on its way, and has the slot.
+                return;
+            }
+            let account = account.filter(|_| marked.is_some()).map(|(slot, account)| (*slot, account));
             self.observer.end(task, account, sys::monotonic_ns());
+            self.unheard.remove(&task);
         }
         if let Err(error) = self.programs.unmark(task) {
             tracing::warn!(tid = task.tid, "cannot unmark the thread: {error}");

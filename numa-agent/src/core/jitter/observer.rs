@@ -81,6 +81,15 @@ pub struct Assign {
 /// Threads that ended and are not kept one by one.
 pub type Rest = BTreeMap<(Option<String>, ThreadRole), (u64, Figures)>;
 
+/// Threads that were measured, and of which it is not known whose they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unattributed {
+    /// How many.
+    pub threads: u64,
+    /// Their CPU time.
+    pub run_ns: u64,
+}
+
 /// The one owner of what is measured.
 #[derive(Debug)]
 pub struct Observer {
@@ -99,6 +108,7 @@ pub struct Observer {
     rest: Rest,
     timeline: Timeline,
     unmeasured: u64,
+    unattributed: Unattributed,
 }
 
 #[derive(Debug)]
@@ -133,6 +143,7 @@ impl Observer {
             rest: Rest::new(),
             timeline: Timeline::new(now_ns, limits.intervals, measured.migrations),
             unmeasured: 0,
+            unattributed: Unattributed::default(),
         }
     }
 
@@ -289,6 +300,44 @@ impl Observer {
         let all = self.followed.iter().map(|(task, followed)| (followed.labels.process.id.tid, *task));
         let all: Vec<(u32, TaskId)> = all.collect();
         all.into_iter().filter_map(|(pid, task)| self.follow(engine, pid, task, || None)).collect()
+    }
+
+    /// This is the account of a thread that has ended, and is to be followed up to its end. If nobody heard of it while it lived,
+    /// it is one of its process's; whether we know, or have just known, of such a process.
+    pub fn adopt(&mut self, task: TaskId, slot: u32, account: &Account) -> bool {
+        if self.followed.contains_key(&task) {
+            return true;
+        }
+        // The last that had this pid before the thread began.
+        let pid = account.tgid;
+        let first = TaskId { tid: pid, start_time: 0 };
+        let last = TaskId { tid: pid, start_time: task.start_time };
+        let process = self.processes.range(first..=last).next_back().and_then(|(_, known)| known.upgrade());
+        let Some(process) = process else {
+            self.unattributed.threads += 1;
+            self.unattributed.run_ns += account.run_ns();
+            return false;
+        };
+        let role = match process.role {
+            ProcessRole::Group => ThreadRole::Member,
+            ProcessRole::Other => ThreadRole::Other,
+        };
+        let labels = Labels { comm: process.comm.clone(), process, role };
+        let home = self.home_of(&labels);
+        self.followed.insert(task, Followed { labels, slot: Some(slot), home });
+        true
+    }
+
+    /// Threads that were measured for nobody.
+    #[must_use]
+    pub fn unattributed(&self) -> Unattributed {
+        self.unattributed
+    }
+
+    /// The slot of a followed thread's account.
+    #[must_use]
+    pub fn slot_of(&self, task: TaskId) -> Option<u32> {
+        self.followed.get(&task)?.slot
     }
 
     /// Name and role of a followed thread, and its process.

@@ -301,3 +301,29 @@ fn a_home_that_turns_out_late_makes_no_interval_of_what_was_before() {
     let kept = observer.keep(task(100), &account, 3000).unwrap();
     assert_eq!(kept.figures(&observer.reader()).off_node.map(|off| off.ns), Some(1_030_000));
 }
+
+#[test]
+fn a_thread_nobody_heard_of_is_its_processs_or_is_counted_as_nobodys() {
+    let engine = engine(&[(100, "python3")]);
+    let mut observer = observer(Some(&engine), 10);
+    observer.follow(&engine, 100, task(100), || Some(1));
+    let end = |observer: &mut Observer, tid, tgid, start_time| {
+        let (task, account) = (TaskId { tid, start_time }, Account { tgid, ..account(tid, 700, 1) });
+        let known = observer.adopt(task, tid, &account);
+        observer.end(task, Some((tid, &account)), 9000);
+        known
+    };
+    assert!(end(&mut observer, 101, 100, 9));
+    assert!(!end(&mut observer, 102, 100, 6), "that process 100 was another");
+    assert!(!end(&mut observer, 103, 99, 9));
+    // Known as long as something is kept of it.
+    observer.end(task(100), Some((1, &account(100, 5, 0))), 9500);
+    assert!(end(&mut observer, 104, 100, 9));
+    assert_eq!(observer.unattributed(), Unattributed { threads: 2, run_ns: 1400 });
+    assert!(!observer.follows(TaskId { tid: 101, start_time: 9 }));
+    let recording = recording(&observer, Vec::new(), true);
+    let found: Vec<_> =
+        recording.threads.iter().map(|t| (t.tid, t.pid, t.role, t.ended, t.figures.run_ns)).collect();
+    let of = |tid, run_ns| (tid, 100, ThreadRole::Member, true, run_ns);
+    assert_eq!(found, [of(101, 700), of(100, 5), of(104, 700)]);
+}

@@ -106,10 +106,15 @@ impl Accounts {
         self.free(slot)
     }
 
+    /// Slots are below this, from 1 on.
+    pub(super) fn slots(&self) -> u32 {
+        self.accounts.len()
+    }
+
     /// Slots of accounts that have been closed and not yet released, by reading all. Takes 2 microseconds a slot.
     pub(super) fn closed(&self) -> Vec<u32> {
         let is_closed = |slot: &u32| self.read(*slot).is_ok_and(|account| account.closed_at_ns != 0);
-        (1..self.accounts.len()).filter(is_closed).collect()
+        (1..self.slots()).filter(is_closed).collect()
     }
 
     /// The task in that slot belongs to that plan set.

@@ -232,6 +232,12 @@ impl Programs {
         self.accounts.release(slot)
     }
 
+    /// Slots are below this, from 1 on.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.accounts.slots()
+    }
+
     /// Slots of the accounts of tasks that ended, of whose end the ring may have had no room to tell. Takes 2 microseconds
     /// for each slot there is.
     #[must_use]
