@@ -122,15 +122,21 @@ pub struct Send {
 
 /// Connections that are kept, those that have ended included.
 const MAX_CONNECTIONS: usize = 1 << 18;
-/// Gaps that are kept, 8 bytes each: seven minutes of 400 streams at 50 tokens a second.
-const MAX_GAPS: usize = 1 << 23;
+/// Memory for gaps, in bytes: seven minutes of 400 streams at 50 tokens a second.
+const GAP_BYTES: usize = 1 << 27;
+/// What a gap takes at most: half of a list that has just grown is empty.
+const PER_GAP: usize = 16;
+/// What an answer takes at most: its list and that list's place in the connection's, which hold four at least, and what the
+/// allocator adds.
+const PER_ANSWER: usize = 176;
 
-/// Gaps between sends, by connection. Takes up to 64 MiB for gaps and 40 MiB for connections.
+/// Gaps between sends, by connection. Takes up to 128 MiB for gaps and 64 MiB for connections.
 #[derive(Debug)]
 pub struct Taps {
     /// Index into `connections` of what is open, as far as is known.
     open: HashMap<(u64, u16, u16), usize>,
     connections: Vec<Track>,
+    /// In bytes.
     room_for_gaps: usize,
     room_for_connections: usize,
     lost: u64,
@@ -146,16 +152,16 @@ struct Track {
 
 impl Default for Taps {
     fn default() -> Self {
-        Self::with_room(MAX_CONNECTIONS, MAX_GAPS)
+        Self::with_room(MAX_CONNECTIONS, GAP_BYTES)
     }
 }
 
 impl Taps {
-    fn with_room(connections: usize, gaps: usize) -> Self {
+    fn with_room(connections: usize, gap_bytes: usize) -> Self {
         Self {
             open: HashMap::new(),
             connections: Vec::new(),
-            room_for_gaps: gaps,
+            room_for_gaps: gap_bytes,
             room_for_connections: connections,
             lost: 0,
         }
@@ -168,8 +174,8 @@ impl Taps {
         let same = |track: &Track| !send.first || track.connection.pid == send.pid;
         let index = self.open.get(&key).copied().filter(|index| same(&self.connections[*index]));
         if let Some(index) = index {
-            match self.connections[index].send(send, self.room_for_gaps == 0) {
-                Kept::Gap => self.room_for_gaps -= 1,
+            match self.connections[index].send(send, self.room_for_gaps) {
+                Kept::Gap { bytes } => self.room_for_gaps -= bytes,
                 Kept::Time => {}
                 Kept::Nothing => self.lost += 1,
             }
@@ -197,7 +203,7 @@ impl Taps {
 }
 
 enum Kept {
-    Gap,
+    Gap { bytes: usize },
     Time,
     Nothing,
 }
@@ -215,22 +221,24 @@ impl Track {
         Self { connection, last_ns: send.at_ns, fresh: true }
     }
 
-    fn send(&mut self, send: &Send, full: bool) -> Kept {
+    fn send(&mut self, send: &Send, room: usize) -> Kept {
         let gap_ns = send.at_ns.saturating_sub(self.last_ns);
         self.last_ns = send.at_ns;
         if send.first {
             self.fresh = true;
             return Kept::Time;
         }
-        if full {
+        let going_on = self.connection.answers.last_mut().filter(|_| !self.fresh);
+        let bytes = if going_on.is_some() { PER_GAP } else { PER_ANSWER };
+        if bytes > room {
             return Kept::Nothing;
         }
-        match self.connection.answers.last_mut() {
-            Some(answer) if !self.fresh => answer.push(gap_ns),
-            _ => self.connection.answers.push(vec![gap_ns]),
+        match going_on {
+            Some(answer) => answer.push(gap_ns),
+            None => self.connection.answers.push(vec![gap_ns]),
         }
         self.fresh = false;
-        Kept::Gap
+        Kept::Gap { bytes }
     }
 }
 
@@ -324,7 +332,7 @@ mod tests {
 
     #[test]
     fn without_room_sends_are_counted_and_no_gap_is_wrong() {
-        let mut taps = Taps::with_room(1, 2);
+        let mut taps = Taps::with_room(1, PER_ANSWER + PER_GAP);
         for at_ns in [0, 10, 30, 60] {
             taps.send(&send(1, at_ns, false));
         }
@@ -332,6 +340,40 @@ mod tests {
         taps.send(&send(2, 75, false));
         assert_eq!(taps.lost(), 3);
         assert_eq!(answers(taps), [[[10, 20]]]);
+    }
+
+    #[test]
+    fn what_is_kept_takes_no_more_than_is_said() {
+        const MALLOC: usize = 16;
+        // What lists of lists take, by connection: answers of one gap, of four and of five, and many connections of one.
+        for (gaps, answers, connections) in
+            [(1, 1, 900), (1, 1000, 3), (4, 1, 900), (5, 300, 3), (9, 1, 300), (600, 1, 5)]
+        {
+            let mut taps = Taps::with_room(1 << 10, 1 << 16);
+            for socket in 0..connections {
+                for answer in 0..answers {
+                    for gap in 0..=gaps {
+                        taps.send(&send(socket, answer * 1000 + gap, gap == 0));
+                    }
+                }
+            }
+            let taken: usize = taps
+                .connections
+                .iter()
+                .map(|track| &track.connection.answers)
+                .filter(|answers| !answers.is_empty())
+                .map(|answers| {
+                    let lists: usize = answers.iter().map(|gaps| gaps.capacity() * 8 + MALLOC).sum();
+                    lists + answers.capacity() * size_of::<Vec<u64>>() + MALLOC
+                })
+                .sum();
+            let charged = (1 << 16) - taps.room_for_gaps;
+            assert!(taken <= charged, "{taken} of {charged}: {gaps} gaps, {answers} answers");
+        }
+        // A connection with its name, its place in a list that has just grown, and in a table that is half empty.
+        let track = 2 * size_of::<Track>() + 16 + MALLOC;
+        let place = 2 * (size_of::<((u64, u16, u16), usize)>() + 1);
+        assert!(MAX_CONNECTIONS * (track + place) <= 64 << 20, "{}", MAX_CONNECTIONS * (track + place));
     }
 
     #[test]
