@@ -78,6 +78,7 @@ pub struct CompareArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
+    #[value(alias = "txt")]
     Text,
     #[value(alias = "md")]
     Markdown,
@@ -85,15 +86,6 @@ enum Format {
 }
 
 impl Format {
-    fn of_path(path: &Path) -> Option<Self> {
-        match path.extension()?.to_str()? {
-            "txt" => Some(Self::Text),
-            "md" => Some(Self::Markdown),
-            "json" => Some(Self::Json),
-            _ => None,
-        }
-    }
-
     fn render(self, comparison: &Comparison) -> String {
         match self {
             Self::Text => jitter::compare::text(comparison),
@@ -138,7 +130,7 @@ fn ratio(text: &str) -> Result<f64, String> {
 
 /// Reads, compares, reports.
 pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
-    let format = format(args)?;
+    let format = super::format(args.format, args.output.as_deref(), Format::Text, ".txt, .md or .json")?;
     let limits = limits(args)?;
     let files = [&args.base, &args.bound].map(|path| path.display().to_string());
     let recordings = [read_recording(&args.base)?, read_recording(&args.bound)?];
@@ -183,19 +175,6 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
 fn failure(criterion: &Criterion) -> String {
     let why = if criterion.limit.is_none() { " (not measured)" } else { "" };
     format!("{}{why}", criterion.name)
-}
-
-fn format(args: &CompareArgs) -> anyhow::Result<Format> {
-    Ok(match (args.format, &args.output) {
-        (Some(format), _) => format,
-        (None, None) => Format::Text,
-        (None, Some(path)) => Format::of_path(path).ok_or_else(|| {
-            let path = path.display();
-            UsageError(format!(
-                "{path}: the ending tells no format; end it in .txt, .md or .json, or give --format"
-            ))
-        })?,
-    })
 }
 
 fn limits(args: &CompareArgs) -> anyhow::Result<Limits> {

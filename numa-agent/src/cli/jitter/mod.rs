@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 
 use super::UsageError;
 use crate::{
@@ -100,6 +100,22 @@ fn read_recordings(paths: &[PathBuf]) -> anyhow::Result<Recording> {
 /// Writes a recording: names in it cannot do a terminal any harm.
 fn write_recording(path: &Path, recording: &Recording) -> anyhow::Result<()> {
     write(path, &escape::json(&file::print(recording)))
+}
+
+/// The format asked for, or that of the file's ending, or the one for standard output.
+fn format<F: ValueEnum>(
+    asked: Option<F>,
+    output: Option<&Path>,
+    on_screen: F,
+    endings: &str,
+) -> anyhow::Result<F> {
+    let Some(path) = output.filter(|_| asked.is_none()) else { return Ok(asked.unwrap_or(on_screen)) };
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    let told = ending.and_then(|ending| F::from_str(ending, false).ok());
+    Ok(told.ok_or_else(|| {
+        let path = path.display();
+        UsageError(format!("{path}: the ending tells no format; end it in {endings}, or give --format"))
+    })?)
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {

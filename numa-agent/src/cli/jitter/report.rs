@@ -1,10 +1,10 @@
 //! `numa-agent jitter report`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::{cli::UsageError, core::jitter::recording::Recording, report::jitter};
+use crate::{core::jitter::recording::Recording, report::jitter};
 
 /// Flags of `jitter report`.
 #[derive(Debug, Args)]
@@ -22,24 +22,16 @@ pub struct ReportArgs {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
+    #[value(alias = "txt")]
     Text,
     #[value(alias = "md")]
     Markdown,
+    #[value(alias = "htm")]
     Html,
     Json,
 }
 
 impl Format {
-    fn of_path(path: &Path) -> Option<Self> {
-        match path.extension()?.to_str()? {
-            "txt" => Some(Self::Text),
-            "md" => Some(Self::Markdown),
-            "html" | "htm" => Some(Self::Html),
-            "json" => Some(Self::Json),
-            _ => None,
-        }
-    }
-
     fn render(self, recording: &Recording) -> String {
         match self {
             Self::Text => jitter::text(recording),
@@ -52,16 +44,8 @@ impl Format {
 
 /// Reads, merges, renders, writes.
 pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
-    let format = match (args.format, &args.output) {
-        (Some(format), _) => format,
-        (None, None) => Format::Text,
-        (None, Some(path)) => Format::of_path(path).ok_or_else(|| {
-            let path = path.display();
-            UsageError(format!(
-                "{path}: the ending tells no format; end it in .txt, .md, .html or .json, or give --format"
-            ))
-        })?,
-    };
+    let endings = ".txt, .md, .html or .json";
+    let format = super::format(args.format, args.output.as_deref(), Format::Text, endings)?;
     let text = format.render(&super::read_recordings(&args.files)?);
     super::deliver(args.output.as_deref(), &text)
 }

@@ -18,6 +18,7 @@ pub mod recording;
 pub mod rollup;
 #[cfg(test)]
 pub(crate) mod sample;
+#[cfg(any(test, feature = "synthetic"))]
 pub mod synthetic;
 pub mod tap;
 pub mod timeline;

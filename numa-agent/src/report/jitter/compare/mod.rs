@@ -1,28 +1,23 @@
 //! A comparison of two recordings for people and programs: the verdicts with their figures first, all else behind them.
-//!
-//! In JSON, field names and meaning are a contract (`"schema": 1`): fields may be added, none may change. `docs/jitter.md` has
-//! them.
 
-use serde_json::{Map, Value, json};
+mod json;
+
+pub use json::json;
 
 use super::{
     NOT_MEASURED,
-    digest::Part,
-    json::part,
     units::{count, duration, or_not_measured, seconds, share},
 };
 use crate::{
     core::jitter::{
-        compare::{Amount, Comparison, Criterion, Limits, Name, Side, Verdict},
+        compare::{Amount, Comparison, Criterion, Name, Verdict},
         distribution::Percentiles,
         rollup::{Critical, Rollup},
         tokens::{Fluctuation, Tokens},
     },
-    report::{escape, json::print, many, table::Table},
+    report::{escape, many, table::Table},
 };
 
-/// Version of the JSON.
-pub const SCHEMA: u32 = 1;
 /// What the sides are called.
 const NAMES: [&str; 2] = ["base", "bound"];
 
@@ -64,89 +59,6 @@ pub fn markdown(comparison: &Comparison) -> String {
         out += &format!("\n## {}\n\n{}", capitalised(&title), table.markdown());
     }
     out
-}
-
-/// For programs, safe to print in a terminal.
-#[must_use]
-pub fn json(comparison: &Comparison) -> String {
-    let Limits {
-        fluctuation,
-        min_seconds,
-        max_length_ratio,
-        max_work_ratio,
-        max_failed,
-        min_gaps,
-        wait_tolerance,
-        ..
-    } = &comparison.limits;
-    let criteria = comparison.criteria.iter().map(|criterion| {
-        json!({
-            "name": criterion.name.to_string(),
-            "verdict": word(criterion.verdict).to_lowercase(),
-            "required": criterion.required,
-            "unit": unit(criterion.name),
-            "base": criterion.base.map(number),
-            "bound": criterion.bound.map(number),
-            "limit": criterion.limit.map(number),
-            "why": criterion.why,
-        })
-    });
-    let criteria: Vec<Value> = criteria.collect();
-    let side = |index: usize| {
-        let Side { file, recording, tokens } = comparison.sides[index];
-        json!({
-            "file": file,
-            "runs": recording.runs,
-            "critical": part(&Part::from(comparison.rollups[index].clone())),
-            "tokens": tokens.map(tokens_json),
-        })
-    };
-    print(&json!({
-        "schema": SCHEMA,
-        "kind": "numa-agent jitter comparison",
-        "verdict": verdict_word(comparison).to_lowercase(),
-        "forced": comparison.forced(),
-        "complete": comparison.count(Verdict::NotMeasured) == 0,
-        "criteria": criteria,
-        "fluctuation": fluctuation.to_string(),
-        "critical": comparison.critical.to_string(),
-        "not_comparable": comparison.reasons,
-        "notes": comparison.notes,
-        "base": side(0),
-        "bound": side(1),
-        "limits": {
-            "min_seconds": min_seconds,
-            "max_length_ratio": max_length_ratio,
-            "max_work_ratio": max_work_ratio,
-            "max_failed": max_failed,
-            "min_gaps": min_gaps,
-            "wait_tolerance": wait_tolerance,
-        },
-    }))
-}
-
-fn tokens_json(tokens: &Tokens) -> Value {
-    let at = |percent| tokens.gaps.percentile_ns(percent);
-    let fluctuations: Map<String, Value> = Fluctuation::ALL
-        .iter()
-        .map(|definition| (definition.to_string(), json!(definition.of(&tokens.gaps))))
-        .collect();
-    json!({
-        "source": tokens.source.to_string(),
-        "requests": tokens.requests,
-        "single": tokens.single,
-        "failed": tokens.failed,
-        "count": tokens.gaps.count(),
-        "mean_ns": tokens.gaps.mean_ns(),
-        "min_ns": at(0.0),
-        "p5_ns": at(5.0),
-        "p50_ns": at(50.0),
-        "p95_ns": at(95.0),
-        "p99_ns": at(99.0),
-        "p999_ns": at(99.9),
-        "max_ns": at(100.0),
-        "fluctuation_ns": fluctuations,
-    })
 }
 
 /// `FAIL: 1 of 5 criteria not met, 1 not measured`.
@@ -343,21 +255,6 @@ fn word(verdict: Verdict) -> &'static str {
     }
 }
 
-fn unit(name: Name) -> &'static str {
-    match name {
-        Name::Fluctuation | Name::Wait | Name::WaitLimit => "ns",
-        Name::OffNode => "share",
-        Name::NodeMoves | Name::Moves => "moves per thread and second",
-    }
-}
-
-fn number(amount: Amount) -> Value {
-    match amount {
-        Amount::Time(ns) => json!(ns),
-        Amount::Share(value) | Amount::Rate(value) => json!(value),
-    }
-}
-
 fn shown(name: Name, amount: Amount) -> String {
     match amount {
         Amount::Time(ns) if name == Name::Fluctuation => milliseconds(ns),
@@ -404,8 +301,14 @@ fn capitalised(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::core::jitter::{compare::compare, recording::Recording, sample, tokens};
+    use serde_json::{Value, json};
+
+    use super::{json as as_json, *};
+    use crate::core::jitter::{
+        compare::{Limits, Side, compare},
+        recording::Recording,
+        sample, tokens,
+    };
 
     const HOSTILE: &str = "<b>|\u{1b}[2J`x";
 
@@ -485,13 +388,13 @@ mod tests {
         assert!(text.contains("compared by --force, though:\n  - <b>|\\u{1b}[2J`x\n"), "{text}");
         assert!(!text.chars().chain(md.chars()).any(|c| c != '\n' && escape::is_hidden(c)));
         assert!(md.contains("&lt;b&gt;\\|") && !md.contains("<b>"), "{md}");
-        let json = with_all(Some(&tokens()), json);
+        let json = with_all(Some(&tokens()), as_json);
         assert!(!json.chars().any(|c| c != '\n' && escape::is_hidden(c)));
     }
 
     #[test]
     fn programs_get_every_figure() {
-        let json: Value = serde_json::from_str(&with_all(Some(&tokens()), json)).unwrap();
+        let json: Value = serde_json::from_str(&with_all(Some(&tokens()), as_json)).unwrap();
         assert_eq!((&json["schema"], &json["verdict"]), (&json!(1), &json!("fail")));
         let fluctuation = &json["criteria"][0];
         assert_eq!(fluctuation["name"], "fluctuation");
@@ -500,7 +403,7 @@ mod tests {
         assert_eq!(json["bound"]["tokens"]["fluctuation_ns"]["max-min"], 1_500_000);
         assert_eq!(json["bound"]["critical"]["threads"], 2);
         assert_eq!(json["bound"]["critical"]["migrations"]["total"], 90);
-        let json: Value = serde_json::from_str(&with_all(None, super::json)).unwrap();
+        let json: Value = serde_json::from_str(&with_all(None, as_json)).unwrap();
         assert_eq!(
             (&json["criteria"][0]["verdict"], &json["complete"]),
             (&json!("not measured"), &json!(false))
