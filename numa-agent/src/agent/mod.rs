@@ -43,7 +43,7 @@ pub use self::{
     measuring::Jitter,
     output::LineFormat,
     reports::Reports,
-    session::{Progress, Session, record},
+    session::{CannotRun, Progress, Session, record},
 };
 use crate::{
     core::{

@@ -46,6 +46,14 @@ pub(super) struct Watched {
     asked: bool,
 }
 
+/// There is no such program, or it cannot be run.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot run {program}: {error}")]
+pub struct CannotRun {
+    program: String,
+    error: std::io::Error,
+}
+
 /// A command that runs.
 pub(super) struct Command {
     pid: u32,
@@ -100,7 +108,8 @@ pub fn record(options: Options, session: Session) -> anyhow::Result<Option<ExitS
 impl Command {
     fn start(gated: Gated) -> anyhow::Result<Self> {
         let pid = gated.pid;
-        let mut child = gated.open().context("cannot run the command")?;
+        let program = gated.program.clone();
+        let mut child = gated.open().map_err(|error| CannotRun { program, error })?;
         let (told, ended) = oneshot::channel();
         std::thread::spawn(move || told.send(child.wait()));
         Ok(Self { pid, ended, status: None })

@@ -15,7 +15,7 @@ use std::{io::Write, process::ExitCode, time::Duration};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
-    agent::{LineQueue, PATIENCE},
+    agent::{CannotRun, LineQueue, PATIENCE},
     core::{config::ConfigError, plan::PlanError},
 };
 
@@ -101,7 +101,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     // A plan that cannot be made is bad usage, but for a machine that has no CPUs for anybody.
     let plan =
         error.downcast_ref::<PlanError>().is_some_and(|error| !matches!(error, PlanError::NoCpus { .. }));
-    let usage = plan || error.is::<UsageError>() || error.is::<ConfigError>();
+    let usage = plan || error.is::<UsageError>() || error.is::<ConfigError>() || error.is::<CannotRun>();
     ExitCode::from(if usage { 2 } else { 1 })
 }
 

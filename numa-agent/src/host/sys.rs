@@ -163,6 +163,8 @@ pub fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 pub struct Gated {
     /// Its pid.
     pub pid: u32,
+    /// What it runs.
+    pub program: String,
     gate: io::PipeWriter,
     starter: std::thread::JoinHandle<io::Result<Child>>,
 }
@@ -176,6 +178,7 @@ impl Gated {
         let (mut hello, mut child_hello) = io::pipe()?;
         let (mut child_gate, gate) = io::pipe()?;
         let own_end = gate.as_raw_fd();
+        let program = command.get_program().to_string_lossy().into_owned();
         let wait = move || {
             // Else the gate could never be found closed: our copy of its other end would keep it open.
             nix::unistd::close(own_end)?;
@@ -189,7 +192,7 @@ impl Gated {
         let starter = std::thread::spawn(move || command.spawn());
         let mut pid = [0; 4];
         match hello.read_exact(&mut pid) {
-            Ok(()) => Ok(Self { pid: u32::from_ne_bytes(pid), gate, starter }),
+            Ok(()) => Ok(Self { pid: u32::from_ne_bytes(pid), program, gate, starter }),
             Err(error) => match starter.join() {
                 Ok(Err(error)) => Err(error),
                 _ => Err(error),

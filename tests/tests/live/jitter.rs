@@ -331,3 +331,36 @@ fn reports_come_by_themselves_and_one_that_cannot_be_written_stops_nothing() {
     agent.wait_for("the thread", |event| event["event"] == "bound" && event["pid"] == puppet.pid());
     agent.stop();
 }
+
+#[test]
+fn a_recording_of_nothing_is_no_success() {
+    let Some(_stage) = stage("record-nothing") else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let out = dir.path().join("nothing.json");
+    let record = |more: &[&str]| {
+        let args = ["jitter", "record", "-q", "-o", out.to_str().expect("UTF-8")];
+        agent::run([&args, more].concat())
+    };
+    let unmatched = record(&["--group-pattern", "no process is called so 4711", "--duration", "300ms"]);
+    assert_eq!(unmatched.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&unmatched.stderr).into_owned();
+    assert!(said.contains("no process matched"), "{said}");
+    assert!(out.exists(), "what there was to write was written");
+    let missing = record(&["--", "/no/such/program"]);
+    assert_eq!(missing.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&missing.stderr).into_owned();
+    assert!(said.contains("cannot run /no/such/program: No such file"), "{said}");
+}
+
+#[test]
+fn threads_without_room_are_told_at_the_end() {
+    let Some(_stage) = stage("record-few") else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let out = dir.path().join("few.json");
+    let storm = "for i in $(seq 200); do /bin/true; done & for i in $(seq 200); do /bin/true & done; wait";
+    let args = ["jitter", "record", "-q", "--max-threads", "16", "-o", out.to_str().expect("UTF-8"), "--"];
+    let output = agent::run([&args[..], &["sh", "-c", storm]].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("warning: ") && said.contains("not measured"), "{said}");
+}

@@ -14,7 +14,7 @@ use clap::Args;
 
 use crate::{
     agent::{self, Jitter, LineFormat, LineQueue, Progress, Session},
-    cli::{CommandStatus, UsageError, machine::MachineArgs, plan_args::PlanArgs},
+    cli::{CommandStatus, Incomplete, UsageError, machine::MachineArgs, plan_args::PlanArgs},
     core::{
         jitter::{
             file,
@@ -54,7 +54,7 @@ Recording ends when --duration is over, when the command or all processes given 
 each case FILE is written. With a command, the first such signal is the command's (it is passed on unless the terminal has sent
 it to both), and the second ends the recording. A command that goes on when --duration is over is waited for.
 
-Exit status: the command's, or 128 plus the number of the signal that ended it; without a command 0. 1: the recording failed; 2:
+Exit status: the command's, or 128 plus the number of the signal that ended it; without a command 0. 1: the recording failed, or nothing was there to record; 2:
 bad usage, or a command that cannot be run.")]
 pub struct RecordArgs {
     #[command(flatten)]
@@ -129,7 +129,10 @@ pub fn run(args: RecordArgs, messages: LineQueue) -> anyhow::Result<()> {
         write: Box::new(move |recording| {
             write(&output, &recording)?;
             progress.end(&output, &recording, tap.as_ref());
-            Ok(())
+            match recording.threads.is_empty() {
+                true => Err(Incomplete(NOTHING.to_owned()).into()),
+                false => Ok(()),
+            }
         }),
     };
     let options = agent::Options {
@@ -247,6 +250,9 @@ fn code(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(1)
 }
 
+/// What is there to look at may be elsewhere: a recording of nothing is no success.
+const NOTHING: &str = "nothing was recorded: no process matched (`numa-agent bind` with the same flags shows which do), or it was a kernel thread";
+
 /// How it goes, on standard error: on a terminal one line that is written over.
 #[derive(Clone)]
 struct Teller {
@@ -295,6 +301,9 @@ impl Teller {
             self.messages.line(format!(
                 "{begin}warning: nothing was streamed on {tap}: no answer of three sends or more"
             ));
+        }
+        for lost in recording.runs.iter().flat_map(|run| &run.lost) {
+            self.messages.line(format!("{begin}warning: {}", escape::text(lost)));
         }
         if !self.quiet {
             let output = escape::text(&output.display().to_string());

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     core::{
+        idset::CpuSet,
         jitter::{
             distribution::Percentiles,
             figures::{Migrations, Occupant, merge_occupants},
@@ -163,6 +164,22 @@ impl<'a> Digest<'a> {
         some.sort_by_key(|view| std::cmp::Reverse(figure(view)));
         some.truncate(most);
         some
+    }
+
+    /// Whether a plan has CPUs for forward threads alone; on others nobody is an intruder.
+    pub fn has_critical_cpus(&self) -> bool {
+        let set = |text: &str| text.trim().parse::<CpuSet>().unwrap_or_default();
+        let has = |groups: &BTreeMap<String, String>, others: &str| {
+            let cpus = groups.values().filter_map(|cpus| cpus.split_once('/'));
+            let (own, forward): (Vec<CpuSet>, Vec<CpuSet>) =
+                cpus.map(|(own, forward)| (set(own), set(forward))).unzip();
+            let shared = own.iter().fold(set(others), |all, cpus| all.union(cpus));
+            forward.iter().any(|cpus| !cpus.is_subset(&shared))
+        };
+        self.recording
+            .runs
+            .iter()
+            .any(|run| matches!(&run.subject, Subject::Plan { groups, others, .. } if has(groups, others)))
     }
 
     /// Who ran on critical threads' CPUs, by name over all CPUs, with how many CPUs.

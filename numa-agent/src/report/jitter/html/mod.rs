@@ -199,10 +199,14 @@ fn others(digest: &Digest) -> String {
     let intruders = digest.intruders();
     let on = |cpus: usize| format!("{cpus} CPU{}", if cpus == 1 { "" } else { "s" });
     let intruders: Vec<(&Occupant, String)> = intruders.iter().map(|(who, cpus)| (who, on(*cpus))).collect();
+    let intruded = match digest.has_critical_cpus() {
+        true => occupants(&intruders),
+        false => dim("not measured: no CPU is for forward threads alone"),
+    };
     section("Who else had the CPU", "")
         + &pair([
             card(&format!("While {critical} waited"), &occupants(&preemptors)),
-            card("Intruders on CPUs of critical threads", &occupants(&intruders)),
+            card("Intruders on CPUs of critical threads", &intruded),
         ])
         + &whole(
             "Interrupts during threads' turns, and the kernel's NUMA balancing",
@@ -292,7 +296,11 @@ fn more(left_out: usize) -> String {
 }
 
 fn none() -> String {
-    "<p class=\"dim\">none</p>".into()
+    dim("none")
+}
+
+fn dim(text: &str) -> String {
+    format!("<p class=\"dim\">{text}</p>")
 }
 
 /// A name from elsewhere, cut and escaped.
