@@ -324,6 +324,12 @@ impl Judge<'_> {
         at_most(bound, Amount::Rate(base.value().max(binding)))
     }
 
+    /// Whether no host has a node to be off or to move to.
+    fn one_node(&self) -> bool {
+        let with_cpus = |run: &Run| run.host.nodes.values().filter(|cpus| !cpus.is_empty()).count();
+        self.sides.iter().flat_map(|side| &side.recording.runs).all(|run| with_cpus(run) < 2)
+    }
+
     /// What one must know about a criterion that was measured.
     fn remark(&self, name: Name, limit: Amount) -> String {
         let [base, bound] = self.rollups.each_ref().map(|rollup| rollup.figures.wait().count);
@@ -336,6 +342,7 @@ impl Judge<'_> {
             Name::WaitLimit if bound < 1000 => {
                 format!("of {bound} waits: below 1000, the 99.9th percentile is the longest")
             }
+            Name::OffNode | Name::NodeMoves if self.one_node() => "one node: says nothing here".to_owned(),
             Name::OffNode => {
                 let known = self.rollups.each_ref().map(Rollup::off_node_known);
                 let partly =

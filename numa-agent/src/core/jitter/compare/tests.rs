@@ -232,6 +232,19 @@ fn a_hundredth_of_the_time_may_be_off_node() {
 }
 
 #[test]
+fn with_one_node_there_is_nowhere_to_be_off() {
+    let with_one = |mut recording: Recording| {
+        recording.runs[0].host.nodes.retain(|node, _| *node == 0);
+        recording
+    };
+    for name in [Name::OffNode, Name::NodeMoves] {
+        let two = judged(&before(), &after(), Limits::default(), name).1;
+        let one = judged(&with_one(before()), &with_one(after()), Limits::default(), name).1;
+        assert!(one.contains("one node") && !two.contains("one node"), "{one}; {two}");
+    }
+}
+
+#[test]
 fn moves_may_not_be_more_but_for_the_binding_itself() {
     let verdicts = |base: (u64, u64), bound: (u64, u64)| {
         let base = with_moves(before(), base.0, base.1);
