@@ -8,7 +8,8 @@ use super::{
     Sample, Series, Session,
     empty::{SWITCH, WAKE},
     fdinfo::Program,
-    figures::{Bound, best, median},
+    figures::{Bound, median},
+    load::Load,
     observer::Observer,
     report::{Section, Table},
 };
@@ -22,30 +23,36 @@ const UNMANAGED_AT_MOST_NS: f64 = 25.0;
 const OBSERVERS: [Observer; 4] =
     [Observer::Managed, Observer::Unmanaged, Observer::Runqlat, Observer::Bpftrace];
 
-/// Measures it.
+/// Measures it with two processes on one CPU.
 ///
 /// # Errors
-/// If a load fails, or the kernel has no run statistics.
-pub fn section(session: &Session) -> Result<Section> {
-    let all = session.compare(&OBSERVERS, true)?;
-    let mut tables = Vec::new();
-    let mut bounds = Vec::new();
-    for (load, _) in session.loads()? {
-        let of_load: Vec<&Series> = all.iter().filter(|series| series.load == load.name()).collect();
-        let programs = of_load.iter().flat_map(|series| program_rows(series)).collect();
-        tables.push(Table {
-            title: format!("{}: programs, {load:?}", load.name()),
-            columns: vec!["program", "runs", "ns, median", "net, median", "net, best", "empty beside it"],
-            rows: programs,
-        });
-        tables.push(Table {
-            title: format!("{}: net ns for each switch", load.name()),
-            columns: vec!["observer", "switch + wake-up programs, median", "best", "all programs", "samples"],
-            rows: of_load.iter().map(|series| switch_row(series)).collect(),
-        });
-        bounds.extend(load_bounds(load.name(), &of_load));
-    }
-    Ok(Section { name: "events", tables, bounds, data: serde_json::to_value(&all)? })
+/// If our own CPU mask cannot be read.
+pub fn pipe(session: &Session) -> Result<Section> {
+    section(session, "events-pipe", session.pipe()?)
+}
+
+/// Measures it with many processes on all CPUs.
+///
+/// # Errors
+/// Never.
+pub fn messaging(session: &Session) -> Result<Section> {
+    section(session, "events-messaging", session.messaging())
+}
+
+fn section(session: &Session, name: &'static str, load: Load) -> Result<Section> {
+    let all = session.compare(&OBSERVERS, load, true);
+    let programs = Table {
+        title: format!("{name}: programs, {load:?}"),
+        columns: vec!["program", "runs", "ns, median", "net, median", "net, best", "empty beside it"],
+        rows: all.iter().flat_map(program_rows).collect(),
+    };
+    let switches = Table {
+        title: format!("{name}: net ns for each switch"),
+        columns: vec!["observer", "switch + wake-up programs, median", "best", "all programs", "samples"],
+        rows: all.iter().map(switch_row).collect(),
+    };
+    let bounds = load_bounds(load.name(), &all);
+    Ok(Section { name, tables: vec![programs, switches], bounds, data: serde_json::to_value(&all)? })
 }
 
 /// Which of the two hot tracepoints a program is on, by its name.
@@ -81,6 +88,13 @@ fn empty_ns(sample: &Sample, hook: Hook) -> f64 {
 
 fn mean_ns(program: &Program) -> f64 {
     program.run_time_ns as f64 / program.run_count as f64
+}
+
+/// Runs of the switch program.
+#[must_use]
+pub fn switches(programs: &[Program]) -> u64 {
+    let switches = programs.iter().filter(|program| hook(&program.name) == Hook::Switch);
+    switches.map(|program| program.run_count).sum()
 }
 
 /// Net nanoseconds of a run of the program with that name; `None` if it did not run.
@@ -129,18 +143,16 @@ fn program_rows(series: &Series) -> Vec<Vec<String>> {
     let mut by_runs: Vec<(&str, f64)> =
         runs.iter().filter_map(|(name, runs)| Some((*name, median(runs)?))).collect();
     by_runs.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let figure = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.0}"));
     let row = |(name, runs): (&str, f64)| {
-        let net = series.each(|sample| net_ns(sample, name).unwrap_or(f64::NAN));
-        let empty = series.each(|sample| empty_ns(sample, hook(name)));
-        let gross: Vec<f64> = net.iter().zip(&empty).map(|(net, empty)| net + empty).collect();
+        let net = |sample: &Sample| net_ns(sample, name).unwrap_or(f64::NAN);
+        let empty = |sample: &Sample| empty_ns(sample, hook(name));
         vec![
             format!("{title}: {name}"),
             format!("{runs:.0}"),
-            figure(median(&gross)),
-            figure(median(&net)),
-            figure(best(&net)),
-            figure(median(&empty)),
+            format!("{:.0}", series.median(|sample| net(sample) + empty(sample))),
+            format!("{:.0}", series.median(net)),
+            format!("{:.0}", series.best(net)),
+            format!("{:.0}", series.median(empty)),
         ]
     };
     by_runs.into_iter().filter(|(_, runs)| *runs >= FEW).map(row).collect()
@@ -151,16 +163,15 @@ fn switch_row(series: &Series) -> Vec<String> {
     if let Some(why) = &series.not_measured {
         return vec![format!("{title}: {why}")];
     }
-    let hot = series.each(hot_ns);
-    let all = series.each(|sample| per_switch_ns(sample, &[Hook::Switch, Hook::Wake, Hook::Other]));
-    let figure = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.0}"));
-    vec![title, figure(median(&hot)), figure(best(&hot)), figure(median(&all)), series.count()]
+    let all = |sample: &Sample| per_switch_ns(sample, &[Hook::Switch, Hook::Wake, Hook::Other]);
+    let (hot, best, all) = (series.median(hot_ns), series.best(hot_ns), series.median(all));
+    vec![title, format!("{hot:.0}"), format!("{best:.0}"), format!("{all:.0}"), series.count()]
 }
 
-fn load_bounds(load: &str, all: &[&Series]) -> Vec<Bound> {
+fn load_bounds(load: &str, all: &[Series]) -> Vec<Bound> {
     let of = |observer: Observer, figure: &dyn Fn(&Sample) -> f64| {
-        let series = all.iter().find(|series| series.observer == observer)?;
-        median(&series.each(figure))
+        let found = |series: &&Series| series.observer == observer && !series.samples.is_empty();
+        Some(all.iter().find(found)?.median(figure))
     };
     let bound = |what: &str, measured: Option<f64>, at_most: f64| {
         let what = format!("{load}, {what}");
@@ -246,7 +257,7 @@ mod tests {
         };
         let ours = series(Observer::Managed, vec![program("switch", 1400, 10)]);
         let theirs = series(Observer::Runqlat, vec![program("sched_switch", 2200, 10)]);
-        let bounds = load_bounds("pipe", &[&ours, &theirs]);
+        let bounds = load_bounds("pipe", &[ours, theirs]);
         assert_eq!(bounds.len(), 2, "{bounds:?}");
         assert!(bounds[0].holds());
         assert_eq!((bounds[1].measured, bounds[1].at_most), (100.0, 90.0));

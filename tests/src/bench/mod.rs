@@ -15,15 +15,21 @@ pub mod observer;
 pub mod report;
 pub mod time;
 
-use std::io::{self, IsTerminal};
+use std::{
+    fs,
+    io::{self, IsTerminal},
+    path::Path,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use numa_agent::core::jitter::recording::Recording;
 use serde::Serialize;
 use tempfile::TempDir;
 
 use self::{
     empty::{Empty, Hooks},
     fdinfo::Program,
+    figures::{best, median},
     load::{Load, Took, Waiting},
     machine::{Facts, Noise, Stretch},
     observer::{Observer, missing_program},
@@ -77,9 +83,19 @@ pub struct Series {
 }
 
 impl Series {
-    /// One figure of the quiet samples; of all if none was quiet.
+    /// The smallest of one figure: noise only ever adds to it, and so all samples count.
     #[must_use]
-    pub fn each(&self, figure: impl Fn(&Sample) -> f64) -> Vec<f64> {
+    pub fn best(&self, figure: impl Fn(&Sample) -> f64) -> f64 {
+        best(&self.samples.iter().map(figure).collect::<Vec<_>>()).unwrap_or(f64::NAN)
+    }
+
+    /// The median of one figure of the quiet samples; of all if none was quiet.
+    #[must_use]
+    pub fn median(&self, figure: impl Fn(&Sample) -> f64) -> f64 {
+        median(&self.each(figure)).unwrap_or(f64::NAN)
+    }
+
+    fn each(&self, figure: impl Fn(&Sample) -> f64) -> Vec<f64> {
         let quiet = |sample: &&Sample| sample.noise.is_quiet();
         let any_quiet = self.samples.iter().any(|sample| quiet(&sample));
         self.samples.iter().filter(|sample| !any_quiet || quiet(sample)).map(figure).collect()
@@ -106,51 +122,52 @@ impl Session {
         Ok(Self { facts: Facts::gather()?, rounds, quick, hooks: Hooks::find()?, dir })
     }
 
-    /// The loads that are measured with every observer, or why one cannot be.
+    /// Two processes that pass a byte to and fro, on the last CPU: interrupts tend to go to the first.
     ///
     /// # Errors
     /// If our own CPU mask cannot be read.
-    pub fn loads(&self) -> Result<Vec<(Load, Option<String>)>> {
-        // The last CPU: interrupts tend to go to the first.
+    pub fn pipe(&self) -> Result<Load> {
         let cpu = sys::affinity(0)?.last().context("a CPU")?;
-        let (rounds, loops) = if self.quick { (20_000, 50) } else { (200_000, 1000) };
-        Ok(vec![
-            (Load::Pipe { cpu, rounds }, None),
-            (Load::Messaging { groups: 4, loops }, missing_program("perf", "linux-perf")),
-        ])
+        Ok(Load::Pipe { cpu, rounds: if self.quick { 20_000 } else { 100_000 } })
     }
 
-    /// Measures every observer with every load, in rounds.
-    ///
-    /// # Errors
-    /// If a load fails; an observer that does is left out from then on, and that is said.
-    pub fn compare(&self, observers: &[Observer], statistics: bool) -> Result<Vec<Series>> {
-        let loads = self.loads()?;
-        let mut all: Vec<(Load, Series)> = Vec::new();
-        for (load, missing) in &loads {
-            all.extend(observers.iter().map(|observer| {
-                let not_measured = missing.clone().or_else(|| observer.missing());
-                let series =
-                    Series { load: load.name(), observer: *observer, samples: Vec::new(), not_measured };
-                (*load, series)
-            }));
-        }
+    /// Groups of processes that send each other messages.
+    #[must_use]
+    pub fn messaging(&self) -> Load {
+        Load::Messaging { groups: 4, loops: if self.quick { 50 } else { 500 } }
+    }
+
+    /// Measures every observer with a load, in rounds. One that fails is left out from then on, and that is said.
+    #[must_use]
+    pub fn compare(&self, observers: &[Observer], load: Load, statistics: bool) -> Vec<Series> {
+        let missing = match load {
+            Load::Messaging { .. } => missing_program("perf", "linux-perf"),
+            _ => None,
+        };
+        let series = |observer: &Observer| Series {
+            load: load.name(),
+            observer: *observer,
+            samples: Vec::new(),
+            not_measured: missing.clone().or_else(|| observer.missing()),
+        };
+        let mut all: Vec<Series> = observers.iter().map(series).collect();
         let count = all.len();
         for round in 0..self.rounds {
             for turn in 0..count {
-                let (load, series) = &mut all[(round + turn) % count];
+                let series = &mut all[(round + turn) % count];
                 if series.not_measured.is_some() {
                     continue;
                 }
-                progress(&format!("round {} of {}: {}", round + 1, self.rounds, series.observer.title()));
-                match self.measure(series.observer, *load, statistics) {
+                let title = series.observer.title();
+                progress(&format!("{}, round {} of {}: {title}", load.name(), round + 1, self.rounds));
+                match self.measure(series.observer, load, statistics) {
                     Ok(sample) => series.samples.push(sample),
                     Err(error) => series.not_measured = Some(format!("not measured: {error:#}")),
                 }
             }
         }
         progress("");
-        Ok(all.into_iter().map(|(_, series)| series).collect())
+        all
     }
 
     fn measure(&self, observer: Observer, load: Load, statistics: bool) -> Result<Sample> {
@@ -183,15 +200,27 @@ impl Session {
         let (own_after, empty_after, cpu_after) = runs()?;
         let observer_cpu_ns = cpu_after - cpu_before;
         let noise = stretch.end(took.cpu_ns + observer_cpu_ns)?;
-        running.stop()?;
-        Ok(Sample {
-            took,
-            observer_cpu_ns,
-            noise,
-            programs: fdinfo::ran(&own_before, &own_after),
-            empty: fdinfo::ran(&empty_before, &empty_after),
-        })
+        let left = running.stop()?;
+        let programs = fdinfo::ran(&own_before, &own_after);
+        if let (Observer::Managed, true, Some(recording)) = (observer, statistics, left) {
+            let switches = events::switches(&programs);
+            let recorded = recorded_runs(&recording)?;
+            // A load that was not managed after all would make us look cheap.
+            ensure!(
+                recorded * 2 >= switches,
+                "the load was not managed: {recorded} runs in {switches} switches"
+            );
+        }
+        Ok(Sample { took, observer_cpu_ns, noise, programs, empty: fdinfo::ran(&empty_before, &empty_after) })
     }
+}
+
+/// How many runs of threads there are in a recording.
+fn recorded_runs(path: &Path) -> Result<u64> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let recording: Recording =
+        serde_json::from_str(&text).with_context(|| format!("no recording in {}", path.display()))?;
+    Ok(recording.threads.iter().map(|thread| thread.figures.slice.count).sum())
 }
 
 /// On a terminal, in place of the line before.

@@ -57,7 +57,7 @@ const WITH_TRACEFS: &str =
     "[ -e /sys/kernel/tracing/events ] || mount -t tracefs tracefs /sys/kernel/tracing; exec \"$@\"";
 
 /// How long an observer may take to attach or to end.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// What has not changed for so long is attached.
 const SETTLED: Duration = Duration::from_millis(300);
 

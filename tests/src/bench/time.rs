@@ -3,8 +3,9 @@
 use anyhow::Result;
 
 use super::{
-    Series, Session,
-    figures::{Bound, best, median},
+    Sample, Series, Session,
+    figures::Bound,
+    load::Load,
     observer::Observer,
     report::{Section, Table},
 };
@@ -12,23 +13,30 @@ use super::{
 /// The pinned ping-pong takes at most so many times its CPU time while the agent observes it.
 const PIPE_AT_MOST: f64 = 1.2;
 
-/// Measures it.
+/// Measures it with two processes on one CPU.
 ///
 /// # Errors
-/// If a load fails.
-pub fn section(session: &Session) -> Result<Section> {
-    let all = session.compare(&Observer::ALL, false)?;
-    let mut tables = Vec::new();
-    let mut bounds = Vec::new();
-    for (load, missing) in session.loads()? {
-        let of_load: Vec<&Series> = all.iter().filter(|series| series.load == load.name()).collect();
-        let title = format!("{}: {load:?}, without run statistics", load.name());
-        tables.push(Table { title, columns: COLUMNS.to_vec(), rows: rows(&of_load) });
-        if missing.is_none() && load.name() == "pipe" {
-            bounds.extend(pipe_bound(&of_load));
-        }
-    }
-    Ok(Section { name: "time", tables, bounds, data: serde_json::to_value(&all)? })
+/// If our own CPU mask cannot be read.
+pub fn pipe(session: &Session) -> Result<Section> {
+    let (mut section, all) = section(session, "time-pipe", session.pipe()?)?;
+    section.bounds.extend(pipe_bound(&all));
+    Ok(section)
+}
+
+/// Measures it with many processes on all CPUs.
+///
+/// # Errors
+/// Never.
+pub fn messaging(session: &Session) -> Result<Section> {
+    Ok(section(session, "time-messaging", session.messaging())?.0)
+}
+
+fn section(session: &Session, name: &'static str, load: Load) -> Result<(Section, Vec<Series>)> {
+    let all = session.compare(&Observer::ALL, load, false);
+    let title = format!("{name}: {load:?}, without run statistics");
+    let table = Table { title, columns: COLUMNS.to_vec(), rows: rows(&all) };
+    let data = serde_json::to_value(&all)?;
+    Ok((Section { name, tables: vec![table], bounds: Vec::new(), data }, all))
 }
 
 const COLUMNS: [&str; 9] = [
@@ -43,48 +51,47 @@ const COLUMNS: [&str; 9] = [
     "samples",
 ];
 
-fn cpu_ms(series: &Series) -> Vec<f64> {
-    series.each(|sample| sample.took.cpu_ns as f64 / 1e6)
+fn cpu_ms(sample: &Sample) -> f64 {
+    sample.took.cpu_ns as f64 / 1e6
 }
 
-fn wall_ms(series: &Series) -> Vec<f64> {
-    series.each(|sample| sample.took.wall_ns as f64 / 1e6)
+fn wall_ms(sample: &Sample) -> f64 {
+    sample.took.wall_ns as f64 / 1e6
 }
 
-fn rows(all: &[&Series]) -> Vec<Vec<String>> {
-    let base = all.iter().find(|series| series.observer == Observer::Nothing);
-    let base = |of: fn(&Series) -> Vec<f64>, figure: fn(&[f64]) -> Option<f64>| {
-        base.and_then(|base| figure(&of(base))).unwrap_or(f64::NAN)
-    };
-    let row = |series: &&Series| {
+fn of(all: &[Series], observer: Observer) -> Option<&Series> {
+    all.iter().find(|series| series.observer == observer && !series.samples.is_empty())
+}
+
+fn rows(all: &[Series]) -> Vec<Vec<String>> {
+    let base = of(all, Observer::Nothing);
+    let times = |figure: f64, base: Option<f64>| format!("{:.2}", figure / base.unwrap_or(f64::NAN));
+    let row = |series: &Series| {
         let title = series.observer.title();
         if let Some(why) = &series.not_measured {
             return vec![format!("{title}: {why}")];
         }
-        let of = |values: Vec<f64>, figure: fn(&[f64]) -> Option<f64>| figure(&values).unwrap_or(f64::NAN);
-        let (cpu, cpu_best, wall) =
-            (of(cpu_ms(series), median), of(cpu_ms(series), best), of(wall_ms(series), median));
-        let own = of(series.each(|sample| sample.observer_cpu_ns as f64 / 1e6), median);
+        let (cpu, cpu_best, wall) = (series.median(cpu_ms), series.best(cpu_ms), series.median(wall_ms));
         vec![
             title.to_owned(),
             format!("{cpu:.0}"),
             format!("{cpu_best:.0}"),
-            format!("{:.2}", cpu_best / base(cpu_ms, best)),
-            format!("{:.2}", cpu / base(cpu_ms, median)),
+            times(cpu_best, base.map(|base| base.best(cpu_ms))),
+            times(cpu, base.map(|base| base.median(cpu_ms))),
             format!("{wall:.0}"),
-            format!("{:.2}", wall / base(wall_ms, median)),
-            format!("{own:.1}"),
+            times(wall, base.map(|base| base.median(wall_ms))),
+            format!("{:.1}", series.median(|sample| sample.observer_cpu_ns as f64 / 1e6)),
             series.count(),
         ]
     };
     all.iter().map(row).collect()
 }
 
-fn pipe_bound(all: &[&Series]) -> Option<Bound> {
-    let of = |observer| best(&cpu_ms(all.iter().find(|series| series.observer == observer)?));
+fn pipe_bound(all: &[Series]) -> Option<Bound> {
+    let best = |observer| Some(of(all, observer)?.best(cpu_ms));
     Some(Bound {
         what: "pipe, load managed: CPU time, best to best of nothing attached".to_owned(),
-        measured: of(Observer::Managed)? / of(Observer::Nothing)?,
+        measured: best(Observer::Managed)? / best(Observer::Nothing)?,
         at_most: PIPE_AT_MOST,
         unit: "x",
     })

@@ -13,7 +13,7 @@ use numa_agent_tests::bench::{
 /// Measures what the agent costs. Needs root, and a quiet machine; changes nothing that outlives it.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Only the sections whose name contains this: time, events, memory
+    /// Only the sections whose name contains this: time-pipe, time-messaging, events-pipe, events-messaging, memory
     filter: Option<String>,
     /// How often everything is measured
     #[arg(long, value_name = "N", default_value_t = 10)]
@@ -34,8 +34,13 @@ enum Format {
 
 type Measure = fn(&Session) -> Result<Section>;
 
-const SECTIONS: [(&str, Measure); 3] =
-    [("time", time::section), ("events", events::section), ("memory", memory::section)];
+const SECTIONS: [(&str, Measure); 5] = [
+    ("time-pipe", time::pipe),
+    ("time-messaging", time::messaging),
+    ("events-pipe", events::pipe),
+    ("events-messaging", events::messaging),
+    ("memory", memory::section),
+];
 
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
@@ -45,7 +50,8 @@ fn main() -> Result<ExitCode> {
     );
     let filter = args.filter.unwrap_or_default();
     let chosen: Vec<_> = SECTIONS.into_iter().filter(|(name, _)| name.contains(&filter)).collect();
-    ensure!(!chosen.is_empty(), "no section is called {filter}: there are time, events and memory");
+    let names = SECTIONS.map(|(name, _)| name).join(", ");
+    ensure!(!chosen.is_empty(), "no section is called {filter}: there are {names}");
     let rounds = if args.quick { 1 } else { args.rounds.max(1) };
     let session = Session::new(rounds, args.quick)?;
     let sections = chosen.into_iter().map(|(_, measure)| measure(&session)).collect::<Result<Vec<_>>>()?;
