@@ -34,20 +34,24 @@ pub fn switch(ctx: BtfTracePointContext) -> i32 {
     }
     if critical {
         // SAFETY: as above.
-        intrude(now, cpu, unsafe { task::name(prev) }, coming == NO_SLOT && next_tid != 0);
+        let leaves = (leaving == NO_SLOT).then(|| unsafe { task::name(prev) });
+        intrude(now, cpu, leaves, coming == NO_SLOT && next_tid != 0);
     }
     0
 }
 
-/// On a CPU of critical threads: the intruder that leaves is charged, the one that comes is timed.
+/// On a CPU of critical threads: the intruder that leaves is charged, the one that comes is timed. A marked task is none, also
+/// where nobody has told that it came.
 #[inline(always)]
-fn intrude(now: u64, cpu: u32, prev_name: [u64; 2], comes: bool) {
+fn intrude(now: u64, cpu: u32, leaves: Option<[u64; 2]>, comes: bool) {
     let Some(state) = CPUS.get_ptr_mut(cpu) else { return };
     // SAFETY: this CPU's own live element; nothing else on it touches these fields.
     let state = unsafe { &mut *state };
-    if state.intruded_since_ns != 0 {
+    if state.intruded_since_ns != 0
+        && let Some(name) = leaves
+    {
         let ran = accounts::since(state.intruded_since_ns, now);
-        charge(&mut state.intruders, &mut state.intruders_rest, prev_name, ran);
+        charge(&mut state.intruders, &mut state.intruders_rest, name, ran);
     }
     state.intruded_since_ns = if comes { now } else { 0 };
 }
