@@ -1,6 +1,7 @@
 //! The maps, and how records and losses get into them.
 
 use aya_ebpf::{
+    bindings::BPF_NOEXIST,
     helpers::bpf_ktime_get_ns,
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf, Stack},
@@ -9,15 +10,12 @@ use numa_ebpf::{
     account::Account,
     counter,
     filter::{BANKS, Table},
-    mark::Mark,
+    mark::{Mark, TICK_NS},
     place::{CpuState, Place, PlanSet},
     record::{Exec, Header},
 };
 
 use crate::accounts;
-
-/// Nanoseconds in a clock tick of `USER_HZ`.
-const TICK_NS: u64 = 10_000_000;
 
 /// Records for user space. The loader sets the size.
 #[map(name = "events")]
@@ -120,9 +118,8 @@ pub fn header(kind: u32, pid: u32, tid: u32, start_boottime_ns: u64) -> Header {
 /// Marks a task and opens its account, or counts that there was no room. `running_on`: the CPU it has now.
 #[inline(always)]
 pub fn mark(pid: u32, tid: u32, start: u64, running_on: Option<u32>) {
-    const NEW_ONLY: u64 = 1; // BPF_NOEXIST
     let slot = accounts::open(pid, tid, start, running_on);
-    if TASKS.insert(tid, &Mark::new(pid, start, slot), NEW_ONLY).is_ok() {
+    if TASKS.insert(tid, &Mark::new(pid, start, slot), BPF_NOEXIST.into()).is_ok() {
         return;
     }
     accounts::abandon(tid, slot);

@@ -2,6 +2,9 @@
 
 use crate::account::NO_SLOT;
 
+/// Nanoseconds in a clock tick of `USER_HZ`, 100 on every architecture we run on: `/proc` rounds start times down to it.
+pub const TICK_NS: u64 = 10_000_000;
+
 /// Whose events reach user space. Threads and children that a marked task creates are marked before they run.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

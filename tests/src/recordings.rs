@@ -1,11 +1,9 @@
 //! Recordings made up by tests, as `jitter record` writes them.
 
-use std::collections::BTreeMap;
-
 use numa_agent::core::{
     jitter::{
-        figures::{BySpan, Figures, Migrations, OffNode},
-        recording::{KIND, ProcessRecord, Recording, Run, RunHost, SCHEMA, Subject, ThreadRecord},
+        recording::{KIND, ProcessRecord, Recording, Run, SCHEMA, ThreadRecord},
+        sample,
     },
     task::{ProcessRole, ThreadRole},
 };
@@ -24,12 +22,12 @@ pub fn minute(started_at: &str, waits_ns: &[u64]) -> Recording {
         group: Some("socket0_group0".into()),
         home_nodes: vec![0],
         ended: false,
-        figures: figures(waits_ns),
+        figures: sample::figures(60, waits_ns),
     };
     Recording {
         schema: SCHEMA,
         kind: KIND.into(),
-        runs: vec![run(started_at)],
+        runs: vec![Run { started_at: started_at.into(), ..sample::run() }],
         processes: vec![ProcessRecord {
             run: 0,
             pid: 100,
@@ -48,47 +46,6 @@ pub fn minute(started_at: &str, waits_ns: &[u64]) -> Recording {
         intervals: vec![],
         intruders: vec![],
         connections: vec![],
-    }
-}
-
-fn run(started_at: &str) -> Run {
-    Run {
-        host: RunHost {
-            name: "infer-07".into(),
-            machine_id: "0123456789abcdef0123456789abcdef".into(),
-            kernel: "6.6.0".into(),
-            arch: "aarch64".into(),
-            nodes: BTreeMap::from([(0, "0-3".into()), (1, "4-7".into())]),
-            sockets: BTreeMap::from([(0, vec![0, 1])]),
-            matrix_of: "node".into(),
-        },
-        agent_version: "0.1.0".into(),
-        started_at: started_at.into(),
-        seconds: 60.0,
-        subject: Subject::Plan {
-            policy: "paired".into(),
-            groups: BTreeMap::from([("socket0_group0".into(), "0-3 / 4-7".into())]),
-            others: "0-3".into(),
-        },
-        bound: false,
-        missing: vec![],
-        missing_programs: vec![],
-        lost: vec![],
-        lost_detail: vec![],
-    }
-}
-
-fn figures(waits_ns: &[u64]) -> Figures {
-    Figures {
-        followed_ns: 60_000_000_000,
-        run_ns: 30_000_000_000,
-        node_ns: BTreeMap::from([(0, 30_000_000_000)]),
-        off_node: Some(OffNode::default()),
-        off_plan_ns: Some(0),
-        before_bind_ns: Some(0),
-        migrations: Some(Migrations { by_span: BySpan::default(), ..Migrations::default() }),
-        wake_wait: waits_ns.iter().copied().collect(),
-        ..Figures::default()
     }
 }
 

@@ -139,7 +139,7 @@ impl Watch {
         let labels = self.observer.labels(task).cloned();
         self.observer.end(task, Some((slot, account)), sys::monotonic_ns());
         self.unheard.remove(&task);
-        told(self.programs.release(slot));
+        told(self.programs.release(task.tid, slot));
         labels
     }
 

@@ -2,6 +2,7 @@
 
 use numa_ebpf::{
     account::NO_SLOT,
+    mark::TICK_NS,
     record::{ARGS_MAX, COMM_LEN, EXEC_FIXED, Exit, Fork, Header, Migrate, Rename, SetAffinity, flag, kind},
     tap,
 };
@@ -11,9 +12,6 @@ use super::{
     jitter::tap::Send,
     task::{TaskId, join_arguments},
 };
-
-/// Nanoseconds in a clock tick of `USER_HZ`, 100 on every architecture we run on.
-pub const TICK_NS: u64 = 10_000_000;
 
 /// A record that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -118,6 +118,12 @@ impl Live {
         self.programs.read_account(slot).expect("its slot")
     }
 
+    /// How many accounts of tasks that ended wait to be read.
+    fn closed_slots(&self) -> usize {
+        let is_closed = |slot: &u32| self.programs.read_account(*slot).expect("a slot").closed_at_ns != 0;
+        (1..self.programs.slots()).filter(is_closed).count()
+    }
+
     /// The account that a task left as it ended.
     #[track_caller]
     fn ended(&mut self, exit: &TaskEvent) -> Account {
@@ -125,7 +131,7 @@ impl Live {
         let account = self.programs.read_account(slot).expect("its slot");
         assert_eq!((account.tid, account.tgid), (exit.task.tid, exit.pid));
         assert!(account.closed_at_ns > account.opened_at_ns);
-        self.programs.release(slot).expect("a closed account");
+        self.programs.release(exit.task.tid, slot).expect("a closed account");
         account
     }
 

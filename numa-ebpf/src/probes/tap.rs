@@ -10,7 +10,10 @@ use aya_ebpf::{
     maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
     programs::{BtfTracePointContext, TracePointContext},
 };
-use numa_ebpf::tap::{Lost, Send, flag, lost};
+use numa_ebpf::{
+    mark::TICK_NS,
+    tap::{Lost, Send, flag, lost},
+};
 
 use crate::{
     config::{TAP_PID, TAP_PORT, TAP_RING_BYTES, TAP_START, TASK_GROUP_LEADER, TASK_START},
@@ -20,8 +23,6 @@ use crate::{
 
 /// Offset of a system call's first argument, and of its result, in the tracepoint's record: as in `affinity`.
 const FIRST_SLOT: usize = 16;
-/// Nanoseconds in a clock tick of `USER_HZ`.
-const TICK_NS: u64 = 10_000_000;
 
 /// A send under way.
 #[derive(Clone, Copy)]

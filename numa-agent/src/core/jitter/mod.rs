@@ -16,8 +16,8 @@ pub mod packed;
 pub mod places;
 pub mod recording;
 pub mod rollup;
-#[cfg(test)]
-pub(crate) mod sample;
+#[cfg(any(test, feature = "synthetic"))]
+pub mod sample;
 #[cfg(any(test, feature = "synthetic"))]
 pub mod synthetic;
 pub mod tap;

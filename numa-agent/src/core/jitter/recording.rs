@@ -232,6 +232,24 @@ pub struct IntervalFigures {
     pub wait_max_ns: u64,
 }
 
+impl IntervalFigures {
+    /// Adds other threads', or another time's: all but the number of threads, of which only the caller knows whether they are the
+    /// same. The percentile of both is not known any more: it is at most the higher one.
+    pub fn merge(&mut self, other: &Self) {
+        let add = |ours: &mut Option<u64>, other: Option<u64>| {
+            *ours = ours.zip(other).map(|(ours, other)| ours.saturating_add(other)).or(*ours).or(other);
+        };
+        self.run_ns = self.run_ns.saturating_add(other.run_ns);
+        add(&mut self.off_node_ns, other.off_node_ns);
+        add(&mut self.migrations, other.migrations);
+        add(&mut self.node_migrations, other.node_migrations);
+        self.waits = self.waits.saturating_add(other.waits);
+        self.wait_ns = self.wait_ns.saturating_add(other.wait_ns);
+        self.wait_p99_ns = self.wait_p99_ns.max(other.wait_p99_ns);
+        self.wait_max_ns = self.wait_max_ns.max(other.wait_max_ns);
+    }
+}
+
 /// Intruders of a CPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intruders {

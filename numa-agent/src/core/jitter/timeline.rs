@@ -196,7 +196,7 @@ impl Timeline {
         let all = self.done.last()?.roles.into_iter().flatten();
         all.reduce(|mut all, role| {
             all.threads += role.threads;
-            together(&mut all, &role);
+            all.merge(&role);
             all
         })
     }
@@ -210,28 +210,13 @@ impl Closed {
             match (ours.as_mut(), later) {
                 (Some(ours), Some(later)) => {
                     ours.threads = ours.threads.max(later.threads);
-                    together(ours, later);
+                    ours.merge(later);
                 }
                 (None, later) => *ours = *later,
                 (Some(_), None) => {}
             }
         }
     }
-}
-
-/// Adds all but the threads. The percentile of both is not known any more: it is at most the higher one.
-fn together(ours: &mut IntervalFigures, other: &IntervalFigures) {
-    let add = |ours: &mut Option<u64>, other: Option<u64>| {
-        *ours = ours.zip(other).map(|(ours, other)| ours + other).or(*ours).or(other);
-    };
-    ours.run_ns += other.run_ns;
-    add(&mut ours.off_node_ns, other.off_node_ns);
-    add(&mut ours.migrations, other.migrations);
-    add(&mut ours.node_migrations, other.node_migrations);
-    ours.waits += other.waits;
-    ours.wait_ns += other.wait_ns;
-    ours.wait_p99_ns = ours.wait_p99_ns.max(other.wait_p99_ns);
-    ours.wait_max_ns = ours.wait_max_ns.max(other.wait_max_ns);
 }
 
 impl Default for Sum {

@@ -9,14 +9,12 @@ use aya::{
 };
 use numa_ebpf::{
     account::{self, Account, NO_SLOT},
+    mark::TICK_NS,
     place::{CpuState, CpuWords, Place, PlaceWords, PlanSet, PlanSetWords},
 };
 
 use super::{BpfError, failed, take, unfit};
-use crate::{
-    core::{decode::TICK_NS, task::TaskId},
-    host::sys,
-};
+use crate::{core::task::TaskId, host::sys};
 
 /// How many plan sets there can be, that for tasks without one included.
 pub const PLAN_SETS: u32 = 4096;
@@ -95,9 +93,8 @@ impl Accounts {
         Ok(*Account::from_words(&words))
     }
 
-    /// Empties the account and gives its slot back.
-    pub(super) fn release(&mut self, slot: u32) -> Result<(), BpfError> {
-        let tid = self.read(slot)?.tid;
+    /// Empties a tid's account and gives its slot back.
+    pub(super) fn release(&mut self, tid: u32, slot: u32) -> Result<(), BpfError> {
         if self.slot_of.get(&tid, 0).is_ok_and(|known| known == slot) {
             self.connect(tid, NO_SLOT)?;
         }
@@ -109,12 +106,6 @@ impl Accounts {
     /// Slots are below this, from 1 on.
     pub(super) fn slots(&self) -> u32 {
         self.accounts.len()
-    }
-
-    /// Slots of accounts that have been closed and not yet released, by reading all. Takes 2 microseconds a slot.
-    pub(super) fn closed(&self) -> Vec<u32> {
-        let is_closed = |slot: &u32| self.read(*slot).is_ok_and(|account| account.closed_at_ns != 0);
-        (1..self.slots()).filter(is_closed).collect()
     }
 
     /// The task in that slot belongs to that plan set.

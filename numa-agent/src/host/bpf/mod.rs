@@ -32,7 +32,7 @@ pub use self::{
 };
 pub use crate::core::health::{DropCounts, Health, ProgramResult, Verdict};
 use crate::core::{
-    decode::{self, DecodeError, TICK_NS, start_ticks},
+    decode::{self, DecodeError, start_ticks},
     event::TaskEvent,
     filter::{ACCEPT, KernelFilter, MAX_TRANSITIONS},
     task::TaskId,
@@ -159,10 +159,12 @@ impl Programs {
             None => NEW_ONLY,
         };
         let slot = self.accounts.open(pid, task)?;
-        let fresh = mark::Mark::new(pid, task.start_time * TICK_NS, slot.unwrap_or(NO_SLOT)).to_words();
+        let fresh = mark::Mark::new(pid, task.start_time * mark::TICK_NS, slot.unwrap_or(NO_SLOT)).to_words();
         let marked = match self.tasks.insert(task.tid, fresh, flags) {
             Ok(()) => {
-                known.and_then(|known| known.account()).map_or(Ok(()), |slot| self.accounts.release(slot))?;
+                known
+                    .and_then(|known| known.account())
+                    .map_or(Ok(()), |slot| self.accounts.release(task.tid, slot))?;
                 slot.map_or(Ok(()), |slot| self.accounts.connect(task.tid, slot))?;
                 return Ok(Marked::New);
             }
@@ -170,7 +172,7 @@ impl Programs {
             Err(error) if known_by_now(&error) => Ok(Marked::Known),
             Err(error) => Err(failed(format!("marking thread {} of process {pid}", task.tid), &error)),
         };
-        slot.map_or(Ok(()), |slot| self.accounts.release(slot))?;
+        slot.map_or(Ok(()), |slot| self.accounts.release(task.tid, slot))?;
         marked
     }
 
@@ -185,7 +187,7 @@ impl Programs {
             Err(error) if known_by_now(&error) => return Ok(()),
             result => result.map_err(|error| failed(format!("unmarking thread {}", task.tid), &error))?,
         }
-        mark.account().map_or(Ok(()), |slot| self.accounts.release(slot))
+        mark.account().map_or(Ok(()), |slot| self.accounts.release(task.tid, slot))
     }
 
     /// All marked tasks, those that the kernel marked itself included. A task that is marked meanwhile may be missing,
@@ -216,7 +218,7 @@ impl Programs {
         self.mark_of_task(task)?.account()
     }
 
-    /// An account as it is now: a copy of 5 KB, taken in 2 microseconds while the kernel side goes on with it.
+    /// An account as it is now: a copy of 5 KB, taken while the kernel side goes on with it.
     ///
     /// # Errors
     /// If there is no such slot.
@@ -228,21 +230,14 @@ impl Programs {
     ///
     /// # Errors
     /// If there is no such slot.
-    pub fn release(&mut self, slot: u32) -> Result<(), BpfError> {
-        self.accounts.release(slot)
+    pub fn release(&mut self, tid: u32, slot: u32) -> Result<(), BpfError> {
+        self.accounts.release(tid, slot)
     }
 
     /// Slots are below this, from 1 on.
     #[must_use]
     pub fn slots(&self) -> u32 {
         self.accounts.slots()
-    }
-
-    /// Slots of the accounts of tasks that ended, of whose end the ring may have had no room to tell. Takes 2 microseconds
-    /// for each slot there is.
-    #[must_use]
-    pub fn closed_slots(&self) -> Vec<u32> {
-        self.accounts.closed()
     }
 
     /// Defines a plan set, from 1 to [`PLAN_SETS`] - 1.

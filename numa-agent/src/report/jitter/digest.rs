@@ -259,7 +259,13 @@ impl<'a> Digest<'a> {
             let bin = ((middle * bins as f64) as usize).min(bins - 1);
             for (role, figures) in &interval.roles {
                 let line = roles.entry(RoleOrder(*role)).or_insert_with(|| vec![None; bins]);
-                line[bin] = Some(line[bin].map_or(*figures, |known| together(known, figures)));
+                match &mut line[bin] {
+                    Some(known) => {
+                        known.threads = known.threads.max(figures.threads);
+                        known.merge(figures);
+                    }
+                    empty => *empty = Some(*figures),
+                }
             }
         }
         Timeline { seconds: end, bins, roles }
@@ -285,25 +291,6 @@ impl Timeline {
         };
         let bins = self.roles.get(&role).map_or(&[][..], Vec::as_slice);
         bins.iter().map(|bin| bin.as_ref().and_then(share)).collect()
-    }
-}
-
-/// Two intervals in one: sums, of percentiles the higher.
-fn together(a: IntervalFigures, b: &IntervalFigures) -> IntervalFigures {
-    let sum = |a: Option<u64>, b: Option<u64>| match (a, b) {
-        (Some(a), Some(b)) => Some(a.saturating_add(b)),
-        (known, None) | (None, known) => known,
-    };
-    IntervalFigures {
-        threads: a.threads.max(b.threads),
-        run_ns: a.run_ns.saturating_add(b.run_ns),
-        off_node_ns: sum(a.off_node_ns, b.off_node_ns),
-        migrations: sum(a.migrations, b.migrations),
-        node_migrations: sum(a.node_migrations, b.node_migrations),
-        waits: a.waits.saturating_add(b.waits),
-        wait_ns: a.wait_ns.saturating_add(b.wait_ns),
-        wait_p99_ns: a.wait_p99_ns.max(b.wait_p99_ns),
-        wait_max_ns: a.wait_max_ns.max(b.wait_max_ns),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    digest::{Digest, RoleOrder, ThreadView, role_name, role_word},
+    digest::{Digest, Part, RoleOrder, ThreadView, role_name, role_word},
     units::{NOT_MEASURED, bytes, count, duration, or_not_measured, share},
 };
 use crate::{
@@ -37,20 +37,20 @@ pub(super) fn roles(digest: &Digest) -> Table {
     let head = ["Role", "Threads", "CPU time", "Off node", "p50", "p99", "p99.9", "Max", "Node moves"];
     let mut table = Table::new(&head).figures_from(1);
     for (role, part) in &digest.roles {
-        let [p50, _, p99, p999, max] = waits(part.wait);
-        table.row([
+        let who = [
             role_name(*role, digest.planned()).into(),
             count(part.rollup.threads),
             duration(part.rollup.figures.run_ns),
-            off_node(&part.rollup),
-            p50,
-            p99,
-            p999,
-            max,
-            node_moves(&part.rollup.figures),
-        ]);
+        ];
+        table.row_of([&who[..], &verdict_figures(part)].concat());
     }
     table
+}
+
+/// What decides: off node, run-queue wait (p50, p99, p99.9, longest), moves between nodes.
+fn verdict_figures(part: &Part) -> [String; 6] {
+    let [p50, _, p99, p999, max] = waits(part.wait);
+    [off_node(&part.rollup), p50, p99, p999, max, node_moves(&part.rollup.figures)]
 }
 
 /// A kind of duration.
@@ -93,18 +93,12 @@ pub(super) fn groups(digest: &Digest, escape: Escape, most: usize) -> Shown {
     let head = ["Group", "Role", "Threads", "Off node", "p50", "p99", "p99.9", "Max", "Node moves"];
     let mut table = Table::new(&head).figures_from(2);
     for ((group, role), part) in digest.groups.iter().take(most) {
-        let [p50, _, p99, p999, max] = waits(part.wait);
-        table.row([
+        let who = [
             group.map_or(NO_GROUP.into(), escape),
             role_word(*role, digest.planned()).into(),
             count(part.rollup.threads),
-            off_node(&part.rollup),
-            p50,
-            p99,
-            p999,
-            max,
-            node_moves(&part.rollup.figures),
-        ]);
+        ];
+        table.row_of([&who[..], &verdict_figures(part)].concat());
     }
     Shown { table, left_out: digest.groups.len().saturating_sub(most) }
 }
