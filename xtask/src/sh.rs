@@ -32,6 +32,19 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs `command` with our own standard error, and fails if it does; what it prints to its standard output.
+#[allow(dead_code, reason = "what is for guests has no user yet")]
+pub fn run_for_output(command: &mut Command) -> Result<String> {
+    let shown = show(command);
+    eprintln!("+ {shown}");
+    let output =
+        command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run `{shown}`"))?;
+    if !output.status.success() {
+        bail!("`{shown}` failed: {}", output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// What `command` prints to its standard output; `None` if it cannot be run or fails.
 pub fn output(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
