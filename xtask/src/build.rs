@@ -48,6 +48,12 @@ impl Arch {
     }
 }
 
+impl Default for Arch {
+    fn default() -> Self {
+        Self::host()
+    }
+}
+
 impl fmt::Display for Arch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -159,8 +165,8 @@ impl Build {
     }
 }
 
-/// Cargo has put us into TARGET/debug; so this holds for CARGO_TARGET_DIR and a configured one alike.
-fn target_dir() -> Result<PathBuf> {
+/// Where cargo builds. It has put us into TARGET/debug; so this holds for CARGO_TARGET_DIR and a configured one alike.
+pub fn target_dir() -> Result<PathBuf> {
     let exe = env::current_exe().context("cannot tell where cargo put xtask")?;
     let target =
         exe.ancestors().nth(2).context("xtask is not inside a target directory; use `cargo xtask`")?;

@@ -1,4 +1,4 @@
-//! How people set up, build, test and demo numa-agent. `docs/development.md` explains each command.
+//! How people set up, build, test, demo and package numa-agent. `docs/development.md` explains each command.
 //!
 //! Small on purpose: `cargo xtask` has to start within seconds on a machine that has built nothing yet, so it depends on
 //! `anyhow` and `clap` alone and never on numa-agent itself.
@@ -7,6 +7,8 @@ mod bench;
 #[allow(dead_code, reason = "what is for guests has no user yet")]
 mod build;
 mod demo;
+mod dist;
+mod elf;
 mod lint;
 mod setup;
 mod sh;
@@ -22,7 +24,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{build::Build, setup::Purpose};
 
-/// Sets up, builds, tests, demonstrates and measures numa-agent.
+/// Sets up, builds, tests, demonstrates, measures and packages numa-agent.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -48,6 +50,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Measure what the agent costs, beside its peers
     Bench(bench::BenchArgs),
+    /// Make release archives with static binaries, for x86_64 and aarch64
+    Dist(dist::DistArgs),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +86,11 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench(args) => {
             setup::ensure(Purpose::Build)?;
             bench::run(&args, &Build::new(true)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Dist(args) => {
+            setup::ensure(Purpose::Build)?;
+            dist::run(&args)?;
             Ok(ExitCode::SUCCESS)
         }
     }
