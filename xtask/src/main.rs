@@ -70,7 +70,7 @@ fn run(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Lint => {
-            setup::ensure(Purpose::Test)?;
+            setup::ensure(Purpose::Lint)?;
             lint::run()?;
             Ok(ExitCode::SUCCESS)
         }
@@ -89,7 +89,7 @@ fn run(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Dist(args) => {
-            setup::ensure(Purpose::Build)?;
+            args.archs().into_iter().try_for_each(|arch| setup::ensure(Purpose::Static(arch)))?;
             dist::run(&args)?;
             Ok(ExitCode::SUCCESS)
         }

@@ -9,9 +9,11 @@ use std::{
 
 use super::{
     Purpose,
+    guests::Tool,
     plan::{BROWSERS, Compiler, Facts, Linker, PEERS, Packages, plan},
 };
 use crate::{
+    build::Arch,
     sh,
     toolchain::{self, Places, Toolchain},
 };
@@ -34,25 +36,54 @@ pub fn gather(purpose: Purpose, tried: &Facts) -> Facts {
         ..Facts::default()
     };
     let lacks_program = |program: &&str| !places.path.iter().any(|dir| dir.join(program).is_file());
-    if purpose == Purpose::Test {
+    if matches!(purpose, Purpose::Lint | Purpose::Test) {
         let lacks = |name: &str| sh::output(sh::cargo().args([name, "--version"])).is_none();
         facts.lint_lacks = [("fmt", "rustfmt"), ("clippy", "clippy")]
             .into_iter()
             .filter(|(c, _)| lacks(c))
             .map(|(_, n)| n)
             .collect();
-        facts.no_browser = BROWSERS.iter().all(lacks_program);
     }
+    facts.no_browser = purpose == Purpose::Test && BROWSERS.iter().all(lacks_program);
     if purpose == Purpose::Bench {
         facts.bench_lacks = PEERS.into_iter().filter(lacks_program).collect();
     }
+    facts.guests_optional = purpose == Purpose::Test;
+    facts.guests_lack = match purpose {
+        Purpose::Static(arch) => lacking(&Tool::of_binaries(arch)),
+        Purpose::Vm(arch) => lacking(&Tool::of_guests(arch)),
+        Purpose::Test => lacking(Arch::ALL.map(Tool::of_guests).as_flattened()),
+        Purpose::Build | Purpose::Lint | Purpose::Bench => Vec::new(),
+    };
     // The rest is slower to find out, and only matters when something has to be installed.
-    if facts.no_browser || !plan(&facts).missing.is_empty() {
+    if facts.no_browser || !facts.guests_lack.is_empty() || !plan(&facts).missing.is_empty() {
         facts.rustup_has_llvm = cfg!(target_arch = "x86_64");
         facts.bare_nightly = bare_nightly(&places);
         facts.packages = packages();
     }
     facts
+}
+
+/// Those of `tools` that are not there.
+pub fn lacking(tools: &[Tool]) -> Vec<Tool> {
+    tools.iter().copied().filter(|tool| !is_there(*tool)).collect()
+}
+
+fn is_there(tool: Tool) -> bool {
+    let in_path = |program: &str| Places::from_env().path.iter().any(|dir| dir.join(program).is_file());
+    let linker = |arch: Arch| arch.cross_linker().unwrap_or("cc".to_owned());
+    match tool {
+        Tool::Target(arch) => {
+            let mut rustc = Command::new("rustc");
+            rustc.current_dir(sh::root()).args(["--print", "target-libdir", "--target", arch.triple()]);
+            sh::output(&mut rustc).is_some_and(|dir| Path::new(dir.trim()).is_dir())
+        }
+        Tool::Linker(arch) => in_path(&linker(arch)),
+        // A compiler that does not find the file says its name and nothing more.
+        Tool::Libc(arch) => sh::output(Command::new(linker(arch)).arg("-print-file-name=libc.a"))
+            .is_some_and(|file| Path::new(file.trim()).is_absolute()),
+        Tool::Qemu(arch) => in_path(&format!("qemu-system-{arch}")),
+    }
 }
 
 /// One line: what the build will use.

@@ -12,7 +12,8 @@
 
 use std::fmt;
 
-use crate::toolchain::PINNED_NIGHTLY;
+use super::guests::Tool;
+use crate::{build::Arch, toolchain::PINNED_NIGHTLY};
 
 /// The `bpf-linker` that cargo can build without an installed LLVM; 0.11 took that away.
 pub const LINKER_VERSION: &str = "0.10.3";
@@ -49,6 +50,12 @@ pub struct Facts {
     pub bench_lacks: Vec<&'static str>,
     /// There is none of [`BROWSERS`], and tests want one.
     pub no_browser: bool,
+    /// This machine's architecture.
+    pub host: Arch,
+    /// What static binaries or VM tests need, and is not there.
+    pub guests_lack: Vec<Tool>,
+    /// Whether that was not asked for by itself: then what cannot be installed is done without.
+    pub guests_optional: bool,
     /// What was run already and worked.
     pub done: Vec<Action>,
     /// What was run already and failed.
@@ -85,6 +92,17 @@ pub enum Packages {
     Unknown,
 }
 
+/// What the distribution's packages are for, where any version will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Tests of HTML pages.
+    Pages,
+    /// `bench`.
+    Peers,
+    /// VM tests and static binaries.
+    Guests,
+}
+
 /// One thing to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -99,17 +117,15 @@ pub enum Action {
     /// Install the compiler and its source with dnf.
     DnfInstall,
     /// Install packages with apt, whatever their version.
-    AptInstallPeers(Vec<&'static str>),
+    AptInstallFor(Use, Vec<&'static str>),
     /// The same with dnf.
-    DnfInstallPeers(Vec<&'static str>),
-    /// Install a browser, with a font, with apt.
-    AptInstallBrowser,
-    /// The same with dnf.
-    DnfInstallBrowser,
+    DnfInstallFor(Use, Vec<&'static str>),
     /// Build `bpf-linker`.
     InstallLinker,
     /// Give rustup's active toolchain what `lint` runs.
     AddComponents(Vec<&'static str>),
+    /// Give it the standard library for other targets.
+    AddTargets(Vec<&'static str>),
 }
 
 impl Action {
@@ -126,21 +142,18 @@ impl Action {
             Self::AptInstall(packages) => {
                 [words("apt-get install --yes --no-install-recommends"), packages.clone()].concat()
             }
-            Self::AptInstallPeers(packages) => {
+            Self::AptInstallFor(_, packages) => {
                 words(&format!("apt-get install --yes --no-install-recommends {}", packages.join(" ")))
             }
-            Self::DnfInstallPeers(packages) => {
+            Self::DnfInstallFor(_, packages) => {
                 words(&format!("dnf install --assumeyes {}", packages.join(" ")))
             }
-            Self::AptInstallBrowser => {
-                words("apt-get install --yes --no-install-recommends chromium fonts-dejavu-core")
-            }
-            Self::DnfInstallBrowser => words("dnf install --assumeyes chromium dejavu-sans-fonts"),
             Self::DnfInstall => words("dnf install --assumeyes rust rust-src"),
             Self::InstallLinker => {
                 words(&format!("cargo install bpf-linker --version {LINKER_VERSION} --locked"))
             }
             Self::AddComponents(names) => words(&format!("rustup component add {}", names.join(" "))),
+            Self::AddTargets(names) => words(&format!("rustup target add {}", names.join(" "))),
         }
     }
 
@@ -156,19 +169,30 @@ impl Action {
                 "the distribution's Rust compiler with its source, 780 MB on disk, about a minute"
             }
             Self::DnfInstall => "the distribution's Rust compiler with its source, about a minute",
-            Self::AptInstallPeers(_) | Self::DnfInstallPeers(_) => {
+            Self::AptInstallFor(Use::Pages, _) | Self::DnfInstallFor(Use::Pages, _) => {
+                "a browser for the tests of HTML pages, 400 MB on disk, under a minute"
+            }
+            Self::AptInstallFor(Use::Peers, _) | Self::DnfInstallFor(Use::Peers, _) => {
                 "what `cargo xtask bench` compares with, 200 MB on disk, under a minute"
             }
-            Self::AptInstallBrowser | Self::DnfInstallBrowser => {
-                "a browser for the tests of HTML pages, 400 MB on disk, under a minute"
+            Self::AptInstallFor(Use::Guests, _) | Self::DnfInstallFor(Use::Guests, _) => {
+                "what builds static binaries and runs VM tests, 300 MB on disk, under a minute"
             }
             Self::InstallLinker => "the linker for eBPF programs, into cargo's bin directory, 1 to 3 minutes",
             Self::AddComponents(_) => "what `cargo xtask lint` runs, seconds",
+            Self::AddTargets(_) => "the standard library for static binaries, 150 MB on disk each, seconds",
         }
     }
 
     fn needs_root(&self) -> bool {
-        !matches!(self, Self::AddSource | Self::InstallNightly | Self::InstallLinker | Self::AddComponents(_))
+        matches!(
+            self,
+            Self::AptUpdate
+                | Self::AptInstall(_)
+                | Self::DnfInstall
+                | Self::AptInstallFor(..)
+                | Self::DnfInstallFor(..)
+        )
     }
 }
 
@@ -237,6 +261,7 @@ pub fn plan(facts: &Facts) -> Plan {
     if facts.no_browser {
         plan.browser(facts);
     }
+    plan.guests(facts);
     plan
 }
 
@@ -259,38 +284,87 @@ impl Plan {
 
     /// Tests say that they are skipped without a browser: where none can be installed, that is no reason to run none.
     fn browser(&mut self, facts: &Facts) {
-        let install = match &facts.packages {
-            Packages::Apt(_) => Action::AptInstallBrowser,
-            Packages::Dnf => Action::DnfInstallBrowser,
-            Packages::Unknown => {
-                return self.without.push("Chromium: tests of HTML pages are skipped".to_owned());
+        let without = "Chromium: tests of HTML pages are skipped";
+        match facts.packages.install(
+            Use::Pages,
+            vec!["chromium", "fonts-dejavu-core"],
+            vec!["chromium", "dejavu-sans-fonts"],
+        ) {
+            None => self.without.push(without.to_owned()),
+            Some(install) if !facts.allows(&install) => {
+                self.without.push(format!("{without}; as root: {install}"));
             }
-        };
-        if !facts.allows(&install) {
-            return self
-                .without
-                .push(format!("Chromium: tests of HTML pages are skipped; as root: {install}"));
+            Some(install) => {
+                self.missing.push("Chromium (only tests of HTML pages need that)".to_owned());
+                self.packages(facts, install);
+            }
         }
-        self.missing.push("Chromium (only tests of HTML pages need that)".to_owned());
-        if install == Action::AptInstallBrowser {
-            self.update(facts);
-        }
-        self.steps.push(install);
     }
 
     fn peers(&mut self, facts: &Facts) {
-        let (debian, fedora): (Vec<_>, Vec<_>) =
-            facts.bench_lacks.iter().map(|program| peer_packages(program)).unzip();
-        match &facts.packages {
-            Packages::Apt(_) => {
-                self.update(facts);
-                self.take(facts, Action::AptInstallPeers(debian));
+        let (debian, fedora) = facts.bench_lacks.iter().map(|program| peer_packages(program)).unzip();
+        match facts.packages.install(Use::Peers, debian, fedora) {
+            Some(install) => self.packages(facts, install),
+            None => self
+                .by_hand
+                .push(format!("your distribution's packages for {}", facts.bench_lacks.join(", "))),
+        }
+    }
+
+    /// As with the browser, unless guests or static binaries were asked for by themselves.
+    fn guests(&mut self, facts: &Facts) {
+        let lacks = &facts.guests_lack;
+        let debian = lacks.iter().filter_map(|tool| tool.debian(facts.host)).collect();
+        let fedora = lacks.iter().filter_map(|tool| tool.fedora(facts.host)).collect();
+        let install = facts.packages.install(Use::Guests, debian, fedora);
+        let targets = Action::AddTargets(lacks.iter().filter_map(|tool| tool.target()).collect());
+        for tool in lacks {
+            let action = match &facts.packages {
+                _ if tool.target().is_some() => facts.rustup.then_some(&targets),
+                Packages::Apt(_) => tool.debian(facts.host).and(install.as_ref()),
+                Packages::Dnf => tool.fedora(facts.host).and(install.as_ref()),
+                Packages::Unknown => None,
+            };
+            let missing = format!("{tool} (only VM tests and static binaries need that)");
+            match action {
+                Some(action) if facts.allows(action) => {
+                    self.missing.push(missing);
+                    if !self.steps.contains(action) {
+                        self.packages(facts, action.clone());
+                    }
+                }
+                _ => {
+                    let remedy = action.map_or_else(|| tool.by_hand(), ToString::to_string);
+                    if facts.guests_optional {
+                        self.without
+                            .push(format!("{tool}: VM tests that need it are skipped; by hand: {remedy}"));
+                    } else {
+                        self.missing.push(missing);
+                        if !self.by_hand.contains(&remedy) {
+                            self.by_hand.push(remedy);
+                        }
+                    }
+                }
             }
-            Packages::Dnf => self.take(facts, Action::DnfInstallPeers(fedora)),
-            Packages::Unknown => {
-                self.by_hand
-                    .push(format!("your distribution's packages for {}", facts.bench_lacks.join(", ")));
-            }
+        }
+    }
+
+    /// Takes `install`, after the lists where it is apt's.
+    fn packages(&mut self, facts: &Facts, install: Action) {
+        if matches!(install, Action::AptInstallFor(..)) {
+            self.update(facts);
+        }
+        self.take(facts, install);
+    }
+}
+
+impl Packages {
+    /// What installs these packages; `None` for a package manager that we cannot drive.
+    fn install(&self, purpose: Use, debian: Vec<&'static str>, fedora: Vec<&'static str>) -> Option<Action> {
+        match self {
+            Self::Apt(_) => Some(Action::AptInstallFor(purpose, debian)),
+            Self::Dnf => Some(Action::DnfInstallFor(purpose, fedora)),
+            Self::Unknown => None,
         }
     }
 }
@@ -308,7 +382,7 @@ impl Facts {
     /// Whether `action` can be run and was not already, in vain.
     fn allows(&self, action: &Action) -> bool {
         (self.root || !action.needs_root())
-            && (self.rustup || !matches!(action, Action::AddComponents(_)))
+            && (self.rustup || !matches!(action, Action::AddComponents(_) | Action::AddTargets(_)))
             && !self.failed.contains(action)
             && !self.done.contains(action)
     }

@@ -158,7 +158,7 @@ fn peers_come_from_the_distribution_after_its_lists() {
         bench_lacks: vec!["runqlat", "perf"],
         ..fresh()
     };
-    let peers = Action::AptInstallPeers(vec!["libbpf-tools", "linux-perf"]);
+    let peers = Action::AptInstallFor(Use::Peers, vec!["libbpf-tools", "linux-perf"]);
     assert_eq!(plan(&ready).steps, [Action::AptUpdate, peers.clone()]);
     let updated = Facts { done: vec![Action::AptUpdate], ..ready.clone() };
     assert_eq!(plan(&updated).steps, std::slice::from_ref(&peers));
@@ -174,10 +174,11 @@ fn peers_come_from_the_distribution_after_its_lists() {
 #[test]
 fn a_browser_is_installed_where_it_can_be_and_done_without_elsewhere() {
     let ready = Facts { compiler: compiler(22), linker: linker((0, 10, 3)), no_browser: true, ..fresh() };
-    assert_eq!(plan(&ready).steps, [Action::AptUpdate, Action::AptInstallBrowser]);
-    let fedora = Facts { packages: Packages::Dnf, ..ready.clone() };
-    assert_eq!(plan(&fedora).steps, [Action::DnfInstallBrowser]);
-    let offline = [Action::AptUpdate, Action::AptInstallBrowser].to_vec();
+    let offline = plan(&ready).steps;
+    let chromium = Action::AptInstallFor(Use::Pages, vec!["chromium", "fonts-dejavu-core"]);
+    assert_eq!(offline, [Action::AptUpdate, chromium]);
+    let fedora = plan(&Facts { packages: Packages::Dnf, ..ready.clone() }).steps;
+    assert_eq!(fedora, [Action::DnfInstallFor(Use::Pages, vec!["chromium", "dejavu-sans-fonts"])]);
     let without = [
         Facts { root: false, ..ready.clone() },
         Facts { packages: Packages::Unknown, ..ready.clone() },
@@ -187,4 +188,82 @@ fn a_browser_is_installed_where_it_can_be_and_done_without_elsewhere() {
         let plan = plan(&facts);
         assert!(plan.missing.is_empty() && plan.by_hand.is_empty() && plan.without.len() == 1, "{plan:?}");
     }
+}
+
+/// A machine that builds the agent and has nothing for guests.
+fn no_guests() -> Facts {
+    Facts {
+        compiler: compiler(22),
+        linker: linker((0, 10, 3)),
+        host: Arch::X86_64,
+        guests_lack: Arch::ALL.map(Tool::of_guests).concat(),
+        ..fresh()
+    }
+}
+
+#[test]
+fn guests_need_an_emulator_a_linker_a_libc_and_rusts_library() {
+    let all = no_guests();
+    let rust = Action::AddTargets(vec!["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"]);
+    let debian = Action::AptInstallFor(
+        Use::Guests,
+        vec![
+            "gcc",
+            "libc6-dev",
+            "qemu-system-x86",
+            "gcc-aarch64-linux-gnu",
+            "libc6-dev-arm64-cross",
+            "qemu-system-arm",
+        ],
+    );
+    assert!(debian.to_string().contains("--no-install-recommends"), "{debian}");
+    let plan_all = plan(&all);
+    assert_eq!((plan_all.missing.len(), plan_all.by_hand.len()), (8, 0));
+    assert_eq!(plan_all.steps, [rust.clone(), Action::AptUpdate, debian.clone()]);
+    // On the other architecture the same names are the other way round, and a user can only have rustup's part.
+    let binaries = Facts {
+        host: Arch::Aarch64,
+        root: false,
+        guests_lack: Tool::of_binaries(Arch::X86_64).to_vec(),
+        ..all.clone()
+    };
+    let planned = plan(&binaries);
+    assert_eq!(planned.steps, [Action::AddTargets(vec!["x86_64-unknown-linux-gnu"])]);
+    assert!(planned.by_hand[0].ends_with(" gcc-x86-64-linux-gnu libc6-dev-amd64-cross"), "{planned:?}");
+    assert_eq!(planned.by_hand.len(), 1);
+    // Installed, and still not there: no endless loop.
+    let vain = plan(&Facts { done: vec![rust, Action::AptUpdate, debian], ..all });
+    assert_eq!((vain.steps.len(), vain.missing.len(), vain.by_hand.len()), (0, 8, 2));
+}
+
+#[test]
+fn fedora_and_unknown_distributions_are_told_what_to_bring_by_hand() {
+    let fedora = plan(&Facts { packages: Packages::Dnf, ..no_guests() });
+    assert!(fedora.by_hand[0].contains("libc.a") && fedora.by_hand.len() == 1, "{fedora:?}");
+    let install = fedora.steps[1].to_string();
+    assert!(
+        install.ends_with(
+            "gcc glibc-static qemu-system-x86-core gcc-aarch64-linux-gnu qemu-system-aarch64-core"
+        )
+    );
+    let unknown = plan(&Facts { packages: Packages::Unknown, rustup: false, ..no_guests() });
+    assert_eq!((unknown.steps.len(), unknown.missing.len(), unknown.by_hand.len()), (0, 8, 8));
+    assert!(unknown.by_hand[0].contains("rustup target add x86_64-unknown-linux-gnu"), "{unknown:?}");
+}
+
+#[test]
+fn tests_do_without_guests_that_cannot_be_had() {
+    let optional = Facts { guests_optional: true, ..no_guests() };
+    // What can be installed is.
+    assert_eq!(plan(&optional), plan(&no_guests()));
+    let offline = plan(&optional).steps;
+    let without = plan(&Facts { failed: offline, ..optional.clone() });
+    assert!(
+        without.missing.is_empty() && without.by_hand.is_empty() && without.steps.is_empty(),
+        "{without:?}"
+    );
+    assert_eq!(without.without.len(), 8);
+    // One part that cannot be had does not keep out the others.
+    let fedora = plan(&Facts { packages: Packages::Dnf, ..optional });
+    assert_eq!((fedora.missing.len(), fedora.without.len(), fedora.by_hand.len()), (7, 1, 0));
 }
