@@ -129,14 +129,14 @@ impl Build {
         self.binary("numa-agent-tests", name)
     }
 
-    /// Builds the tests of `tests/tests/NAME` and every program of the tests crate; the path of the tests' binary.
+    /// Builds the integration tests `name` of `package`, and every program of that package; the path of the tests' binary.
     ///
     /// # Errors
     /// If they do not build, or there are no such tests.
-    pub fn test_binary(&self, name: &str) -> Result<PathBuf> {
+    pub fn test_binary(&self, package: &str, name: &str) -> Result<PathBuf> {
         let mut cargo = self.cargo("test");
         cargo.args(["--no-run", "--message-format=json-render-diagnostics"]);
-        cargo.args(["--package", "numa-agent-tests", "--test", name]);
+        cargo.args(["--package", package, "--test", name]);
         let messages = sh::run_for_output(&mut cargo)?;
         messages
             .lines()

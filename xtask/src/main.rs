@@ -16,6 +16,7 @@ mod tally;
 mod test;
 #[allow(dead_code, reason = "shared with numa-agent's build script, which uses the rest")]
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,9 @@ enum Command {
     Lint,
     /// Run all tests (some need root) and count them
     Test(test::Args),
+    /// Boot other kernels and shapes of machines under QEMU, and test the agent there
+    #[command(subcommand)]
+    Vm(vm::Vm),
     /// Show the agent at work on a synthetic serving stack
     Demo(demo::DemoArgs),
     /// Measure what the agent costs, beside its peers
@@ -78,6 +82,7 @@ fn run(command: Command) -> Result<ExitCode> {
             setup::ensure(Purpose::Test)?;
             test::run(&args)
         }
+        Command::Vm(command) => vm::run(&command),
         Command::Demo(args) => {
             setup::ensure(Purpose::Build)?;
             demo::run(&args, &Build::new(true)?)?;

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{lint, sh, tally::Tally};
+use crate::{lint, sh, tally::Tally, vm};
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
@@ -32,6 +32,8 @@ enum Kind {
     Cli,
     /// The real kernel: root and BPF. One at a time, because each of them sees all processes of the machine
     Live,
+    /// The real binary on other kernels and shapes of machines, in guests: what `cargo xtask vm test` runs by default
+    Vm,
 }
 
 /// The packages with a `tests` directory, and where it is.
@@ -57,8 +59,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             "warning: not root: the live tests will be skipped; run `sudo -E env PATH=$PATH cargo xtask test`"
         );
     }
-    for kind in [Kind::Unit, Kind::Cli, Kind::Live] {
-        if args.only.is_none_or(|only| only == kind) {
+    for kind in [Kind::Unit, Kind::Cli, Kind::Live, Kind::Vm] {
+        // Guests are built and booted before a filter can tell that there is nothing to do in them.
+        let asked = args.only.map_or(kind != Kind::Vm || args.filter.is_none(), |only| only == kind);
+        if asked {
             total.add(run_kind(kind, args.filter.as_deref(), ci)?);
         }
     }
@@ -74,6 +78,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn run_kind(kind: Kind, filter: Option<&str>, ci: bool) -> Result<Tally> {
+    if kind == Kind::Vm {
+        return vm::test_subset(filter);
+    }
     let mut cargo = sh::cargo();
     // `--workspace` builds every binary that the tests start.
     cargo.args(["test", "--workspace", "--no-fail-fast"]);
@@ -90,7 +97,7 @@ fn run_kind(kind: Kind, filter: Option<&str>, ci: bool) -> Result<Tally> {
     cargo.args(match kind {
         // Both show what a skipped test says.
         Kind::Unit | Kind::Cli => &["--show-output"][..],
-        Kind::Live => &["--nocapture", "--test-threads=1"],
+        Kind::Live | Kind::Vm => &["--nocapture", "--test-threads=1"],
     });
     if ci {
         cargo.env("NUMA_AGENT_FORBID_SKIP", "1");
@@ -104,7 +111,7 @@ fn run_kind(kind: Kind, filter: Option<&str>, ci: bool) -> Result<Tally> {
     Ok(tally)
 }
 
-/// The integration tests of that kind: `live*` and `*_live*` need the kernel, the others do not.
+/// The integration tests of that kind.
 fn suites(kind: Kind) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for dir in SUITES.map(|dir| sh::root().join(dir)) {
@@ -113,7 +120,7 @@ fn suites(kind: Kind) -> Result<Vec<String>> {
             let path = entry.with_context(|| dir.display().to_string())?.path();
             let is_suite = path.extension().is_some_and(|e| e == "rs") || path.join("main.rs").is_file();
             let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-            if is_suite && is_live(name) == (kind == Kind::Live) {
+            if is_suite && kind_of(name) == kind {
                 names.push(name.to_owned());
             }
         }
@@ -122,8 +129,13 @@ fn suites(kind: Kind) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn is_live(name: &str) -> bool {
-    name.split('_').any(|word| word.starts_with("live"))
+/// `live*` and `*_live*` need the kernel, `guest` a machine of its own.
+fn kind_of(suite: &str) -> Kind {
+    match suite {
+        "guest" => Kind::Vm,
+        _ if suite.split('_').any(|word| word.starts_with("live")) => Kind::Live,
+        _ => Kind::Cli,
+    }
 }
 
 /// Runs `command`, passing its output on as it comes, and counts.
@@ -163,9 +175,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn live_suites_are_told_by_their_name() {
-        assert!(["live", "live_bind", "bpf_live"].into_iter().all(is_live));
-        assert!(!["cli", "stack", "delivery", "bpf"].into_iter().any(is_live));
+    fn suites_are_told_by_their_name() {
+        assert!(["live", "live_bind", "bpf_live"].into_iter().all(|name| kind_of(name) == Kind::Live));
+        assert!(["cli", "stack", "delivery", "bpf"].into_iter().all(|name| kind_of(name) == Kind::Cli));
+        assert_eq!(kind_of("guest"), Kind::Vm);
     }
 
     #[test]

@@ -1,0 +1,112 @@
+//! Which machines there are, and what is run on each. No I/O.
+
+use std::fmt;
+
+use super::{
+    Arch,
+    kernels::{self, Series},
+    topology::{self, Topology},
+};
+
+/// One guest: architecture, kernel, shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine {
+    pub arch: Arch,
+    pub series: Series,
+    pub topology: Topology,
+}
+
+impl Machine {
+    /// What its kernel is known by.
+    pub fn key(&self) -> (&'static str, &'static str) {
+        (self.arch.name(), self.series.name)
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.arch, self.series.name, self.topology.name)
+    }
+}
+
+/// What was asked for; an empty list is everything.
+#[derive(Debug, Default)]
+pub struct Wanted<'a> {
+    pub kernels: &'a [Series],
+    pub topologies: &'a [Topology],
+    pub arches: &'a [Arch],
+}
+
+impl Wanted<'_> {
+    fn is_everything(&self) -> bool {
+        self.kernels.is_empty() && self.topologies.is_empty() && self.arches.is_empty()
+    }
+
+    fn takes(&self, machine: &Machine) -> bool {
+        fn has<T: PartialEq>(list: &[T], one: &T) -> bool {
+            list.is_empty() || list.contains(one)
+        }
+        has(self.kernels, &machine.series)
+            && has(self.topologies, &machine.topology)
+            && has(self.arches, &machine.arch)
+    }
+}
+
+/// The machines that are `wanted`; unless `all` or something is asked for, those of [`SUBSET`].
+pub fn select(wanted: &Wanted<'_>, all: bool) -> Vec<Machine> {
+    let few = !all && wanted.is_everything();
+    let in_subset =
+        |machine: &Machine| SUBSET.contains(&(machine.arch, machine.series.name, machine.topology.name));
+    matrix().into_iter().filter(|machine| wanted.takes(machine) && (!few || in_subset(machine))).collect()
+}
+
+/// What `cargo xtask test` boots: the oldest and the newest kernel, and the other architecture.
+const SUBSET: [(Arch, &str, &str); 3] =
+    [(Arch::X86_64, "5.10", "a3-mini"), (Arch::X86_64, "7", "a3-mini"), (Arch::Aarch64, "6.1", "a3-mini")];
+
+fn matrix() -> Vec<Machine> {
+    let mut machines = Vec::new();
+    for arch in Arch::ALL {
+        for series in kernels::ALL {
+            for topology in topology::ALL {
+                let machine = Machine { arch, series, topology };
+                if exists(&machine) {
+                    machines.push(machine);
+                }
+            }
+        }
+    }
+    machines
+}
+
+/// Not every combination can be had: see `docs/kernels.md`.
+fn exists(machine: &Machine) -> bool {
+    // Of the large one, one is enough; Debian's 6.1 and older take no more than 256 CPUs on aarch64.
+    machine.topology.name != "a3" || (machine.arch == Arch::Aarch64 && machine.series.name == "6.12")
+}
+
+/// The test programs for a machine: those that are about the kernel run on one shape of each.
+pub fn suites(machine: &Machine) -> &'static [&'static str] {
+    if machine.topology.name == "a3-mini" { &["guest", "bpf_live"] } else { &["guest"] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_subset_is_of_the_matrix() {
+        let everything = Wanted::default();
+        assert_eq!(select(&everything, false).len(), SUBSET.len());
+        assert!(select(&everything, true).len() > 40);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_all_of_it() {
+        let kernels = [kernels::find("6.1").unwrap()];
+        let wanted = Wanted { kernels: &kernels, ..Wanted::default() };
+        let machines = select(&wanted, false);
+        assert!(machines.iter().all(|machine| machine.series.name == "6.1"));
+        assert!(machines.iter().any(|machine| machine.topology.name == "cxl"));
+    }
+}

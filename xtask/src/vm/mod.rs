@@ -1,0 +1,342 @@
+//! `cargo xtask vm`: the agent on other kernels and shapes of machines, in guests under QEMU. `docs/development.md` tells how to use it,
+//! `docs/kernels.md` what came out.
+
+mod console;
+mod image;
+mod kernels;
+mod matrix;
+mod qemu;
+mod table;
+mod topology;
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fs,
+    path::{Path, PathBuf},
+    process::{ExitCode, Stdio},
+    sync::Mutex,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use self::{
+    console::{Console, End},
+    image::Image,
+    kernels::{Kernel, Kernels, Series},
+    matrix::Machine,
+    qemu::Guest,
+    topology::Topology,
+};
+use crate::{
+    build::{Arch, Build, Profile},
+    setup::{self, Purpose},
+    sh,
+    tally::Tally,
+};
+
+/// What `cargo xtask vm` takes.
+#[derive(clap::Subcommand)]
+pub enum Vm {
+    /// Boot guests and run the tests in them
+    Test(TestArgs),
+    /// A shell in a guest, with the agent and the test programs
+    Shell(ShellArgs),
+    /// Kernels, shapes, and what is run by default
+    List,
+}
+
+/// Which machines, and what on them.
+#[derive(clap::Args)]
+pub struct TestArgs {
+    /// Only tests whose name contains this
+    filter: Option<String>,
+    /// Kernel series, as `vm list` shows them; repeatable
+    #[arg(long, value_parser = series)]
+    kernel: Vec<Series>,
+    /// Shape of the machine; repeatable
+    #[arg(long, value_parser = topology)]
+    topology: Vec<Topology>,
+    /// Architecture; repeatable
+    #[arg(long)]
+    arch: Vec<Arch>,
+    /// The whole matrix, and its result into docs/kernels.md
+    #[arg(long, conflicts_with_all = ["filter", "kernel", "topology", "arch"])]
+    all: bool,
+    /// Look for newer kernels than those kept
+    #[arg(long)]
+    refresh: bool,
+    /// Seconds for one test; ten times that, and the boot, for a guest
+    #[arg(long, value_name = "SECONDS")]
+    limit: Option<u64>,
+    /// Guests at a time
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+}
+
+/// Which machine.
+#[derive(clap::Args)]
+pub struct ShellArgs {
+    /// Kernel series
+    #[arg(long, value_parser = series, default_value = "6.1")]
+    kernel: Series,
+    /// Shape of the machine
+    #[arg(long, value_parser = topology, default_value = "a3-mini")]
+    topology: Topology,
+    /// Architecture
+    #[arg(long, default_value_t = Arch::host())]
+    arch: Arch,
+}
+
+fn series(name: &str) -> Result<Series, String> {
+    kernels::find(name)
+        .ok_or_else(|| format!("known are {}", kernels::ALL.map(|series| series.name).join(", ")))
+}
+
+fn topology(name: &str) -> Result<Topology, String> {
+    topology::find(name)
+        .ok_or_else(|| format!("known are {}", topology::ALL.map(|known| known.name).join(", ")))
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If something cannot be built, fetched or started; a failing test is a failing exit code.
+pub fn run(command: &Vm) -> Result<ExitCode> {
+    match command {
+        Vm::Test(args) => {
+            setup::ensure(Purpose::Test)?;
+            let tally = test(args)?;
+            println!("{tally}");
+            let good = tally.failed == 0 && !tally.is_empty();
+            Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Vm::Shell(args) => {
+            setup::ensure(Purpose::Test)?;
+            shell(args)
+        }
+        Vm::List => {
+            list();
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// What `cargo xtask test` runs of it: a few machines, the tests that have `filter` in their name.
+///
+/// # Errors
+/// As [`run`].
+pub fn test_subset(filter: Option<&str>) -> Result<Tally> {
+    for arch in Arch::ALL {
+        if !sh::works(arch.qemu(), &["--version"]) {
+            println!("SKIP: guests: there is no {}; `cargo xtask setup --vm` installs it", arch.qemu());
+            let mut skipped = Tally::default();
+            skipped.skipped = 1;
+            return Ok(skipped);
+        }
+    }
+    test(&TestArgs {
+        filter: filter.map(str::to_owned),
+        kernel: Vec::new(),
+        topology: Vec::new(),
+        arch: Vec::new(),
+        all: false,
+        refresh: false,
+        limit: None,
+        jobs: 1,
+    })
+}
+
+/// Below the target directory, everything that belongs to guests.
+fn vm_dir() -> PathBuf {
+    crate::build::target_dir().unwrap_or_else(|_| sh::root().join("target")).join("vm")
+}
+
+/// What ran on one machine.
+pub struct Ran {
+    machine: Machine,
+    console: Console,
+    seconds: u64,
+}
+
+fn test(args: &TestArgs) -> Result<Tally> {
+    let wanted = matrix::Wanted { kernels: &args.kernel, topologies: &args.topology, arches: &args.arch };
+    let machines = matrix::select(&wanted, args.all);
+    if machines.is_empty() {
+        bail!("no machine of the matrix is like that; `cargo xtask vm list` shows them");
+    }
+    let kernels = get_kernels(&machines, args.refresh)?;
+    let images = build_images(&machines)?;
+    let todo = Mutex::new(machines.iter());
+    let ran = Mutex::new(Vec::new());
+    let next = || todo.lock().ok().and_then(|mut todo| todo.next().copied());
+    let work = || -> Result<()> {
+        while let Some(machine) = next() {
+            let kernel = &kernels[&machine.key()];
+            let one = run_one(machine, kernel, &images[machine.arch.name()], args)?;
+            if let Ok(mut ran) = ran.lock() {
+                ran.push(one);
+            }
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..args.jobs.max(1)).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().unwrap_or_else(|_| bail!("a worker panicked")))
+    })?;
+    let mut ran = ran.into_inner().unwrap_or_default();
+    ran.sort_by_key(|one: &Ran| machines.iter().position(|machine| *machine == one.machine));
+    let text = table::markdown(&ran, &kernels);
+    println!("{text}");
+    if args.all {
+        table::keep(&text, &sh::root().join("docs/kernels.md"))?;
+    }
+    Ok(table::tally(&ran))
+}
+
+/// Builds the image of each architecture that these machines need.
+fn build_images(machines: &[Machine]) -> Result<BTreeMap<&'static str, PathBuf>> {
+    let arches = Arch::ALL.into_iter().filter(|arch| machines.iter().any(|machine| machine.arch == *arch));
+    arches.map(|arch| Ok((arch.name(), build_image(arch)?))).collect()
+}
+
+/// Gets the kernels that these machines need.
+fn get_kernels(machines: &[Machine], refresh: bool) -> Result<Kernels> {
+    let mut kernels = Kernels::new();
+    for machine in machines {
+        if let Entry::Vacant(place) = kernels.entry(machine.key()) {
+            place.insert(kernels::get(machine.series, machine.arch, refresh)?);
+        }
+    }
+    Ok(kernels)
+}
+
+/// Where the test programs are in the guest.
+const SUITES: [(&str, &str); 2] = [("numa-agent-tests", "guest"), ("numa-agent", "bpf_live")];
+
+/// Builds everything that is in a guest, and packs it.
+fn build_image(arch: Arch) -> Result<PathBuf> {
+    let build = Build::for_arch(arch, Profile::Guest)?;
+    let mut image = Image::new();
+    let init = build.test_program("guest-init")?;
+    image.program(&init, Path::new("/init"))?;
+    for (package, suite) in SUITES {
+        image.program(&build.test_binary(package, suite)?, &suite_path(suite))?;
+    }
+    // Tests find these where cargo has put them.
+    for program in [build.agent()?, build.test_program("serving-stack")?] {
+        image.program(&program, &program)?;
+        let name = program.file_name().unwrap_or_default();
+        image.program(&program, &Path::new("/bin").join(name))?;
+    }
+    if let Some(shell) = static_shell(arch) {
+        image.program(&shell, Path::new("/bin/busybox"))?;
+    }
+    let dir = vm_dir();
+    fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+    let path = dir.join(format!("image-{arch}"));
+    image.write(&path).with_context(|| path.display().to_string())?;
+    Ok(path)
+}
+
+fn suite_path(name: &str) -> PathBuf {
+    Path::new("/tests").join(name)
+}
+
+/// A shell for `vm shell`, if this machine has one that needs no libraries.
+fn static_shell(arch: Arch) -> Option<PathBuf> {
+    let busybox = Path::new("/bin/busybox");
+    (arch == Arch::host() && busybox.exists()).then(|| busybox.to_path_buf())
+}
+
+/// Seconds until init is up, at most; by far not as much on a machine with nothing else to do.
+fn boot_limit(machine: &Machine) -> u64 {
+    60 + u64::from(machine.topology.cpus(machine.arch)) * 5
+}
+
+fn run_one(machine: Machine, kernel: &Kernel, image: &Path, args: &TestArgs) -> Result<Ran> {
+    let each = args.limit.unwrap_or(180);
+    let suites = matrix::suites(&machine);
+    let mut init_args = vec![format!("--topology={}", machine.topology.name), format!("--limit={each}")];
+    init_args.extend(suites.iter().map(|suite| format!("--suite={}", suite_path(suite).display())));
+    init_args.extend(args.filter.iter().map(|filter| format!("--filter={filter}")));
+    init_args.extend(machine.topology.offline.iter().map(|cpu| format!("--offline={cpu}")));
+    let guest =
+        Guest { arch: machine.arch, topology: machine.topology, kernel: &kernel.path, image, init_args };
+    let logs = vm_dir().join("logs");
+    fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
+    let log = logs.join(format!("{machine}.log").replace(' ', "-"));
+    eprintln!("+ guest {machine}: {}, console in {}", kernel.package, log.display());
+    let start = Instant::now();
+    let limit = Duration::from_secs(boot_limit(&machine) + each * 10);
+    let console = guest.run(limit, &log, |console| {
+        if let Some(test) = console.tests.last()
+            && test.end != End::Elsewhere
+        {
+            println!("{machine} {} ... {} ({} ms)", test.name, test.end, test.millis);
+            test.said.iter().for_each(|line| println!("    {line}"));
+        }
+    })?;
+    if let Some(fault) = console.fault() {
+        println!("{machine}: {fault}; see {}", log.display());
+    }
+    console.stalls.iter().for_each(|stall| println!("{machine}: the kernel stalled: {stall}"));
+    Ok(Ran { machine, console, seconds: start.elapsed().as_secs() })
+}
+
+fn shell(args: &ShellArgs) -> Result<ExitCode> {
+    let kernel = kernels::get(args.kernel, args.arch, false)?;
+    let image = build_image(args.arch)?;
+    if static_shell(args.arch).is_none() {
+        bail!("there is no /bin/busybox for {} to take along; Debian's busybox-static is one", args.arch);
+    }
+    let init_args = vec![format!("--topology={}", args.topology.name), "--shell".to_owned()];
+    let guest =
+        Guest { arch: args.arch, topology: args.topology, kernel: &kernel.path, image: &image, init_args };
+    eprintln!("+ guest {} {} {}; `exit` or Ctrl-D ends it", args.arch, kernel.package, args.topology.name);
+    let status = guest.command().stdin(Stdio::inherit()).status().context("QEMU")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn list() {
+    println!("kernels:");
+    for series in kernels::ALL {
+        for arch in Arch::ALL {
+            let kept =
+                kernels::kept(series, arch).map_or("not fetched yet".to_owned(), |kernel| kernel.package);
+            println!("  {:<6} {:<8} {kept}", series.name, arch.name());
+        }
+    }
+    println!("shapes:");
+    for topology in topology::ALL {
+        let cpus = Arch::ALL.map(|arch| format!("{} on {arch}", topology.cpus(arch))).join(", ");
+        println!("  {:<8} {} (CPUs: {cpus})", topology.name, topology.about);
+    }
+    println!("machines of the matrix; * those that `cargo xtask test` boots:");
+    let everything = matrix::Wanted::default();
+    let few = matrix::select(&everything, false);
+    for machine in matrix::select(&everything, true) {
+        println!("  {} {machine}", if few.contains(&machine) { "*" } else { " " });
+    }
+}
+
+impl Arch {
+    /// The emulator.
+    fn qemu(self) -> &'static str {
+        match self {
+            Self::X86_64 => "qemu-system-x86_64",
+            Self::Aarch64 => "qemu-system-aarch64",
+        }
+    }
+
+    /// Debian's name.
+    fn debian(self) -> &'static str {
+        match self {
+            Self::X86_64 => "amd64",
+            Self::Aarch64 => "arm64",
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What came out, as tables: for the terminal and for `docs/kernels.md`.
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use anyhow::{Context as _, Result};
+
+use super::{Arch, Ran, console::End, kernels::Kernels, topology};
+use crate::tally::Tally;
+
+/// What the table replaces in the document.
+const BEGIN: &str = "<!-- written by `cargo xtask vm test --all` -->";
+const FINISH: &str = "<!-- end of what it wrote -->";
+
+/// Counts all tests; a machine that gave no verdict is one failure.
+pub fn tally(ran: &[Ran]) -> Tally {
+    let mut tally = Tally::default();
+    for one in ran {
+        let count = |end| one.console.count(end) as u64;
+        tally.passed += count(End::Ok);
+        tally.failed += count(End::Failed) + u64::from(one.console.fault().is_some());
+        tally.skipped += count(End::Skipped);
+    }
+    tally
+}
+
+/// Machines, then tests by shape with the kernels in the cells.
+pub fn markdown(ran: &[Ran], kernels: &Kernels) -> String {
+    let mut text = machines(ran, kernels);
+    for arch in Arch::ALL {
+        let of_arch: Vec<&Ran> = ran.iter().filter(|one| one.machine.arch == arch).collect();
+        if !of_arch.is_empty() {
+            let _ = writeln!(text, "\n{arch}, tests by shape of the machine:\n");
+            text.push_str(&tests(&of_arch));
+        }
+    }
+    text.push_str(&remarks(ran));
+    text
+}
+
+fn machines(ran: &[Ran], kernels: &Kernels) -> String {
+    let mut text = "| machine | kernel | CPUs | passed | failed | skipped | not about it | seconds |\n\
+                    | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        .to_owned();
+    for one in ran {
+        let count = |end| one.console.count(end);
+        let package = kernels.get(&one.machine.key()).map_or("", |kernel| kernel.package.as_str());
+        let release = one.console.kernel.as_deref().unwrap_or(package);
+        let _ = writeln!(
+            text,
+            "| {} | {release} | {} | {} | {}{} | {} | {} | {} |",
+            one.machine,
+            one.machine.topology.cpus(one.machine.arch),
+            count(End::Ok),
+            count(End::Failed),
+            if one.console.fault().is_some() { " + no verdict" } else { "" },
+            count(End::Skipped),
+            count(End::Elsewhere),
+            one.seconds,
+        );
+    }
+    text
+}
+
+/// One row a test, one column a shape; a cell says how it ended on all kernels, or on which of them how.
+fn tests(ran: &[&Ran]) -> String {
+    let shapes: Vec<&str> = topology::ALL
+        .iter()
+        .map(|topology| topology.name)
+        .filter(|name| ran.iter().any(|one| one.machine.topology.name == *name))
+        .collect();
+    let mut names: Vec<&str> = Vec::new();
+    for test in ran.iter().flat_map(|one| &one.console.tests) {
+        if !names.contains(&test.name.as_str()) {
+            names.push(&test.name);
+        }
+    }
+    let mut text = format!("| test | {} |\n| --- |{}\n", shapes.join(" | "), " --- |".repeat(shapes.len()));
+    for name in names {
+        let cells: Vec<String> = shapes.iter().map(|shape| cell(ran, name, shape)).collect();
+        let _ = writeln!(text, "| `{name}` | {} |", cells.join(" | "));
+    }
+    text
+}
+
+fn cell(ran: &[&Ran], test: &str, shape: &str) -> String {
+    let mut by_end: Vec<(End, Vec<&str>)> = Vec::new();
+    for one in ran.iter().filter(|one| one.machine.topology.name == shape) {
+        let Some(tested) = one.console.tests.iter().find(|tested| tested.name == test) else { continue };
+        match by_end.iter_mut().find(|(end, _)| *end == tested.end) {
+            Some((_, kernels)) => kernels.push(one.machine.series.name),
+            None => by_end.push((tested.end, vec![one.machine.series.name])),
+        }
+    }
+    match &by_end[..] {
+        [] => String::new(),
+        [(End::Elsewhere, _)] => "-".to_owned(),
+        all => {
+            let parts: Vec<String> = all.iter().map(|(end, on)| format!("{end} {}", on.join(", "))).collect();
+            parts.join("; ")
+        }
+    }
+}
+
+/// Everything that did not pass, by name and with its last words.
+fn remarks(ran: &[Ran]) -> String {
+    let mut text = String::new();
+    for one in ran {
+        for test in one.console.tests.iter().filter(|test| matches!(test.end, End::Failed | End::Skipped)) {
+            let why = test.said.iter().rev().find(|line| !line.is_empty()).map_or("", String::as_str);
+            let _ = writeln!(text, "- {}: `{}` {}: {why}", one.machine, test.name, test.end);
+        }
+        if let Some(fault) = one.console.fault() {
+            let _ = writeln!(text, "- {}: {fault}", one.machine);
+        }
+        if !one.console.stalls.is_empty() {
+            let _ = writeln!(
+                text,
+                "- {}: the kernel said {} times that it stalled",
+                one.machine,
+                one.console.stalls.len()
+            );
+        }
+    }
+    if text.is_empty() { text } else { format!("\nNot passed:\n\n{text}") }
+}
+
+/// Puts the tables into the document.
+///
+/// # Errors
+/// If it cannot be read or written, or has no place for them.
+pub fn keep(tables: &str, document: &Path) -> Result<()> {
+    let name = document.display();
+    let text = fs::read_to_string(document).with_context(|| name.to_string())?;
+    let text =
+        replaced(&text, tables).with_context(|| format!("{name} has no line {BEGIN:?} or {FINISH:?}"))?;
+    fs::write(document, text).with_context(|| name.to_string())
+}
+
+fn replaced(document: &str, tables: &str) -> Option<String> {
+    let (before, rest) = document.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(FINISH)?;
+    Some(format!("{before}{BEGIN}\n\n{tables}\n{FINISH}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{console::Console, kernels, matrix::Machine},
+        *,
+    };
+
+    fn ran(kernel: &str, shape: &str, lines: &str) -> Ran {
+        let mut console = Console::default();
+        lines.lines().for_each(|line| console.line(line));
+        let (series, topology) = (kernels::find(kernel).unwrap(), topology::find(shape).unwrap());
+        Ran { machine: Machine { arch: Arch::X86_64, series, topology }, console, seconds: 9 }
+    }
+
+    #[test]
+    fn nothing_that_did_not_pass_is_hidden() {
+        let ran = [
+            ran(
+                "5.10",
+                "snc",
+                "vm: up 5.10.0 snc\nvm: | no such thing\nvm: skipped guest::a 1\nvm: ok guest::b 1\nvm: verdict 1 0 1 0",
+            ),
+            ran(
+                "6.1",
+                "snc",
+                "vm: up 6.1.0 snc\nvm: ok guest::a 1\nvm: | assertion\nvm: failed guest::b 1\nvm: verdict 1 1 0 0",
+            ),
+            ran("6.1", "one", "vm: up 6.1.0 one\nvm: elsewhere guest::a 1\nvm: begin guest::b"),
+        ];
+        let text = markdown(&ran, &Kernels::new());
+        assert!(text.contains("| `guest::a` | skipped 5.10; ok 6.1 | - |"), "{text}");
+        assert!(text.contains("| `guest::b` | ok 5.10; FAILED 6.1 |  |"), "{text}");
+        assert!(text.contains("- x86_64 5.10 snc: `guest::a` skipped: no such thing"), "{text}");
+        assert!(text.contains("- x86_64 6.1 one: it ended without a verdict, in guest::b"), "{text}");
+        assert_eq!(tally(&ran).to_string(), "2 passed, 2 failed, 1 skipped");
+    }
+
+    #[test]
+    fn the_document_around_the_tables_stays() {
+        let document = format!("# Kernels\n{BEGIN}\nold\n{FINISH}\nrest\n");
+        let new = replaced(&document, "new").unwrap();
+        assert_eq!(new, format!("# Kernels\n{BEGIN}\n\nnew\n{FINISH}\nrest\n"));
+        assert_eq!(replaced(&new, "new").as_deref(), Some(new.as_str()));
+        assert_eq!(replaced("nothing", "x"), None);
+    }
+}
