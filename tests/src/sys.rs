@@ -128,6 +128,23 @@ pub fn fork(child: impl FnOnce()) -> io::Result<u32> {
     }
 }
 
+/// Brings the loopback interface of our network namespace up.
+///
+/// # Errors
+/// As `socket(2)` and `netdevice(7)`.
+pub fn loopback_up() -> io::Result<()> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: a structure of plain numbers, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the request is the one that this command reads, and alive for the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Head of `union bpf_attr` for `BPF_PROG_LOAD` (`include/uapi/linux/bpf.h`, 5.10); the kernel takes a shorter one than its own.
 #[repr(C)]
 #[derive(Default)]

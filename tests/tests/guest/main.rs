@@ -1,0 +1,8 @@
+//! The agent on real kernels and shapes of machines, in the guests that `cargo xtask vm test` boots. Judged by what the workload sees
+//! of itself, and by what the kernel says of the machine; never by the agent's word alone.
+//!
+//! Outside a guest there is nothing to run: `cargo test` says so, and `cargo xtask test` starts the guests.
+
+mod placement;
+mod plan;
+mod stage;

@@ -1,0 +1,236 @@
+//! What a guest's test works with: the shape that the machine was given, and the processes that play on it.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use numa_agent::core::idset::{CpuSet, NodeSet};
+use numa_agent_tests::{
+    agent::Agent,
+    eventually, guest,
+    stack::{Family, Load, crew::Stack, puppet::Puppet},
+    sys::Birth,
+    witness::{self, Point, Record, now_ns},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The machine as the kernel shows it: read here in the plainest way, not with the agent's own reader.
+#[derive(Debug)]
+pub struct Machine {
+    /// CPUs of each node that has some, online ones only.
+    pub nodes: BTreeMap<u32, CpuSet>,
+    /// Nodes of each socket, in order.
+    pub sockets: BTreeMap<i64, Vec<u32>>,
+}
+
+impl Machine {
+    /// Reads `/sys`.
+    ///
+    /// # Panics
+    /// If the kernel has no NUMA support.
+    pub fn read() -> Self {
+        let online: CpuSet = number_list("/sys/devices/system/cpu/online");
+        let ids: NodeSet = number_list("/sys/devices/system/node/has_cpu");
+        let cpus_of = |node| number_list::<CpuSet>(&format!("/sys/devices/system/node/node{node}/cpulist"));
+        let nodes: BTreeMap<u32, CpuSet> =
+            ids.iter().map(|node| (node, cpus_of(node).intersection(&online))).collect();
+        let mut sockets = BTreeMap::<i64, Vec<u32>>::new();
+        for (node, cpus) in &nodes {
+            let cpu = cpus.iter().next().expect("a node with CPUs");
+            let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/physical_package_id");
+            let socket = read(&path).parse().unwrap_or_else(|error| panic!("{path}: {error}"));
+            sockets.entry(socket).or_default().push(*node);
+        }
+        Self { nodes, sockets }
+    }
+
+    /// All CPUs.
+    pub fn all(&self) -> CpuSet {
+        self.nodes.values().fold(CpuSet::default(), |all, cpus| all.union(cpus))
+    }
+
+    /// The node that has this CPU.
+    pub fn node_of(&self, cpu: u32) -> u32 {
+        let found = self.nodes.iter().find(|(_, cpus)| cpus.contains(cpu));
+        *found.unwrap_or_else(|| panic!("CPU {cpu} is on no node")).0
+    }
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}")).trim().to_owned()
+}
+
+fn number_list<T: std::str::FromStr<Err: std::fmt::Display>>(path: &str) -> T {
+    read(path).parse().unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// What one test works with.
+pub struct Stage {
+    /// The machine it runs on.
+    pub machine: Machine,
+    /// What the test's processes have in common.
+    pub family: Family,
+    dir: TempDir,
+}
+
+/// The stage for `test`, or `None` with a word why not: outside a guest, and on machines of other shapes than `on` (none: any).
+pub fn stage(test: &str, on: &[&str]) -> Option<Stage> {
+    let Ok(topology) = std::env::var(guest::TOPOLOGY) else {
+        println!("SKIP: {test}: it runs in a guest only; use `cargo xtask vm test {test}`");
+        return None;
+    };
+    if !on.is_empty() && !on.contains(&topology.as_str()) {
+        guest::elsewhere(test, &format!("it is about {}", on.join(", ")));
+        return None;
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    fs::create_dir(dir.path().join("witness")).expect("a directory for the witness");
+    let family = Family {
+        exe: env!("CARGO_BIN_EXE_serving-stack").into(),
+        out: dir.path().join("witness"),
+        tag: test.to_owned(),
+    };
+    let stage = Stage { machine: Machine::read(), family, dir };
+    stage.write_config(&stage.config());
+    Some(stage)
+}
+
+impl Stage {
+    /// Where the configuration is.
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.path().join("numa.json")
+    }
+
+    /// A configuration for this test's processes, everything else as it is by default.
+    pub fn config(&self) -> Value {
+        json!({
+            "group_patterns": [format!("--role (scheduler|worker|rpc_proxy) --tag {} ", self.family.tag)],
+            "other_patterns": [format!("--role motor --tag {} ", self.family.tag)],
+            "report": self.dir.path().join("report.md"),
+        })
+    }
+
+    /// Writes a configuration.
+    pub fn write_config(&self, config: &Value) {
+        fs::write(self.config_path(), config.to_string()).expect("write the configuration");
+    }
+
+    /// Arguments that lead a command to the configuration, and what follows.
+    pub fn args(&self, more: &[&str]) -> Vec<String> {
+        let config = self.config_path().to_str().expect("a temporary directory in UTF-8").to_owned();
+        ["--config".to_owned(), config].into_iter().chain(more.iter().map(|&arg| arg.to_owned())).collect()
+    }
+
+    /// A running agent.
+    pub fn agent(&self, more: &[&str]) -> Agent {
+        Agent::start(self.args(more))
+    }
+
+    /// A stack whose instances have a worker with two forward threads.
+    pub fn stack(&self) -> Stack {
+        let load = Load { workers: 1, forward: 2, tick_ms: 50, work: 200 };
+        Stack::start(self.family.clone(), load, 0).expect("start the stack")
+    }
+
+    /// A puppet.
+    pub fn puppet(&self, role: &str, instance: u32) -> Puppet {
+        Puppet::start(&self.family, role, instance, Birth::Session).expect("start a puppet")
+    }
+
+    /// All looks so far.
+    pub fn records(&self) -> Vec<Record> {
+        witness::read(&self.family.out).expect("read the witness records")
+    }
+
+    /// Whether the guide's policy fits: every socket has two nodes.
+    pub fn is_paired(&self) -> bool {
+        self.machine.sockets.values().all(|nodes| nodes.len() == 2)
+    }
+
+    /// The nodes of the socket that the `index`th instance gets: sockets take turns.
+    fn home(&self, index: usize) -> &[u32] {
+        let sockets: Vec<_> = self.machine.sockets.values().collect();
+        sockets[index % sockets.len()]
+    }
+
+    /// The CPUs among which the instance's processes have theirs: its socket's first node. Where a socket has not two nodes, the
+    /// shapes here have one.
+    pub fn member_places(&self, index: usize) -> CpuSet {
+        self.machine.nodes[&self.home(index)[0]].clone()
+    }
+
+    /// The CPUs among which the instance's forward threads have theirs.
+    pub fn forward_places(&self, index: usize) -> CpuSet {
+        let nodes = self.home(index);
+        self.machine.nodes[&nodes[usize::from(self.is_paired())]].clone()
+    }
+
+    /// The CPUs of the background processes: the third socket's first node by the guide, the first one's elsewhere.
+    pub fn others(&self) -> CpuSet {
+        let sockets = self.machine.sockets.len();
+        self.member_places(if self.is_paired() { 2.min(sockets - 1) } else { 0 })
+    }
+
+    /// The nodes whose CPUs the last looks of an instance's threads allow.
+    pub fn instance_nodes(&self, instance: u32) -> NodeSet {
+        let records = self.records();
+        let last = witness::by_thread(&records, 0).into_values().filter_map(|looks| looks.last().copied());
+        let of_instance = last.filter(|look| look.instance == instance && look.point != Point::End);
+        of_instance
+            .flat_map(|look| look.cpus.iter().map(|cpu| self.machine.node_of(cpu)).collect::<Vec<_>>())
+            .collect()
+    }
+
+    /// Waits until thread `tid` has seen itself with the mask `cpus`, and on one of them, twice in a row from now on.
+    pub fn settle_on(&self, tid: u32, cpus: &CpuSet) {
+        self.settle_where(tid, |look| look.cpus == *cpus, cpus);
+    }
+
+    /// The same with any mask within `cpus`.
+    pub fn settle_on_any(&self, tid: u32, cpus: &CpuSet) {
+        self.settle_where(tid, |look| look.cpus.is_subset(cpus), cpus);
+    }
+
+    fn settle_where(&self, tid: u32, fits: impl Fn(&Record) -> bool, cpus: &CpuSet) {
+        let since = now_ns();
+        eventually(|| {
+            let records = self.records();
+            let looks: Vec<_> =
+                records.iter().filter(|look| look.tid == tid && look.at_ns >= since).collect();
+            let on_plan = |look: &&&Record| fits(look) && look.cpus.contains(look.cpu);
+            if looks.iter().rev().take_while(on_plan).count() >= 2 {
+                return Ok(());
+            }
+            Err(format!("{tid} is not on {cpus}: {:?}", looks.last()))
+        });
+    }
+
+    /// Waits until every living thread's last look at itself saw exactly the mask that `plan` says; `None`: any.
+    pub fn settle(&self, plan: impl Fn(&Record) -> Option<CpuSet>) {
+        self.settle_all(plan, |mask, plan| mask == plan);
+    }
+
+    /// The same with any mask within the plan's.
+    pub fn settle_within(&self, plan: impl Fn(&Record) -> Option<CpuSet>) {
+        self.settle_all(plan, CpuSet::is_subset);
+    }
+
+    fn settle_all(&self, plan: impl Fn(&Record) -> Option<CpuSet>, fits: impl Fn(&CpuSet, &CpuSet) -> bool) {
+        let since = now_ns();
+        eventually(|| {
+            for ((pid, tid), looks) in witness::by_thread(&self.records(), 0) {
+                let last = looks[looks.len() - 1];
+                let lives = PathBuf::from(format!("/proc/{pid}/task/{tid}")).exists();
+                let Some(cpus) = plan(last).filter(|_| last.point != Point::End && lives) else { continue };
+                if last.at_ns < since || !fits(&last.cpus, &cpus) || !last.cpus.contains(last.cpu) {
+                    return Err(format!("belongs on {cpus}: {last:?}"));
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Whether the guide's default patterns call a thread of that name a forward thread.
+pub fn is_forward(comm: &str) -> bool {
+    ["forward", "prefill", "decode"].iter().any(|name| comm.contains(name))
+}
