@@ -318,6 +318,8 @@ impl Plan {
         let fedora = lacks.iter().filter_map(|tool| tool.fedora(facts.host)).collect();
         let install = facts.packages.install(Use::Guests, debian, fedora);
         let targets = Action::AddTargets(lacks.iter().filter_map(|tool| tool.target()).collect());
+        // What cannot be installed, by what a person can do about it.
+        let mut by_hand: Vec<(String, Vec<String>)> = Vec::new();
         for tool in lacks {
             let action = match &facts.packages {
                 _ if tool.target().is_some() => facts.rustup.then_some(&targets),
@@ -325,26 +327,26 @@ impl Plan {
                 Packages::Dnf => tool.fedora(facts.host).and(install.as_ref()),
                 Packages::Unknown => None,
             };
-            let missing = format!("{tool} (only VM tests and static binaries need that)");
-            match action {
-                Some(action) if facts.allows(action) => {
-                    self.missing.push(missing);
-                    if !self.steps.contains(action) {
-                        self.packages(facts, action.clone());
-                    }
+            if let Some(action) = action.filter(|action| facts.allows(action)) {
+                self.missing.push(needed_by_guests(&tool.to_string()));
+                if !self.steps.contains(action) {
+                    self.packages(facts, action.clone());
                 }
-                _ => {
-                    let remedy = action.map_or_else(|| tool.by_hand(), ToString::to_string);
-                    if facts.guests_optional {
-                        self.without
-                            .push(format!("{tool}: VM tests that need it are skipped; by hand: {remedy}"));
-                    } else {
-                        self.missing.push(missing);
-                        if !self.by_hand.contains(&remedy) {
-                            self.by_hand.push(remedy);
-                        }
-                    }
-                }
+                continue;
+            }
+            let remedy = action.map_or_else(|| tool.by_hand(), ToString::to_string);
+            match by_hand.iter_mut().find(|(known, _)| *known == remedy) {
+                Some((_, tools)) => tools.push(tool.to_string()),
+                None => by_hand.push((remedy, vec![tool.to_string()])),
+            }
+        }
+        for (remedy, tools) in by_hand {
+            let tools = tools.join(", ");
+            if facts.guests_optional {
+                self.without.push(format!("{tools}: VM tests that need that are skipped; by hand: {remedy}"));
+            } else {
+                self.missing.push(needed_by_guests(&tools));
+                self.by_hand.push(remedy);
             }
         }
     }
@@ -367,6 +369,10 @@ impl Packages {
             Self::Unknown => None,
         }
     }
+}
+
+fn needed_by_guests(tools: &str) -> String {
+    format!("{tools} (only VM tests and static binaries need that)")
 }
 
 /// The package of one of [`PEERS`]: Debian's, and Fedora's.

@@ -233,7 +233,7 @@ fn guests_need_an_emulator_a_linker_a_libc_and_rusts_library() {
     assert_eq!(planned.by_hand.len(), 1);
     // Installed, and still not there: no endless loop.
     let vain = plan(&Facts { done: vec![rust, Action::AptUpdate, debian], ..all });
-    assert_eq!((vain.steps.len(), vain.missing.len(), vain.by_hand.len()), (0, 8, 2));
+    assert_eq!((vain.steps.len(), vain.missing.len(), vain.by_hand.len()), (0, 2, 2));
 }
 
 #[test]
@@ -262,7 +262,9 @@ fn tests_do_without_guests_that_cannot_be_had() {
         without.missing.is_empty() && without.by_hand.is_empty() && without.steps.is_empty(),
         "{without:?}"
     );
-    assert_eq!(without.without.len(), 8);
+    let what: Vec<_> = without.without.iter().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(what.len(), 2, "{without:?}");
+    assert!(what[0].starts_with("Rust's") && what[1].ends_with("qemu-system-aarch64"), "{without:?}");
     // One part that cannot be had does not keep out the others.
     let fedora = plan(&Facts { packages: Packages::Dnf, ..optional });
     assert_eq!((fedora.missing.len(), fedora.without.len(), fedora.by_hand.len()), (7, 1, 0));
