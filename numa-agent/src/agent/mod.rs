@@ -58,7 +58,7 @@ use crate::{
         topology::Topology,
     },
     host::{
-        bpf::{DropCounts, LoadOptions, Programs, TapOptions},
+        bpf::{DropCounts, LoadOptions, Programs, Sends, TapOptions},
         procfs::{self, ProcReader},
         scan::{Scan, Scanner},
         sys::{self, Host, Kernel},
@@ -471,7 +471,7 @@ fn load_options(options: &Options, topology: &Topology) -> LoadOptions {
         places: Places::new(topology).to_vec(&CpuSet::new()),
         max_accounts: options.max_accounts.unwrap_or((64 * topology.cpus.len() as u32).max(4096)),
         ring_bytes: options.ring_bytes,
-        tap: options.jitter.tap.map(|tap| TapOptions { tap, by_syscalls: false }),
+        tap: options.jitter.tap.map(|tap| TapOptions { tap, sends: Sends::Best }),
         ..LoadOptions::default()
     }
 }

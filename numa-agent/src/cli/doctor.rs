@@ -5,9 +5,15 @@ use serde_json::{Value, json};
 
 use super::{Format, Incomplete};
 use crate::{
-    core::{health::Verdict, idset::CpuSet, topology::Topology},
+    core::{
+        health::{Health, Verdict},
+        idset::CpuSet,
+        jitter::tap::Tap,
+        task::TaskId,
+        topology::Topology,
+    },
     host::{
-        bpf::{LoadOptions, Programs},
+        bpf::{BpfError, LoadOptions, Programs, Sends, TapOptions},
         sys, sysfs,
     },
     report::{self, escape},
@@ -48,12 +54,16 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
             found: error.to_string(),
         }),
     }
-    checks.extend([pid_namespace(), programs(), event_priority()]);
+    let health = programs();
+    checks.push(pid_namespace());
+    checks.extend(program_checks(&health));
+    checks.push(event_priority());
     super::print(&match args.format {
         Format::Text => checks.iter().map(Check::text).collect(),
         Format::Json => {
             let checks: Vec<Value> = checks.iter().map(Check::json).collect();
-            report::json::print(&json!({ "schema": 1, "checks": checks }))
+            let programs = health.as_ref().ok().map(Health::json);
+            report::json::print(&json!({ "schema": 1, "checks": checks, "programs": programs }))
         }
     })?;
     let missing = checks.iter().filter(|check| matches!(check.state, State::Missing(_))).count();
@@ -138,28 +148,43 @@ fn pid_namespace() -> Check {
     Check { name: "pids", state, found: found.into() }
 }
 
-/// Loads and attaches every program, for the moment.
-fn programs() -> Check {
-    let options = LoadOptions { self_pid: std::process::id(), ..LoadOptions::default() };
-    let (state, found) = match Programs::load(&options) {
-        Ok(programs) => {
-            let health = programs.health();
-            let state = match health.verdict() {
-                Verdict::Full => State::Good,
-                Verdict::Degraded => {
-                    State::Limited("docs/architecture.md says what each program is for".into())
-                }
-                Verdict::Unusable => {
-                    State::Missing("a kernel with BTF raw tracepoints, 5.10 or later".into())
-                }
-            };
-            (state, health.summary())
-        }
+/// Loads and attaches every program, for the moment, those of a tap on our own sends included; `Err`: why there are none.
+fn programs() -> Result<Health, String> {
+    let tap = Tap::Process(TaskId { tid: std::process::id(), start_time: 0 });
+    let tap = Some(TapOptions { tap, sends: Sends::Every });
+    match Programs::load(&LoadOptions { tap, ..LoadOptions::default() }) {
+        Ok(programs) => Ok(programs.health().clone()),
+        Err(BpfError::Unusable(health)) => Ok(health),
+        Err(error) => Err(format!("{:#}", anyhow::Error::from(error))),
+    }
+}
+
+fn program_checks(health: &Result<Health, String>) -> Vec<Check> {
+    let health = match health {
+        Ok(health) => health,
         Err(error) => {
-            (State::Missing("as the line above says".into()), format!("{:#}", anyhow::Error::from(error)))
+            let state = State::Missing("as the line above says".into());
+            return vec![Check { name: "programs", state, found: error.clone() }];
         }
     };
-    Check { name: "programs", state, found }
+    let state = match health.verdict() {
+        Verdict::Full => State::Good,
+        Verdict::Degraded => State::Limited("docs/architecture.md says what each program is for".into()),
+        Verdict::Unusable => State::Missing("a kernel with BTF raw tracepoints, 5.10 or later".into()),
+    };
+    // The tap's failures have a line of their own.
+    let alone = Health { tap: Vec::new(), ..health.clone() };
+    let found = [Some(alone.summary()), alone.hardest()].into_iter().flatten().collect::<Vec<_>>().join("; ");
+    let mut checks = vec![Check { name: "programs", state, found }];
+    if let (Some(verdict), Some(found)) = (health.tap_verdict(), health.tap_summary()) {
+        let state = match verdict {
+            Verdict::Full => State::Good,
+            Verdict::Degraded => State::Limited("nothing if you do not use `jitter record --tap`; it follows system calls here (docs/jitter.md: which sends it does not see)".into()),
+            Verdict::Unusable => State::Limited("nothing if you do not use `jitter record --tap`, which does not work here".into()),
+        };
+        checks.push(Check { name: "tap", state, found });
+    }
+    checks
 }
 
 fn event_priority() -> Check {

@@ -5,6 +5,9 @@ use std::fmt;
 use numa_ebpf::{counter, record::kind};
 use serde_json::{Value, json};
 
+/// Instructions that the verifier goes through for one program, at most (`BPF_COMPLEXITY_LIMIT_INSNS`, since 5.2).
+const VERIFIER_LIMIT: u32 = 1_000_000;
+
 /// What became of one kernel program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramResult {
@@ -14,6 +17,9 @@ pub struct ProgramResult {
     pub required: bool,
     /// `Err`: why it is not attached.
     pub result: Result<(), String>,
+    /// Instructions that the verifier went through to take it; `None` if it did not, or the kernel does not say: those
+    /// before 5.16 (`verified_insns` of `struct bpf_prog_info`).
+    pub verified: Option<u32>,
 }
 
 /// What the attached programs are worth.
@@ -27,11 +33,23 @@ pub enum Verdict {
     Unusable,
 }
 
+impl Verdict {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Degraded => "degraded",
+            Self::Unusable => "unusable",
+        }
+    }
+}
+
 /// The results of all programs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Health {
     /// In the order they were attached.
     pub programs: Vec<ProgramResult>,
+    /// Those that only a tap needs; none where nobody asked for one.
+    pub tap: Vec<ProgramResult>,
 }
 
 impl Health {
@@ -59,41 +77,88 @@ impl Health {
         self.programs.iter().any(|program| program.name == name && program.result.is_ok())
     }
 
-    /// One line: how many are attached, and each failure's reason.
+    /// What the tap's programs are worth, if there are any: `Degraded` where sends are told of by system calls.
     #[must_use]
-    pub fn summary(&self) -> String {
-        let all = self.programs.len();
-        let word = match self.verdict() {
-            Verdict::Full => return format!("all {all} attached"),
-            Verdict::Degraded => "degraded",
-            Verdict::Unusable => "unusable",
-        };
-        let reasons: Vec<String> = self
-            .failed()
-            .map(|program| {
-                let why = program.result.as_ref().err().map_or("", String::as_str);
-                format!("{}{} ({why})", program.name, if program.required { ", required" } else { "" })
-            })
-            .collect();
-        format!("{word}, {} of {all} attached, without {}", all - reasons.len(), reasons.join("; "))
+    pub fn tap_verdict(&self) -> Option<Verdict> {
+        let attached =
+            |name: &str| self.tap.iter().any(|program| program.name == name && program.result.is_ok());
+        let mut calls =
+            self.tap.iter().filter(|program| !["tap_receive", "tap_send"].contains(&program.name)).peekable();
+        let by_calls = calls.peek().is_some() && calls.all(|program| program.result.is_ok());
+        match (attached("tap_receive"), attached("tap_send")) {
+            _ if self.tap.is_empty() => None,
+            (true, true) => Some(Verdict::Full),
+            (true, false) if by_calls => Some(Verdict::Degraded),
+            _ => Some(Verdict::Unusable),
+        }
     }
 
-    /// `{"verdict": "full|degraded|unusable", "programs": {"fork": "attached", "migrate": "failed: .."}}`.
+    /// One line: how many are attached, and each failure's reason. Of the tap only if it is in no way.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let words = summary(self.verdict(), &self.programs);
+        match self.tap_verdict() {
+            Some(verdict @ Verdict::Unusable) => format!("{words}; the tap: {}", summary(verdict, &self.tap)),
+            _ => words,
+        }
+    }
+
+    /// Which program the verifier had most work with, where the kernel tells.
+    #[must_use]
+    pub fn hardest(&self) -> Option<String> {
+        let hardest = self.programs.iter().max_by_key(|program| program.verified)?;
+        let (name, verified) = (hardest.name, hardest.verified?);
+        Some(format!(
+            "the verifier had most work with {name}, {verified} instructions of the {VERIFIER_LIMIT} allowed"
+        ))
+    }
+
+    /// The same of the tap's programs, if there are any.
+    #[must_use]
+    pub fn tap_summary(&self) -> Option<String> {
+        let words = summary(self.tap_verdict()?, &self.tap);
+        Some(words)
+    }
+
+    /// `{"verdict": "full|degraded|unusable", "programs": {"fork": "attached", "migrate": "failed: .."},
+    /// "verified_instructions": {"fork": 300, "migrate": null}}`, with the same of the tap as `tap` if there is one.
     #[must_use]
     pub fn json(&self) -> Value {
-        let verdict = match self.verdict() {
-            Verdict::Full => "full",
-            Verdict::Degraded => "degraded",
-            Verdict::Unusable => "unusable",
-        };
-        let result = |program: &ProgramResult| match &program.result {
-            Ok(()) => json!("attached"),
-            Err(why) => json!(format!("failed: {why}")),
-        };
-        let programs: serde_json::Map<String, Value> =
-            self.programs.iter().map(|program| (program.name.to_owned(), result(program))).collect();
-        json!({ "verdict": verdict, "programs": programs })
+        let mut all = json(self.verdict(), &self.programs);
+        if let Some(verdict) = self.tap_verdict() {
+            all["tap"] = json(verdict, &self.tap);
+        }
+        all
     }
+}
+
+fn summary(verdict: Verdict, programs: &[ProgramResult]) -> String {
+    let all = programs.len();
+    let reasons: Vec<String> = programs
+        .iter()
+        .filter_map(|program| {
+            let why = program.result.as_ref().err()?;
+            Some(format!("{}{} ({why})", program.name, if program.required { ", required" } else { "" }))
+        })
+        .collect();
+    if reasons.is_empty() {
+        return format!("all {all} attached");
+    }
+    format!("{}, {} of {all} attached, without {}", verdict.word(), all - reasons.len(), reasons.join("; "))
+}
+
+fn json(verdict: Verdict, programs: &[ProgramResult]) -> Value {
+    let each = |value: fn(&ProgramResult) -> Value| -> Value {
+        programs.iter().map(|program| (program.name.to_owned(), value(program))).collect()
+    };
+    let result = |program: &ProgramResult| match &program.result {
+        Ok(()) => json!("attached"),
+        Err(why) => json!(format!("failed: {why}")),
+    };
+    json!({
+        "verdict": verdict.word(), "programs": each(result),
+        "verified_instructions": each(|program| json!(program.verified)),
+    })
 }
 
 /// What the kernel programs could not tell, since they were loaded. Each number only grows.
@@ -197,9 +262,47 @@ mod tests {
     fn health(results: &[(&'static str, bool, bool)]) -> Health {
         let program = |&(name, required, attached): &(&'static str, bool, bool)| {
             let result = if attached { Ok(()) } else { Err("ENOTSUPP".to_owned()) };
-            ProgramResult { name, required, result }
+            ProgramResult { name, required, verified: attached.then_some(300), result }
         };
-        Health { programs: results.iter().map(program).collect() }
+        Health { programs: results.iter().map(program).collect(), tap: Vec::new() }
+    }
+
+    #[test]
+    fn a_tap_takes_receives_and_one_way_of_sends() {
+        let of = |results: &[(&'static str, bool, bool)]| Health {
+            tap: health(results).programs,
+            ..Health::default()
+        };
+        let receive = ("tap_receive", true, true);
+        let calls = [("tap_write_exit", false, true), ("tap_write_enter", false, true)];
+        assert_eq!(of(&[]).tap_verdict(), None);
+        assert_eq!(of(&[receive, ("tap_send", false, true)]).tap_verdict(), Some(Verdict::Full));
+        assert_eq!(of(&[receive]).tap_verdict(), Some(Verdict::Unusable));
+        let mut old = of(&[receive, ("tap_send", false, false), calls[0], calls[1]]);
+        assert_eq!(old.tap_verdict(), Some(Verdict::Degraded));
+        assert_eq!(
+            old.tap_summary().as_deref(),
+            Some("degraded, 3 of 4 attached, without tap_send (ENOTSUPP)")
+        );
+        assert_eq!(old.hardest(), None);
+        // A tap is nothing that the agent is worth less without.
+        assert_eq!((old.verdict(), old.summary().as_str()), (Verdict::Full, "all 0 attached"));
+        assert_eq!(
+            old.json()["tap"]["verified_instructions"],
+            json!({
+                "tap_receive": 300, "tap_send": null, "tap_write_exit": 300, "tap_write_enter": 300,
+            })
+        );
+        old.tap[3].result = Err("EPERM".to_owned());
+        assert_eq!(old.tap_verdict(), Some(Verdict::Unusable));
+        assert!(
+            old.summary().contains("the tap: unusable, 2 of 4 attached, without tap_send"),
+            "{}",
+            old.summary()
+        );
+        old.tap[0].result = Err("EPERM".to_owned());
+        old.tap[1].result = Ok(());
+        assert_eq!(old.tap_verdict(), Some(Verdict::Unusable));
     }
 
     #[test]
@@ -208,10 +311,19 @@ mod tests {
         assert_eq!((full.verdict(), full.summary().as_str()), (Verdict::Full, "all 2 attached"));
         let degraded = health(&[("fork", true, true), ("migrate", false, false)]);
         assert_eq!(degraded.verdict(), Verdict::Degraded);
+        assert_eq!(
+            degraded.hardest().as_deref(),
+            Some("the verifier had most work with fork, 300 instructions of the 1000000 allowed")
+        );
         assert_eq!(degraded.summary(), "degraded, 1 of 2 attached, without migrate (ENOTSUPP)");
         let unusable = health(&[("fork", true, false), ("migrate", false, false)]);
         assert_eq!(unusable.verdict(), Verdict::Unusable);
         assert_eq!(unusable.json()["programs"]["fork"], "failed: ENOTSUPP");
+        assert_eq!(unusable.json()["verified_instructions"]["fork"], Value::Null);
+        assert_eq!(
+            (degraded.json()["verified_instructions"]["fork"].as_u64(), degraded.json().get("tap")),
+            (Some(300), None)
+        );
         assert!(unusable.summary().contains("fork, required (ENOTSUPP)"));
     }
 

@@ -16,7 +16,7 @@ use nix::{
 };
 use numa_agent::{
     core::jitter::tap::{Send, Tap, Taps},
-    host::bpf::{TapOptions, TapRing},
+    host::bpf::{Sends, TapOptions, TapRing},
 };
 
 use super::*;
@@ -90,10 +90,12 @@ fn listeners() -> [TcpListener; 2] {
     (0..100).find_map(|_| pair()).expect("a port that is free in both families")
 }
 
-fn tapping(tap: Tap, by_syscalls: bool) -> Option<(Live, TapRing)> {
-    let options = LoadOptions { tap: Some(TapOptions { tap, by_syscalls }), ..seeing_ourselves() };
+fn tapping(tap: Tap, sends: Sends) -> Option<(Live, TapRing)> {
+    let options = LoadOptions { tap: Some(TapOptions { tap, sends }), ..seeing_ourselves() };
     let mut live = live(&options)?;
-    assert_eq!(live.programs.health().verdict(), Verdict::Full, "{}", live.programs.health().summary());
+    let health = live.programs.health();
+    assert_eq!(health.verdict(), Verdict::Full, "{}", health.summary());
+    assert_ne!(health.tap_verdict(), Some(Verdict::Unusable), "{:?}", health.tap);
     let ring = live.programs.take_tap().expect("it was asked for");
     Some((live, ring))
 }
@@ -147,10 +149,10 @@ fn noise(other: &Pair) {
     assert!(write(std::fs::File::open("/").expect("a directory").as_fd(), b"x").is_err());
 }
 
-fn port_is_tapped(by_syscalls: bool) {
+fn port_is_tapped(sends: Sends) {
     let listeners = listeners();
     let port = listeners[0].local_addr().expect("bound").port();
-    let Some((_live, mut ring)) = tapping(Tap::Port(port), by_syscalls) else { return };
+    let Some((_live, mut ring)) = tapping(Tap::Port(port), sends) else { return };
     let mut pairs = listeners.each_ref().map(Pair::new);
     let elsewhere = TcpListener::bind("127.0.0.1:0").expect("binds");
     let other = Pair::new(&elsewhere);
@@ -196,11 +198,11 @@ fn gaps_agree(seen: &[Send], sent: &[Sent]) {
     }
 }
 
-fn process_is_tapped(by_syscalls: bool) {
+fn process_is_tapped(sends: Sends) {
     let listeners = listeners();
     let port = listeners[0].local_addr().expect("bound").port();
     let me = identity(std::process::id());
-    let Some((live, mut ring)) = tapping(Tap::Process(me), by_syscalls) else { return };
+    let Some((live, mut ring)) = tapping(Tap::Process(me), sends) else { return };
     let mut pairs = listeners.each_ref().map(Pair::new);
     let mut sent = serve(&mut pairs, || ());
     // From another process, on a socket of ours.
@@ -219,15 +221,15 @@ fn process_is_tapped(by_syscalls: bool) {
 
     // A later owner of the pid is somebody else.
     let later = TaskId { start_time: me.start_time + 1, ..me };
-    let Some((_live, mut ring)) = tapping(Tap::Process(later), by_syscalls) else { return };
+    let Some((_live, mut ring)) = tapping(Tap::Process(later), sends) else { return };
     serve(&mut pairs, || ());
     assert_eq!(drain(&mut ring), []);
 }
 
-fn refused_sends_are_no_sends(by_syscalls: bool) {
+fn refused_sends_are_no_sends(sends: Sends) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
     let port = listener.local_addr().expect("bound").port();
-    let Some((_live, mut ring)) = tapping(Tap::Port(port), by_syscalls) else { return };
+    let Some((_live, mut ring)) = tapping(Tap::Port(port), sends) else { return };
     let pair = Pair::new(&listener);
     pair.server.set_nonblocking(true).expect("set");
     let chunk = [0; 1 << 16];
@@ -253,35 +255,35 @@ fn refused_sends_are_no_sends(by_syscalls: bool) {
 
 #[test]
 fn a_port_is_tapped() {
-    port_is_tapped(false);
+    port_is_tapped(Sends::Best);
 }
 
 #[test]
 fn a_port_is_tapped_by_system_calls() {
-    port_is_tapped(true);
+    port_is_tapped(Sends::BySyscalls);
 }
 
 #[test]
 fn a_process_is_tapped() {
-    process_is_tapped(false);
+    process_is_tapped(Sends::Best);
 }
 
 #[test]
 fn a_process_is_tapped_by_system_calls() {
-    process_is_tapped(true);
+    process_is_tapped(Sends::BySyscalls);
 }
 
 #[test]
 fn sends_that_fail_are_not_told() {
-    refused_sends_are_no_sends(false);
-    refused_sends_are_no_sends(true);
+    refused_sends_are_no_sends(Sends::Best);
+    refused_sends_are_no_sends(Sends::BySyscalls);
 }
 
 #[test]
 fn a_full_ring_is_counted_and_no_gap_spans_it() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
     let port = listener.local_addr().expect("bound").port();
-    let Some((_live, mut ring)) = tapping(Tap::Port(port), false) else { return };
+    let Some((_live, mut ring)) = tapping(Tap::Port(port), Sends::Best) else { return };
     let mut pair = Pair::new(&listener);
     let mut client = pair.client.try_clone().expect("a descriptor");
     let reader = thread::spawn(move || std::io::copy(&mut client, &mut std::io::sink()));

@@ -81,9 +81,9 @@ pub(super) fn load(options: &LoadOptions) -> Result<(Ebpf, Health), BpfError> {
     let (mut constants, nested) = (offsets.required, offsets.namespaces);
     constants.extend(nested.iter().flatten());
     constants.extend([("SELF_TGID", options.self_pid), ("DEBUG_LOG", u32::from(options.debug_log))]);
-    if let Some(tap) = &options.tap {
-        let known = offsets.tap.map_err(|error| BpfError::Btf { path: BTF_PATH.into(), error })?;
-        constants.extend(known.into_iter().chain(tap::constants(tap)));
+    let tap = options.tap.map(|tap| (tap, offsets.tap.map_err(|error| error.to_string())));
+    if let Some((tap, Ok(known))) = &tap {
+        constants.extend(known.iter().copied().chain(tap::constants(tap)));
     }
     let mut loader = EbpfLoader::new();
     // The loader has parsed the kernel's whole BTF, tens of MB, for relocations that Rust programs do not have.
@@ -110,15 +110,24 @@ pub(super) fn load(options: &LoadOptions) -> Result<(Ebpf, Health), BpfError> {
     }
     let mut ebpf = loader.load(OBJECT).map_err(|error| BpfError::Load(explain(&error)))?;
     let btf = Btf::from_sys_fs().map_err(|error| BpfError::Load(explain(&error)))?;
-    let mut health = with_tracefs(|tracefs| attach_all(&mut ebpf, &btf, tracefs, options));
+    let mut health = with_tracefs(|tracefs| {
+        let programs = attach_all(&mut ebpf, &btf, tracefs);
+        let tap = tap.map_or(Vec::new(), |(tap, known)| {
+            tap::attach_all(&tap, &known.map(drop), |name, required, hook| {
+                attach(&mut ebpf, &btf, tracefs, (name, required, hook))
+            })
+        });
+        Health { programs, tap }
+    });
     if let Err(error) = nested {
         // Without, the affinity programs take tids as those of the initial namespace.
         let result = Err(format!("sched_setaffinity in containers is not understood: {error}"));
-        health.programs.push(ProgramResult { name: "affinity_namespaces", required: false, result });
+        let (name, required, verified) = ("affinity_namespaces", false, None);
+        health.programs.push(ProgramResult { name, required, result, verified });
     }
     drop(btf);
     sys::release_freed_memory();
-    if health.verdict() == Verdict::Unusable {
+    if [Some(health.verdict()), health.tap_verdict()].contains(&Some(Verdict::Unusable)) {
         return Err(BpfError::Unusable(health));
     }
     Ok((ebpf, health))
@@ -130,34 +139,35 @@ fn offsets() -> Result<Offsets, BpfError> {
     offsets::resolve(&blob).map_err(|error| BpfError::Btf { path: path.into(), error })
 }
 
-fn attach_all(ebpf: &mut Ebpf, btf: &Btf, tracefs: &Result<(), String>, options: &LoadOptions) -> Health {
+fn attach_all(ebpf: &mut Ebpf, btf: &Btf, tracefs: &Result<(), String>) -> Vec<ProgramResult> {
     let mut programs: Vec<ProgramResult> = Vec::new();
     for (name, required, hook) in &PROGRAMS {
         let blind = programs.iter().any(|program| program.name == "switch" && program.result.is_err());
-        let result = if blind && INTERRUPTS.contains(name) {
-            Err("of no use without switch, which is not attached".to_owned())
+        programs.push(if blind && INTERRUPTS.contains(name) {
+            let result = Err("of no use without switch, which is not attached".to_owned());
+            ProgramResult { name, required: *required, result, verified: None }
         } else {
-            attach(ebpf, btf, tracefs, name, hook)
-        };
-        programs.push(ProgramResult { name, required: *required, result });
+            attach(ebpf, btf, tracefs, (name, *required, hook))
+        });
     }
-    if let Some(tap) = &options.tap {
-        programs.extend(tap::attach_all(ebpf, btf, tracefs, tap));
-    }
-    Health { programs }
+    programs
 }
 
-pub(super) fn attach(
+/// Attaches a program: name, whether required, hook. `tracefs` says whether a system call's can be.
+fn attach(
     ebpf: &mut Ebpf,
     btf: &Btf,
     tracefs: &Result<(), String>,
-    name: &str,
-    hook: &Hook,
-) -> Result<(), String> {
-    match (hook, tracefs) {
+    (name, required, hook): (&'static str, bool, &Hook),
+) -> ProgramResult {
+    let result = match (hook, tracefs) {
         (Hook::Syscall(_), Err(why)) => Err(why.clone()),
         _ => try_attach(ebpf, btf, name, hook).map_err(|error| explain(&error)),
-    }
+    };
+    // A program that was not loaded has no figures either.
+    let info = ebpf.program(name).and_then(|program| program.info().ok());
+    let verified = info.and_then(|info| info.verified_instruction_count());
+    ProgramResult { name, required, result, verified }
 }
 
 fn try_attach(ebpf: &mut Ebpf, btf: &Btf, name: &str, hook: &Hook) -> Result<(), ProgramError> {

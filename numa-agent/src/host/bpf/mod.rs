@@ -28,7 +28,7 @@ use self::{accounts::Accounts, error::explain, log::LogReader};
 pub use self::{
     accounts::PLAN_SETS,
     error::BpfError,
-    tap::{TapOptions, TapRing},
+    tap::{Sends, TapOptions, TapRing},
 };
 pub use crate::core::health::{DropCounts, Health, ProgramResult, Verdict};
 use crate::core::{

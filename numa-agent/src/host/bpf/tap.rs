@@ -3,17 +3,12 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::{
-    Btf, Ebpf,
+    Ebpf,
     maps::{MapData, PerCpuArray, RingBuf},
 };
 use numa_ebpf::tap::Lost;
 
-use super::{
-    error::BpfError,
-    load::{Hook, attach},
-    offsets::Constant,
-    take, unfit,
-};
+use super::{error::BpfError, load::Hook, offsets::Constant, take, unfit};
 use crate::core::{
     decode::{self, DecodeError},
     health::ProgramResult,
@@ -30,8 +25,19 @@ use crate::core::{
 pub struct TapOptions {
     /// What.
     pub tap: Tap,
-    /// Follow system calls even where the kernel has a tracepoint for sends: what kernels before 6.3 do.
-    pub by_syscalls: bool,
+    /// By which programs.
+    pub sends: Sends,
+}
+
+/// How sends are told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sends {
+    /// By their tracepoint; where the kernel has none (before 6.3), by system calls.
+    Best,
+    /// By system calls, also where the kernel has that tracepoint.
+    BySyscalls,
+    /// Both ways, each send twice: to find out what the kernel takes.
+    Every,
 }
 
 /// Size of the ring in bytes: room for 74 000 sends, more than a second of 1000 streams at 50 tokens a second.
@@ -73,26 +79,26 @@ pub(super) fn constants(options: &TapOptions) -> [Constant; 4] {
     [("TAP_PID", pid), ("TAP_START", start), ("TAP_PORT", port), ("TAP_RING_BYTES", RING_BYTES)]
 }
 
-/// Attaches what tells sends and receives. Both are required: who asks for a tap wants nothing else.
+/// Attaches what tells receives and sends, by `attach`, unless the kernel's types are not known; what that is worth is for
+/// [`Health::tap_verdict`](crate::core::health::Health::tap_verdict) to say.
 pub(super) fn attach_all(
-    ebpf: &mut Ebpf,
-    btf: &Btf,
-    tracefs: &Result<(), String>,
     options: &TapOptions,
+    known: &Result<(), String>,
+    mut attach: impl FnMut(&'static str, bool, &Hook) -> ProgramResult,
 ) -> Vec<ProgramResult> {
-    let receive = attach(ebpf, btf, tracefs, "tap_receive", &Hook::Btf("tcp_rcv_space_adjust"));
-    let direct = if options.by_syscalls {
-        Err("not asked for".to_owned())
-    } else {
-        attach(ebpf, btf, tracefs, "tap_send", &Hook::Btf("sock_send_length"))
+    let mut attach = |name, required, hook| match known {
+        Ok(()) => attach(name, required, &hook),
+        Err(why) => ProgramResult { name, required, result: Err(why.clone()), verified: None },
     };
-    let send = direct.or_else(|why| {
-        tracing::debug!("taps follow system calls: tap_send: {why}");
-        let mut programs = SYSCALLS.iter();
-        programs.try_for_each(|(name, hook)| attach(ebpf, btf, tracefs, name, &Hook::Syscall(hook)))
-    });
-    let result = |(name, result)| ProgramResult { name, required: true, result };
-    [("tap_receive", receive), ("tap_send", send)].map(result).into()
+    let mut programs = vec![attach("tap_receive", true, Hook::Btf("tcp_rcv_space_adjust"))];
+    if options.sends != Sends::BySyscalls {
+        programs.push(attach("tap_send", false, Hook::Btf("sock_send_length")));
+    }
+    let direct = programs.iter().any(|program| program.name == "tap_send" && program.result.is_ok());
+    if !direct || options.sends == Sends::Every {
+        programs.extend(SYSCALLS.map(|(name, hook)| attach(name, false, Hook::Syscall(hook))));
+    }
+    programs
 }
 
 /// The ring of sends. To be read now and then: nobody is told of them before it is half full.
