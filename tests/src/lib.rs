@@ -5,11 +5,14 @@ pub mod bench;
 pub mod browser;
 pub mod guest;
 pub mod hwloc;
+pub mod programs;
 pub mod recorder;
 pub mod recordings;
 pub mod stack;
 pub mod sys;
 pub mod sysfs_tree;
+pub mod tracer;
+pub mod verifier;
 pub mod witness;
 
 use std::time::{Duration, Instant};

@@ -4,6 +4,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     os::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::process::CommandExt,
@@ -11,6 +12,7 @@ use std::{
     process::Command,
 };
 
+use nix::unistd::Pid;
 use numa_agent::core::idset::CpuSet;
 
 /// Words of the largest CPU mask: 8192 CPUs, the largest `NR_CPUS` (x86_64 `MAXSMP`, 6.18 `arch/x86/Kconfig`).
@@ -105,6 +107,62 @@ pub fn born(command: &mut Command, birth: Birth) {
             }
             Ok(())
         });
+    }
+}
+
+/// Has `command` be traced by the thread that starts it, from its first instruction on.
+pub fn traced(command: &mut Command) {
+    // SAFETY: the closure runs between fork and exec and makes one async-signal-safe system call.
+    unsafe { command.pre_exec(|| Ok(nix::sys::ptrace::traceme()?)) };
+}
+
+/// Where in a system call a traced task is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyscallStop {
+    /// Before it.
+    Entry {
+        /// Which call.
+        number: u64,
+        /// Its arguments.
+        arguments: [u64; 6],
+        /// The task's stack pointer.
+        stack: u64,
+    },
+    /// After it.
+    Exit {
+        /// What it returned, -1 included.
+        result: i64,
+    },
+}
+
+/// Asks about a task that is stopped so; since 5.3.
+///
+/// # Errors
+/// As `ptrace(2)` with `PTRACE_GET_SYSCALL_INFO`, or if it is stopped elsewhere.
+pub fn syscall_stop(task: Pid) -> io::Result<SyscallStop> {
+    // Not by nix 0.30, which leaves the size out, and so gets nothing.
+    let mut info = MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
+    // SAFETY: the kernel writes no more than the size that it is given.
+    let bytes = unsafe {
+        libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, task.as_raw(), size_of_val(&info), info.as_mut_ptr())
+    };
+    if bytes < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: all of it are numbers, which may be zero.
+    let info = unsafe { info.assume_init() };
+    match info.op {
+        libc::PTRACE_SYSCALL_INFO_ENTRY => {
+            // SAFETY: `op` says that this member of the union is set.
+            let entry = unsafe { info.u.entry };
+            Ok(SyscallStop::Entry { number: entry.nr, arguments: entry.args, stack: info.stack_pointer })
+        }
+        libc::PTRACE_SYSCALL_INFO_EXIT => {
+            // SAFETY: `op` says that this member of the union is set.
+            let result = unsafe { info.u.exit }.sval;
+            Ok(SyscallStop::Exit { result })
+        }
+        other => Err(io::Error::other(format!("thread {task} is in no system call: {other}"))),
     }
 }
 

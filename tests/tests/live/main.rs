@@ -8,6 +8,7 @@ mod confined;
 mod jitter;
 mod lifecycle;
 mod placement;
+mod programs;
 mod tap;
 mod unseen;
 
