@@ -118,7 +118,9 @@ impl<K: Kernel, M: Marks> Executor<K, M> {
         };
         let latency_ns = bind.at_ns.map(|at_ns| sys::monotonic_ns().saturating_sub(at_ns));
         self.stats.bound(bind, &outcome, latency_ns);
-        self.output.bound(bind, &outcome, latency_ns);
+        if engine.is_news(bind, &outcome) {
+            self.output.bound(bind, &outcome, latency_ns);
+        }
         engine.record(bind, outcome);
     }
 

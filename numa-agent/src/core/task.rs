@@ -107,6 +107,8 @@ pub enum BindOutcome {
     Failed {
         /// Why, and what to do.
         why: String,
+        /// None of the CPUs is both in the task's cpuset and online (`EINVAL`).
+        excluded: bool,
         /// The mask in force, where it could be read.
         actual: Option<CpuSet>,
     },

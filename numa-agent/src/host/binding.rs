@@ -33,12 +33,15 @@ pub fn bind(kernel: &impl Kernel, task: TaskId, cpus: &CpuSet) -> BindOutcome {
         Ok((before, after)) if before == after && after.is_subset(cpus) => BindOutcome::Unchanged(after),
         Ok((_, after)) if after.is_subset(cpus) => BindOutcome::Bound(after),
         Ok((_, after)) => {
-            BindOutcome::Failed { why: format!("set to {cpus}, but reads back {after}"), actual: Some(after) }
+            let why = format!("set to {cpus}, but reads back {after}");
+            BindOutcome::Failed { why, excluded: false, actual: Some(after) }
         }
         Err(SysError { errno: Errno::ESRCH, .. }) => BindOutcome::Gone,
-        Err(error) => {
-            BindOutcome::Failed { why: explain(&error, cpus), actual: kernel.affinity(task.tid).ok() }
-        }
+        Err(error) => BindOutcome::Failed {
+            why: explain(&error, cpus),
+            excluded: error.errno == Errno::EINVAL,
+            actual: kernel.affinity(task.tid).ok(),
+        },
     }
 }
 
@@ -128,8 +131,9 @@ mod tests {
     fn a_cpuset_that_cuts_the_mask_shows_in_the_outcome() {
         assert_eq!(bind(&Fake::new("0-7", "0-2"), TASK, &set("2-3")), BindOutcome::Bound(set("2")));
         assert_eq!(bind(&Fake::new("2", "0-2"), TASK, &set("2-3")), BindOutcome::Unchanged(set("2")));
-        let BindOutcome::Failed { why, actual } = bind(&Fake::new("0-1", "0-1"), TASK, &set("2-3")) else {
-            panic!("an empty intersection is a failure");
+        let outcome = bind(&Fake::new("0-1", "0-1"), TASK, &set("2-3"));
+        let BindOutcome::Failed { why, excluded: true, actual } = outcome else {
+            panic!("an empty intersection is a failure: {outcome}");
         };
         assert!(why.contains("cpuset") && why.contains("2-3"), "{why}");
         assert_eq!(actual, Some(set("0-1")));
@@ -138,7 +142,9 @@ mod tests {
     #[test]
     fn refusals_say_what_to_do() {
         let fake = Fake { refuse: Some(Errno::EPERM), ..Fake::new("0-7", "0-7") };
-        let BindOutcome::Failed { why, .. } = bind(&fake, TASK, &set("2")) else { panic!("refused") };
+        let BindOutcome::Failed { why, excluded: false, .. } = bind(&fake, TASK, &set("2")) else {
+            panic!("refused")
+        };
         assert!(why.contains("CAP_SYS_NICE") && why.contains("task 5"), "{why}");
         let fake = Fake { refuse: Some(Errno::ESRCH), ..Fake::new("0-7", "0-7") };
         assert_eq!(bind(&fake, TASK, &set("2")), BindOutcome::Gone);

@@ -1,91 +1,115 @@
 //! Processes in containers' walls: cpusets and pid namespaces.
 
-use std::io;
+use std::{thread::sleep, time::Duration};
 
-use numa_agent_tests::agent;
+use numa_agent_tests::{agent, cpuset::Cpuset};
 
 use super::*;
-
-/// A cgroup of the cpuset controller, for the time of a test.
-struct Cpuset {
-    path: PathBuf,
-    name: String,
-}
-
-impl Cpuset {
-    /// Makes one that allows `cpus`; `Err`: why this host has none to offer.
-    fn new(test: &str, cpus: &CpuSet) -> Result<Self, String> {
-        let (root, mems) = Self::hierarchy()?;
-        let name = format!("numa-agent-{test}-{}", std::process::id());
-        let cpuset = Self { path: root.join(&name), name };
-        let at = |path: PathBuf, error: io::Error| format!("{}: {error}", path.display());
-        fs::create_dir(&cpuset.path).map_err(|error| at(cpuset.path.clone(), error))?;
-        let mems = fs::read_to_string(root.join(mems)).map_err(|error| at(root, error))?;
-        for (file, value) in [("cpuset.cpus", cpus.to_string()), ("cpuset.mems", mems)] {
-            let file = cpuset.path.join(file);
-            fs::write(&file, value.trim()).map_err(|error| at(file, error))?;
-        }
-        Ok(cpuset)
-    }
-
-    /// Where the controller is at hand without a change to the host, and which file there lists the memory nodes.
-    fn hierarchy() -> Result<(PathBuf, &'static str), String> {
-        let mounts = fs::read_to_string("/proc/mounts").expect("read /proc/mounts");
-        for mount in mounts.lines() {
-            let fields: Vec<&str> = mount.split(' ').collect();
-            let [_, path, kind, options, ..] = fields[..] else { continue };
-            let path = PathBuf::from(path);
-            let delegated = || fs::read_to_string(path.join("cgroup.subtree_control")).unwrap_or_default();
-            match kind {
-                "cgroup" if options.split(',').any(|option| option == "cpuset") => {
-                    return Ok((path, "cpuset.mems"));
-                }
-                "cgroup2" if delegated().split_whitespace().any(|name| name == "cpuset") => {
-                    return Ok((path, "cpuset.mems.effective"));
-                }
-                _ => {}
-            }
-        }
-        Err("no cgroup hierarchy has the cpuset controller".to_owned())
-    }
-
-    fn take(&self, pid: u32) {
-        fs::write(self.path.join("cgroup.procs"), pid.to_string()).expect("move a process into the cpuset");
-    }
-}
-
-impl Drop for Cpuset {
-    fn drop(&mut self) {
-        // Its tasks end with the test; the kernel may take a moment to see them off.
-        for _ in 0..200 {
-            match fs::remove_dir(&self.path) {
-                Ok(()) => return,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-                Err(_) => std::thread::sleep(std::time::Duration::from_millis(10)),
-            }
-        }
-        eprintln!("cannot remove {}", self.path.display());
-    }
-}
 
 /// A cpuset of `cpus`, or `None` with a word why not.
 fn cpuset(test: &str, cpus: &CpuSet) -> Option<Cpuset> {
     Cpuset::new(test, cpus).map_err(|why| skip(test, &why)).ok()
 }
 
+/// An agent that takes the machine for one of one node: everybody's plan is all CPUs.
+fn one_node(stage: &Stage, more: &[&str]) -> Agent {
+    write_sysfs(&machine(&[&stage.all]), &stage.dir.path().join("sys")).unwrap();
+    let mut config = stage.config();
+    config["policy"] = json!("generic");
+    stage.write_config(&config);
+    stage.agent_with(more)
+}
+
+/// Through three reconciles at least, of an agent that has one every second.
+const RECONCILES: Duration = Duration::from_millis(3500);
+
+/// The warnings so far that name this cpuset.
+fn warnings(agent: &Agent, cpuset: &Cpuset) -> Vec<String> {
+    let events = agent.events().into_iter().filter(|event| event["event"] == "warning");
+    let texts = events.map(|event| event["warning"].as_str().expect("a text").to_owned());
+    texts.filter(|text| text.contains(&cpuset.name)).collect()
+}
+
+#[test]
+fn a_cpuset_that_changes_is_followed_and_said_once_each_time() {
+    let Some(stage) = stage("cpuset-changes") else { return };
+    let Some(cpuset) = cpuset("cpuset-changes", &stage.all) else { return };
+    let mut agent = one_node(&stage, &["--reconcile", "1"]);
+    let mut puppet = stage.puppet("worker");
+    let (pid, thread) = (puppet.pid(), puppet.thread("forward_0").unwrap());
+    cpuset.take(pid);
+    let everybody_on = |cpus: &CpuSet| [pid, thread].iter().for_each(|tid| stage.settle_on(*tid, cpus));
+    everybody_on(&stage.all);
+    let mut said = 0;
+    for part in [&stage.members, &stage.forward, &stage.members] {
+        cpuset.allow(part);
+        said += 1;
+        eventually(|| match warnings(&agent, &cpuset).len() {
+            count if count >= said => Ok(()),
+            count => Err(format!("{count} warnings, not {said}: {}", agent.stderr())),
+        });
+        everybody_on(part);
+        sleep(RECONCILES);
+        let warnings = warnings(&agent, &cpuset);
+        assert_eq!(warnings.len(), said, "once each time: {warnings:#?}");
+        assert!(warnings[said - 1].contains(&format!("only {part}")), "{warnings:#?}");
+    }
+    cpuset.allow(&stage.all);
+    everybody_on(&stage.all);
+    agent.wait_for("word that all is well", |event| {
+        event["event"] == "bound" && event["tid"] == thread && event["actual_cpus"] == json!(stage.all)
+    });
+    sleep(RECONCILES);
+    let left = agent.stop();
+    let summary = left.events.last().unwrap();
+    assert!(!summary["warnings"].to_string().contains(&cpuset.name), "it is over: {summary}");
+    // Two threads, and a few attempts for each change: it does not spin.
+    let attempts =
+        left.events.iter().filter(|event| event["event"] == "bound" && event["pid"] == pid).count();
+    assert!(attempts <= 2 * 3 * 5, "{attempts} attempts");
+}
+
+#[test]
+fn a_cpuset_that_excludes_the_plan_is_a_failure_said_once_and_over_when_it_widens() {
+    let Some(stage) = stage("cpuset-excludes") else { return };
+    let Some(cpuset) = cpuset("cpuset-excludes", &stage.all) else { return };
+    let agent = stage.agent_with(&["--reconcile", "1"]);
+    let puppet = stage.puppet("worker");
+    let pid = puppet.pid();
+    cpuset.take(pid);
+    stage.settle_on(pid, &stage.members);
+    let failures = |agent: &Agent| {
+        let failed =
+            |event: &Value| event["result"].as_str().is_some_and(|result| result.starts_with("failed"));
+        agent.events().iter().filter(|event| event["pid"] == pid && failed(event)).count()
+    };
+    for round in 1..=2 {
+        cpuset.allow(&stage.forward);
+        eventually(|| match warnings(&agent, &cpuset).len() {
+            count if count >= round => Ok(()),
+            count => Err(format!("{count} warnings, not {round}: {}", agent.stderr())),
+        });
+        stage.settle_on(pid, &stage.forward);
+        sleep(RECONCILES);
+        let warnings = warnings(&agent, &cpuset);
+        assert_eq!((warnings.len(), failures(&agent)), (round, round), "once each time: {warnings:#?}");
+        let last = &warnings[round - 1];
+        assert!(last.contains(&format!("none of the planned {}", stage.members)), "{last}");
+        cpuset.allow(&stage.all);
+        stage.settle_on(pid, &stage.members);
+        // The agent has seen that it is over, or the next time is no news to it.
+        sleep(RECONCILES);
+    }
+    let left = agent.stop();
+    let summary = left.events.last().unwrap();
+    assert!(!summary["warnings"].to_string().contains(&cpuset.name), "it is over: {summary}");
+}
+
 #[test]
 fn a_cpuset_that_allows_part_of_the_plan_is_named() {
     let Some(stage) = stage("cpuset-part") else { return };
     let Some(cpuset) = cpuset("cpuset-part", &stage.forward) else { return };
-    // A machine of one node: everybody's plan is all CPUs.
-    write_sysfs(&machine(&[&stage.all]), &stage.dir.path().join("one")).unwrap();
-    let mut config = stage.config();
-    config["policy"] = json!("generic");
-    stage.write_config(&config);
-    let one = stage.dir.path().join("one").to_str().unwrap().to_owned();
-    let mut args = stage.args();
-    args.truncate(2);
-    let mut agent = Agent::start(args.into_iter().chain(["--sysfs-root".to_owned(), one]));
+    let mut agent = one_node(&stage, &[]);
 
     let puppet = stage.puppet("idle");
     cpuset.take(puppet.pid());

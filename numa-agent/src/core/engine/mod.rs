@@ -5,6 +5,7 @@
 //! newer, so that scan and events may come in either order. The engine does nothing itself.
 
 mod action;
+mod cuts;
 mod events;
 mod snapshots;
 mod state;
@@ -13,6 +14,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::cuts::Cuts;
 pub use self::{
     action::{Action, Bind, Caller, Cause},
     state::{Process, Snapshot, Thread},
@@ -41,7 +43,8 @@ pub struct Engine {
     own: BTreeSet<TaskId>,
     processes: BTreeMap<u32, Process>,
     warnings: BTreeSet<String>,
-    /// Those of `warnings` that nobody has been told.
+    cuts: Cuts,
+    /// Those of `warnings` and `cuts` that nobody has been told.
     news: Vec<String>,
 }
 
@@ -62,6 +65,7 @@ impl Engine {
             own: own.into_iter().collect(),
             processes: BTreeMap::new(),
             warnings: BTreeSet::new(),
+            cuts: Cuts::default(),
             news: Vec::new(),
             topology,
             settings,
@@ -81,7 +85,21 @@ impl Engine {
         settings: Settings,
         seen: &BTreeMap<TaskId, &ProcessFacts>,
     ) -> Result<Self, PlanError> {
-        let mut next = Self::new(topology, settings, self.own.iter().copied())?;
+        self.followed_by(Self::new(topology, settings, self.own.iter().copied())?, seen)
+    }
+
+    /// The same processes under the same settings, on a machine that has changed.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn replanned(&self, topology: Topology) -> Result<Self, PlanError> {
+        let next = Self::new(topology, self.settings.clone(), self.own.iter().copied())?;
+        // Explicit pids stay tied to the processes that had them.
+        self.followed_by(Self { rules: self.rules.clone(), ..next }, &BTreeMap::new())
+    }
+
+    /// Hands the processes over to `next`, which has none.
+    fn followed_by(&self, mut next: Self, seen: &BTreeMap<TaskId, &ProcessFacts>) -> Result<Self, PlanError> {
         if next.grows() {
             // Instances that ended have left slots behind that others' places depend on.
             next.plan = Plan::new(&next.topology, &next.settings.layout, self.slots.len())?;
@@ -111,7 +129,8 @@ impl Engine {
             if next.admit(facts, process.as_of_ns) {
                 next.processes
                     .entry(pid)
-                    .and_modify(|admitted| admitted.threads.clone_from(&process.threads));
+                    .and_modify(|admitted| admitted.threads.clone_from(&process.threads))
+                    .and_modify(Process::forget_grants);
                 next.settle_roles(pid);
             }
         }
@@ -179,7 +198,7 @@ impl Engine {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let fixed = self.settings.warnings.iter().chain(&self.topology.warnings).chain(&self.plan.warnings);
-        fixed.chain(&self.warnings).cloned().collect()
+        fixed.chain(&self.warnings).chain(self.cuts.texts()).cloned().collect()
     }
 
     /// The group a process belongs to.
@@ -222,6 +241,16 @@ impl Engine {
         })
     }
 
+    /// Whether `outcome` is worth a word: every scan tries again what was refused, and is refused as before.
+    #[must_use]
+    pub fn is_news(&self, bind: &Bind, outcome: &BindOutcome) -> bool {
+        let thread = self.processes.get(&bind.pid).and_then(|process| process.threads.get(&bind.task.tid));
+        let same = |thread: &Thread| {
+            thread.outcome.as_ref() == Some(outcome) && thread.asked.as_ref() == Some(&bind.cpus)
+        };
+        !matches!(outcome, BindOutcome::Failed { .. }) || !thread.is_some_and(same)
+    }
+
     /// Takes note of what became of a [`Action::Bind`]. A thread that is gone is forgotten.
     pub fn record(&mut self, bind: &Bind, outcome: BindOutcome) {
         let Some(process) = self.processes.get_mut(&bind.pid) else { return };
@@ -229,22 +258,15 @@ impl Engine {
         let Some(thread) = thread else { return };
         thread.asked = Some(bind.cpus.clone());
         thread.actual = outcome.mask().cloned();
-        let (granted, in_force) = match &outcome {
+        thread.granted = match &outcome {
             BindOutcome::Gone => return self.forget_thread(bind.pid, bind.task),
-            BindOutcome::Failed { .. } => (None, None),
-            BindOutcome::Planned(mask) => (Some(mask), None),
-            BindOutcome::Unchanged(mask) | BindOutcome::Bound(mask) => (Some(mask), Some(mask)),
+            BindOutcome::Failed { .. } => None,
+            BindOutcome::Planned(mask) | BindOutcome::Unchanged(mask) | BindOutcome::Bound(mask) => {
+                Some(mask.clone())
+            }
         };
-        thread.granted = granted.cloned();
-        let cut = in_force.filter(|mask| **mask != bind.cpus).map(|mask| {
-            let cgroup = process.facts.cgroup.as_deref().unwrap_or("?");
-            format!(
-                "the cpuset of cgroup {cgroup} lets its tasks use only {mask} of the planned {}",
-                bind.cpus
-            )
-        });
+        self.news.extend(self.cuts.note(&process.facts, &bind.cpus, &outcome));
         thread.outcome = Some(outcome);
-        cut.into_iter().for_each(|warning| self.warn(warning));
     }
 
     /// Binds for the threads of a process that are not known to be on plan.

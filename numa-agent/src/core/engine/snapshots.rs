@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Action, Cause, Engine, Snapshot, Thread};
-use crate::core::task::{ProcessFacts, TaskId, ThreadFacts};
+use crate::core::task::{BindOutcome, ProcessFacts, TaskId, ThreadFacts};
 
 impl Engine {
     /// Takes in one process as a scan saw it. The answer marks its threads, and binds those it found off plan; nothing for a process that is not ours. `at_ns`: see [`super::Bind::at_ns`].
@@ -20,6 +20,7 @@ impl Engine {
         }
         self.merge_threads(pid, snapshot);
         self.settle_roles(pid);
+        self.note_restored(pid);
         // All of them: a mark that went missing is put back.
         let threads = self.threads_of(pid).into_iter();
         let mut actions: Vec<Action> = threads.map(|task| Action::Mark { pid, task }).collect();
@@ -37,6 +38,7 @@ impl Engine {
         for id in gone.collect::<Vec<_>>() {
             self.forget(id.tid);
         }
+        self.cuts.keep_those_of(self.processes.values().map(|process| &process.facts));
     }
 
     /// What was captured at exec stays while it still makes the process ours: programs write over their arguments, and a
@@ -65,6 +67,29 @@ impl Engine {
             return ProcessFacts { parent, env, ..captured };
         }
         ProcessFacts { comm, ..seen.clone() }
+    }
+
+    /// Takes note of the threads that have by now, without us, what the kernel refused or granted in part: since 6.2 it
+    /// restores masks when a cpuset widens, and any kernel when a CPU comes online.
+    fn note_restored(&mut self, pid: u32) {
+        let Some(process) = self.processes.get(&pid) else { return };
+        let group = self.group_of(process);
+        let restored = |thread: &&Thread| {
+            let planned = self.cpus_in(group, thread.role);
+            thread.asked.as_ref() == Some(planned)
+                && thread.actual.as_ref() == Some(planned)
+                && thread.granted.as_ref() != Some(planned)
+        };
+        let restored = process.threads.values().filter(restored).map(|thread| thread.id.tid);
+        let restored: Vec<u32> = restored.collect();
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        for tid in restored {
+            let Some(thread) = process.threads.get_mut(&tid) else { continue };
+            let Some(mask) = thread.actual.clone() else { continue };
+            let outcome = BindOutcome::Unchanged(mask.clone());
+            self.cuts.note(&process.facts, &mask, &outcome);
+            (thread.granted, thread.outcome) = (Some(mask), Some(outcome));
+        }
     }
 
     fn merge_threads(&mut self, pid: u32, snapshot: &Snapshot) {

@@ -62,6 +62,13 @@ pub struct Thread {
     pub(super) repins_since_ns: u64,
 }
 
+impl Process {
+    /// What the kernel granted in part it may grant in full on a machine that has changed.
+    pub(super) fn forget_grants(&mut self) {
+        self.threads.values_mut().for_each(|thread| thread.granted = None);
+    }
+}
+
 impl Thread {
     pub(super) fn new(id: TaskId, comm: String, role: ThreadRole, as_of_ns: u64) -> Self {
         Self {

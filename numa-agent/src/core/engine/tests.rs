@@ -164,6 +164,180 @@ fn a_mask_cut_by_a_cpuset_is_asked_for_once_and_named() {
     assert!(world.show(&mut engine).is_empty(), "nothing is gained by asking again");
     world.masks.insert(started.event.task, "5".parse().unwrap());
     assert_eq!(cpus(&world.show(&mut engine)), ["0-7"], "but somebody else's change is answered");
+    assert_eq!(engine.cuts.texts().count(), 0, "and what is not so any more is not listed");
+}
+
+/// What kernels make of a task's mask when its cpuset changes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Cpusets {
+    /// All that the cpuset allows: before 6.2.
+    Wipe,
+    /// What was asked for, as far as the cpuset allows it, else as above: since 6.2.
+    Restore,
+}
+
+/// The task's cpuset is changed, and three reconciles follow: attempts worth a word, and warnings.
+fn confine(
+    kernel: Cpusets,
+    world: &mut World,
+    engine: &mut Engine,
+    task: TaskId,
+    cpuset: &str,
+) -> (usize, Vec<String>) {
+    let allowed: CpuSet = cpuset.parse().unwrap();
+    let asked = allowed.intersection(&"0-7".parse().unwrap());
+    let wiped = kernel == Cpusets::Wipe || asked.is_empty();
+    world.masks.insert(task, if wiped { allowed.clone() } else { asked });
+    let mut binds = 0;
+    for _reconcile in 0..3 {
+        let (snapshots, alive, as_of_ns) = world.scan();
+        for snapshot in snapshots {
+            for action in engine.observe(&snapshot, &Cause::Reconcile, None) {
+                let Action::Bind(bind) = action else { continue };
+                let mask = bind.cpus.intersection(&allowed);
+                let outcome = match (mask.is_empty(), world.masks[&task] == mask) {
+                    (true, _) => BindOutcome::Failed {
+                        why: "EINVAL".into(),
+                        excluded: true,
+                        actual: Some(allowed.clone()),
+                    },
+                    (false, true) => BindOutcome::Unchanged(mask.clone()),
+                    (false, false) => BindOutcome::Bound(mask.clone()),
+                };
+                if !mask.is_empty() {
+                    world.masks.insert(task, mask);
+                }
+                binds += usize::from(engine.is_news(&bind, &outcome));
+                engine.record(&bind, outcome);
+            }
+        }
+        engine.sweep(&alive, as_of_ns);
+    }
+    (binds, engine.take_news())
+}
+
+#[test]
+fn a_cpuset_that_changes_and_changes_is_followed_and_said_once_each_time() {
+    for kernel in [Cpusets::Wipe, Cpusets::Restore] {
+        follow_changes(kernel);
+    }
+}
+
+fn follow_changes(kernel: Cpusets) {
+    let (mut world, mut engine) = (World::default(), paired(1));
+    let started = world.spawn(7, "worker");
+    let task = started.event.task;
+    world.processes.get_mut(&task.tid).unwrap().0.cgroup = Some("/pod".into());
+    world.tell(&mut engine, &started);
+    // The plan is 0-7.
+    for (cpuset, mask, said) in [
+        ("0-31", "0-7", ""),
+        ("4-11", "4-7", "only 4-7 of the planned 0-7"),
+        ("6-11", "6-7", "only 6-7 of the planned 0-7"),
+        ("8-15", "8-15", "none of the planned 0-7"),
+        ("6-11", "6-7", "only 6-7 of the planned 0-7"),
+        ("0-15", "0-7", ""),
+        ("6-11", "6-7", "only 6-7 of the planned 0-7"),
+    ] {
+        let (attempts, news) = confine(kernel, &mut world, &mut engine, task, cpuset);
+        assert_eq!(world.masks[&task].to_string(), mask, "{cpuset}");
+        let restored = kernel == Cpusets::Restore && said.is_empty();
+        assert_eq!(attempts, usize::from(!restored), "{kernel:?} {cpuset}: one that says something new");
+        assert_eq!(news.len(), usize::from(!said.is_empty()), "{cpuset}: {news:?}");
+        assert!(news.iter().all(|text| text.contains("/pod") && text.contains(said)), "{cpuset}: {news:?}");
+        assert!(engine.cuts.texts().eq(&news), "what is listed is what is so now");
+    }
+    let ended = world.exit_thread(task.tid, task.tid);
+    world.tell(&mut engine, &ended);
+    world.show(&mut engine);
+    assert_eq!(engine.cuts.texts().count(), 0, "nobody is in that cgroup any more");
+}
+
+/// The machine of [`paired`] with `left` CPUs of the first node.
+fn machine_with(left: u32) -> Topology {
+    let machine = Machine { sockets: 2, nodes_per_socket: 2, cores_per_node: 8, ..Machine::default() };
+    let mut topology = machine.topology();
+    topology.offline = (left..8).collect();
+    topology.cpus.retain(|cpu| !(left..8).contains(&cpu.id));
+    topology.allowed = topology.allowed.difference(&topology.offline);
+    topology.settled()
+}
+
+#[test]
+fn a_machine_that_lost_cpus_is_planned_anew_and_everybody_put_back_when_they_return() {
+    let (mut world, mut engine) = (World::default(), paired(2));
+    let started: Vec<Happened> = (50..54).map(|session| world.spawn(session, "worker")).collect();
+    for started in &started {
+        world.tell(&mut engine, started);
+    }
+    let before = placement(&engine);
+    let groups = |engine: &Engine| -> BTreeMap<TaskId, Option<String>> {
+        placement(engine).into_iter().map(|(task, (_, group, _))| (task, group)).collect()
+    };
+
+    // CPUs 4-7 go offline: the second group's tasks are off their plan, and the kernel has let them loose.
+    let mut engine = engine.replanned(machine_with(4)).unwrap();
+    let everywhere: CpuSet = "0-3,8-31".parse().unwrap();
+    world
+        .masks
+        .values_mut()
+        .filter(|mask| mask.to_string() == "4-7")
+        .for_each(|mask| mask.clone_from(&everywhere));
+    assert_eq!(placement(&engine).values().filter(|(_, _, cpus)| cpus.to_string() == "2-3").count(), 1);
+    assert_eq!(groups(&engine), before.iter().map(|(task, (_, group, _))| (*task, group.clone())).collect());
+    let pending = engine.pending(&Cause::Replan);
+    let mut binds = cpus(&world.carry_out(&mut engine, pending));
+    binds.sort();
+    assert_eq!(binds, ["0-1", "2-3"], "the other socket is as it was");
+
+    // They return; a scan restores what the kernel took, also where the plan is the same.
+    let mut engine = engine.replanned(machine_with(8)).unwrap();
+    assert_eq!(placement(&engine), before);
+    let pending = engine.pending(&Cause::Replan);
+    world.carry_out(&mut engine, pending);
+    let task = started[0].event.task;
+    world.masks.insert(task, everywhere);
+    assert_eq!(cpus(&world.show(&mut engine)), ["0-3"]);
+    let planned = |(task, (_, _, cpus)): (&TaskId, &(_, _, CpuSet))| (*task, cpus.clone());
+    assert_eq!(world.masks, placement(&engine).iter().map(planned).collect());
+}
+
+#[test]
+fn a_machine_too_small_for_the_plan_gives_none_and_what_was_cut_meanwhile_is_asked_for_again() {
+    let (mut world, mut engine) = (World::default(), paired(2));
+    let started = world.spawn(50, "worker");
+    world.tell(&mut engine, &started);
+    let error = engine.replanned(machine_with(1)).unwrap_err();
+    assert!(matches!(error, PlanError::TooFewUnits { units: 1, .. }), "{error}");
+
+    // The old plan is in force. Before 6.3 the kernel leaves CPUs that are offline out of a mask for good.
+    let one: CpuSet = "0".parse().unwrap();
+    world.masks.insert(started.event.task, "0,8-31".parse().unwrap());
+    let (snapshots, ..) = world.scan();
+    let actions = engine.observe(&snapshots[0], &Cause::Reconcile, None);
+    let Some(Action::Bind(bind)) = actions.last() else { panic!("{actions:?}") };
+    engine.record(bind, BindOutcome::Bound(one.clone()));
+    world.masks.insert(started.event.task, one);
+    assert!(world.show(&mut engine).is_empty());
+    let mut engine = engine.replanned(machine_with(8)).unwrap();
+    let pending = engine.pending(&Cause::Replan);
+    assert_eq!(cpus(&world.carry_out(&mut engine, pending)), ["0-3"]);
+}
+
+#[test]
+fn explicit_pids_stay_tied_to_their_processes_on_a_machine_that_changes() {
+    let mut world = World::default();
+    let started = world.spawn(7, "scheduler");
+    let pid = started.event.pid;
+    let settings = settings(Overrides { group_pids: vec![pid], ..Overrides::default() });
+    let mut engine = Engine::new(machine_with(8), settings, [AGENT]).unwrap();
+    assert_eq!(engine.pin_pids(|_| Some(started.event.task.start_time)), [0; 0]);
+    let engine = engine.replanned(machine_with(4)).unwrap();
+    let stranger =
+        |start_time| ProcessFacts { pid, start_time, cmdline: "/opt/x".into(), ..ProcessFacts::default() };
+    let role = |start_time| engine.rules().process_role(&stranger(start_time));
+    assert_eq!(role(started.event.task.start_time), Some(ProcessRole::Group));
+    assert_eq!(role(started.event.task.start_time + 1), None);
 }
 
 #[test]
@@ -310,7 +484,8 @@ fn what_was_refused_is_not_pending_but_tried_again_by_the_next_scan() {
     let started = world.spawn(7, "worker");
     let actions = engine.apply(&started.event, started.facts.clone());
     let Some(Action::Bind(bind)) = actions.last() else { panic!("{actions:?}") };
-    let refused = BindOutcome::Failed { why: "cpuset".into(), actual: Some("30".parse().unwrap()) };
+    let refused =
+        BindOutcome::Failed { why: "cpuset".into(), excluded: true, actual: Some("30".parse().unwrap()) };
     engine.record(bind, refused);
     assert_eq!(engine.pending(&Cause::Scan), []);
     world.masks.insert(started.event.task, "30".parse().unwrap());
