@@ -1,13 +1,19 @@
 //! Which machine to plan for: this one, a captured `/sys`, or a preset.
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
 
 use clap::Args;
 
 use super::UsageError;
 use crate::{
-    core::{preset::Preset, topology::Topology},
-    host::{cpuset::Cpuset, sysfs},
+    core::{outline::Outline, preset::Preset, topology::Topology},
+    host::{
+        cpuset::{Cpuset, Own},
+        sysfs,
+    },
 };
 
 /// Where the topology comes from.
@@ -32,6 +38,22 @@ impl MachineArgs {
             (None, Some(root)) => sysfs::read(root, &Cpuset::default())?,
             (None, None) => sysfs::read_host()?,
         })
+    }
+
+    /// What reads as much of the machine as may change. A preset does not.
+    pub fn outline(&self) -> impl Fn() -> anyhow::Result<Outline> + Send + Sync + use<> {
+        let (preset, root) = (self.preset, self.sysfs_root.clone());
+        let own = Mutex::new(Own::new(Path::new("/")));
+        move || {
+            Ok(match (preset, &root) {
+                (Some(_), _) => Outline::default(),
+                (None, Some(root)) => sysfs::outline(root, &Cpuset::default())?,
+                (None, None) => {
+                    let cpuset = own.lock().unwrap_or_else(PoisonError::into_inner).read();
+                    sysfs::outline(Path::new("/sys"), &cpuset.map_err(sysfs::SysfsError::from)?)?
+                }
+            })
+        }
     }
 
     /// Whether what is planned for this machine can be done here: a plan for CPUs that are not there must not be applied.

@@ -13,6 +13,7 @@ pub mod health;
 pub mod idset;
 pub mod instance;
 pub mod jitter;
+pub mod outline;
 pub mod plan;
 pub mod preset;
 pub mod rule;

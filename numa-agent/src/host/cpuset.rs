@@ -42,7 +42,18 @@ pub enum CpusetError {
     },
 }
 
+/// The limits of the cgroup this process is in, for who reads them often: where they are is found out anew only when that
+/// cgroup is another.
+#[derive(Debug)]
+pub struct Own {
+    root: PathBuf,
+    /// `/proc/self/cgroup` as it was, and what followed from it.
+    cgroups: String,
+    hierarchy: Option<Hierarchy>,
+}
+
 /// Where the cpuset controller is, and how it calls the files.
+#[derive(Debug)]
 struct Hierarchy {
     /// The mounted directory.
     mount: PathBuf,
@@ -58,16 +69,33 @@ struct Hierarchy {
 /// # Errors
 /// [`CpusetError`] if a file that is there makes no sense. A kernel without cgroups or cpusets is no error.
 pub fn own(root: &Path) -> Result<Cpuset, CpusetError> {
-    let cgroups = text(&root.join("proc/self/cgroup"))?.unwrap_or_default();
-    let mounts = text(&root.join("proc/self/mountinfo"))?.unwrap_or_default();
-    let Some(hierarchy) = hierarchy(&cgroups, &mounts) else { return Ok(Cpuset::default()) };
-    // A v2 cgroup has the files only if its parent enabled the controller; the nearest ancestor's then are in force.
-    let dirs: Vec<PathBuf> = hierarchy
-        .cgroup
-        .ancestors()
-        .map(|cgroup| root.join(hierarchy.mount.strip_prefix("/").unwrap_or(&hierarchy.mount)).join(cgroup))
-        .collect();
-    Ok(Cpuset { cpus: nearest(&dirs, hierarchy.cpus)?, mems: nearest(&dirs, hierarchy.mems)? })
+    Own::new(root).read()
+}
+
+impl Own {
+    /// Nothing is read yet.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned(), cgroups: String::new(), hierarchy: None }
+    }
+
+    /// As [`own`].
+    ///
+    /// # Errors
+    /// As [`own`].
+    pub fn read(&mut self) -> Result<Cpuset, CpusetError> {
+        let cgroups = text(&self.root.join("proc/self/cgroup"))?.unwrap_or_default();
+        if cgroups != self.cgroups {
+            let mounts = text(&self.root.join("proc/self/mountinfo"))?.unwrap_or_default();
+            self.hierarchy = hierarchy(&cgroups, &mounts);
+            self.cgroups = cgroups;
+        }
+        let Some(hierarchy) = &self.hierarchy else { return Ok(Cpuset::default()) };
+        // A v2 cgroup has the files only if its parent enabled the controller; the nearest ancestor's then are in force.
+        let mount = self.root.join(hierarchy.mount.strip_prefix("/").unwrap_or(&hierarchy.mount));
+        let dirs: Vec<PathBuf> = hierarchy.cgroup.ancestors().map(|cgroup| mount.join(cgroup)).collect();
+        Ok(Cpuset { cpus: nearest(&dirs, hierarchy.cpus)?, mems: nearest(&dirs, hierarchy.mems)? })
+    }
 }
 
 /// The hierarchy with the cpuset controller: a v1 one if it is there, since the controller is in one of the two.

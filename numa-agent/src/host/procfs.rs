@@ -178,6 +178,13 @@ pub fn own_processes(root: &Path) -> Vec<TaskId> {
     own.chain([me.id()]).collect()
 }
 
+/// The threads of this process.
+#[must_use]
+pub fn own_threads() -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
 /// Whether a command line starts an agent by name, or holds the agent's own arguments.
 fn is_wrapper(cmdline: &str, arguments: &str) -> bool {
     let names_us = cmdline.split(|c: char| c.is_whitespace() || c == '/').any(|word| word == "numa-agent");

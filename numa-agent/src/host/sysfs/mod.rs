@@ -14,6 +14,7 @@ use tree::Tree;
 use super::cpuset::{self, Cpuset};
 use crate::core::{
     idset::{CpuSet, IdSet, NodeSet},
+    outline::Outline,
     topology::{Cache, Cpu, Node, Topology},
 };
 
@@ -45,6 +46,30 @@ pub fn read(root: &Path, cpuset: &Cpuset) -> Result<Topology, SysfsError> {
     Reader { tree, warnings: Vec::new() }.topology(cpuset)
 }
 
+/// Reads what may have changed since, of the tree at `root`.
+///
+/// # Errors
+/// As [`read`].
+pub fn outline(root: &Path, cpuset: &Cpuset) -> Result<Outline, SysfsError> {
+    let reader = Reader { tree: Tree { root }, warnings: Vec::new() };
+    let online = match reader.tree.list(&format!("{CPU}/online"))? {
+        Some(online) => online,
+        None => reader.online(&reader.tree.numbered(CPU, "cpu")?)?,
+    };
+    let nodes = reader.tree.list(&format!("{NODE}/online"))?.unwrap_or_default();
+    let memory = reader.tree.list(&format!("{NODE}/has_memory"))?.unwrap_or_else(|| nodes.clone());
+    Ok(Outline {
+        allowed: limited(&online, cpuset.cpus.as_ref()),
+        memory: limited(&memory.intersection(&nodes), cpuset.mems.as_ref()),
+        online,
+        nodes,
+    })
+}
+
+fn limited(all: &IdSet, limit: Option<&IdSet>) -> IdSet {
+    limit.map_or_else(|| all.clone(), |limit| all.intersection(limit))
+}
+
 struct Reader<'a> {
     tree: Tree<'a>,
     warnings: Vec<String>,
@@ -64,18 +89,14 @@ impl Reader<'_> {
         let (isolated, nohz_full) = (set("isolated")?, set("nohz_full")?);
         let with_memory: NodeSet =
             nodes.iter().filter(|node| node.memory_bytes != Some(0)).map(|node| node.id).collect();
-        let limited = |all: &IdSet, limit: &Option<IdSet>| match limit {
-            Some(limit) => all.intersection(limit),
-            None => all.clone(),
-        };
         Ok(Topology {
             source: self.tree.root.display().to_string(),
             sockets: Vec::new(),
             offline: present.difference(&online),
             isolated,
             nohz_full,
-            allowed: limited(&online, &cpuset.cpus),
-            allowed_mems: limited(&with_memory, &cpuset.mems),
+            allowed: limited(&online, cpuset.cpus.as_ref()),
+            allowed_mems: limited(&with_memory, cpuset.mems.as_ref()),
             nodes,
             cpus,
             warnings: self.warnings,
