@@ -66,17 +66,23 @@ impl Agent {
     }
 
     pub(super) fn say_warnings(&mut self) {
-        self.engine.take_news();
         for warning in self.engine.warnings() {
             tracing::warn!("{}", escape::text(&warning));
+        }
+        for warning in self.engine.take_news() {
+            self.executor.output.event("warning", json!({ "warning": warning }), || None);
         }
     }
 
     pub(super) fn say_news(&mut self) {
         for warning in self.engine.take_news() {
-            tracing::warn!("{}", escape::text(&warning));
-            self.executor.output.event("warning", json!({ "warning": warning }), || None);
+            self.say_warning(&warning);
         }
+    }
+
+    pub(super) fn say_warning(&mut self, warning: &str) {
+        tracing::warn!("{}", escape::text(warning));
+        self.executor.output.event("warning", json!({ "warning": warning }), || None);
     }
 
     pub(super) fn plan_text(&self) -> String {

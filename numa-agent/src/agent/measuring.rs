@@ -12,7 +12,6 @@ use crate::{
             draft::{Draft, Frame},
             numa_maps::Memory,
             observer::Limits,
-            places::Places,
             recording::{Run, RunHost, Subject},
             tap::Tap,
         },
@@ -203,7 +202,7 @@ impl Agent {
                 .iter()
                 .map(|socket| (socket.id, socket.nodes.iter().map(|node| node.id).collect()))
                 .collect(),
-            matrix_of: Places::new(topology).matrix_of().to_owned(),
+            matrix_of: self.executor.marks.observer.places().matrix_of().to_owned(),
         }
     }
 

@@ -7,6 +7,7 @@
 mod announce;
 mod executor;
 mod lines;
+mod machine;
 mod measuring;
 mod output;
 mod reload;
@@ -23,6 +24,7 @@ use std::{
 };
 
 use anyhow::Context;
+use nix::errno::Errno;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::{JoinError, JoinHandle},
@@ -30,6 +32,7 @@ use tokio::{
 
 use self::{
     executor::Executor,
+    machine::Machine,
     measuring::MemoryJob,
     output::Output,
     reload::Reload,
@@ -52,6 +55,7 @@ use crate::{
         filter::KernelFilter,
         idset::CpuSet,
         jitter::{numa_maps::Memory, places::Places},
+        outline::Outline,
         settings::Settings,
         stats::Stats,
         task::{ProcessFacts, TaskId},
@@ -61,7 +65,7 @@ use crate::{
         bpf::{DropCounts, LoadOptions, Programs, Sends, TapOptions},
         procfs::{self, ProcReader},
         scan::{Scan, Scanner},
-        sys::{self, Host, Kernel},
+        sys::{self, Host, Kernel, SysError},
     },
 };
 
@@ -74,10 +78,17 @@ const SCAN_PAUSE: Duration = Duration::from_secs(1);
 /// A period that no run lives to see the end of.
 const NEVER: Duration = Duration::from_secs(3600 * 24 * 365);
 
-/// What the agent is asked to do. Settings and machine come from a function, so that a reload reads them anew.
+/// Reads something, as often as it is asked to.
+pub type Source<T> = Box<dyn Fn() -> anyhow::Result<T> + Send + Sync>;
+
+/// What the agent is asked to do.
 pub struct Options {
-    /// Reads configuration and machine.
-    pub load: Box<dyn Fn() -> anyhow::Result<(Settings, Topology)> + Send + Sync>,
+    /// The configuration.
+    pub settings: Source<Settings>,
+    /// The machine.
+    pub topology: Source<Topology>,
+    /// As much of it as may change.
+    pub outline: Source<Outline>,
     /// Look and report, change nothing.
     pub dry_run: bool,
     /// Format of the lines on standard output.
@@ -104,6 +115,10 @@ enum Input {
     Scanned(Done<Scan>),
     /// Configuration, machine and processes have been read anew.
     Reloaded(Done<Box<Reload>>),
+    /// The machine is another now.
+    Changed(Outline),
+    /// It has been read anew.
+    Surveyed(Done<Topology>),
     /// Time for the next scan.
     Reconcile,
     /// Time to see whether the kernel programs lost something.
@@ -194,6 +209,7 @@ struct Agent {
     scan_started: Instant,
     scan: Option<JoinHandle<anyhow::Result<Scan>>>,
     reload: Option<JoinHandle<anyhow::Result<Box<Reload>>>>,
+    machine: Machine,
     /// Accounts are being read.
     pass: Option<Pass>,
     /// A report follows that pass.
@@ -207,7 +223,10 @@ struct Agent {
 
 impl Agent {
     fn start(mut options: Options) -> anyhow::Result<Self> {
-        let (settings, topology) = (options.load)()?;
+        let settings = (options.settings)()?;
+        // What changes while the rest is read is seen later.
+        let outline = (options.outline)()?;
+        let topology = (options.topology)()?;
         anyhow::ensure!(
             sys::in_initial_pid_namespace(),
             "the agent is in a pid namespace of its own, where the host's pids mean nothing; run it on the host, or with hostPID: true (--pid=host)"
@@ -246,6 +265,7 @@ impl Agent {
             scan_started: Instant::now(),
             scan: None,
             reload: None,
+            machine: Machine::new(outline),
             pass: None,
             report_wanted: false,
             reporting: None,
@@ -268,6 +288,7 @@ impl Agent {
         let mut ticks = interval(self.options.jitter.interval);
         let every = self.options.jitter.reports.as_ref().and_then(|reports| reports.every);
         let mut reports = interval(every.unwrap_or(NEVER));
+        let mut changes = machine::watch(Arc::clone(&self.options), &self.machine);
         if self.session.is_none() {
             let priority = sys::prioritise_event_thread();
             self.say_ready(&priority.to_string());
@@ -287,6 +308,8 @@ impl Agent {
                 _ = signals.report.recv() => Input::Report,
                 () = session::over(&mut self.session) => Input::Over,
                 reload = finished(&mut self.reload) => Input::Reloaded(reload),
+                Some(outline) = changes.recv() => Input::Changed(outline),
+                topology = finished(&mut self.machine.survey) => Input::Surveyed(topology),
                 scan = finished(&mut self.scan) => Input::Scanned(scan),
                 report = finished(&mut self.reporting) => Input::Reported(report),
                 memory = finished(&mut self.memory) => Input::Settled(memory),
@@ -310,6 +333,8 @@ impl Agent {
                 Input::Over => break,
                 Input::Reload => self.start_reload(),
                 Input::Reloaded(reload) => self.finish_reload(reload),
+                Input::Changed(outline) => self.note_change(outline),
+                Input::Surveyed(topology) => self.finish_survey(topology),
                 Input::Events => backlog = self.drain(),
                 Input::Scanned(scan) => self.finish_scan(scan),
                 Input::Reconcile => self.rescan = true,
@@ -428,13 +453,19 @@ impl Agent {
         })
     }
 
-    /// Puts the agent itself where background processes go: it must not be what disturbs a forward thread.
+    /// Puts the agent itself, with all its threads, where background processes go: it must not be what disturbs a forward
+    /// thread.
     fn step_aside(&self) {
         if self.options.dry_run {
             return;
         }
-        if let Err(error) = Host.set_affinity(0, &self.engine.plan().others.cpus) {
-            tracing::warn!("the agent stays where it is, not with the background processes: {error}");
+        for tid in procfs::own_threads() {
+            match Host.set_affinity(tid, &self.engine.plan().others.cpus) {
+                Err(SysError { errno: Errno::ESRCH, .. }) | Ok(()) => {}
+                Err(error) => {
+                    tracing::warn!("the agent stays where it is, not with the background processes: {error}");
+                }
+            }
         }
     }
 }

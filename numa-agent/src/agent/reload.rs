@@ -7,7 +7,11 @@ use serde_json::json;
 use super::{Agent, Done, Marks, flat, pin_pids, scanner};
 use crate::{
     core::{
-        engine::Cause, filter::KernelFilter, rules::Rules, settings::Settings, task::TaskId,
+        engine::{Cause, Engine},
+        filter::KernelFilter,
+        rules::Rules,
+        settings::Settings,
+        task::TaskId,
         topology::Topology,
     },
     host::{
@@ -28,10 +32,11 @@ pub(super) struct Reload {
 impl Agent {
     /// Reads everything anew, on a thread of its own. A second SIGHUP starts over.
     pub(super) fn start_reload(&mut self) {
+        self.machine.begin();
         let options = Arc::clone(&self.options);
         let managed = self.engine.processes().map(|process| process.facts.pid).collect();
         self.reload = Some(tokio::task::spawn_blocking(move || {
-            let (settings, topology) = (options.load)()?;
+            let (settings, topology) = ((options.settings)()?, (options.topology)()?);
             let rules = Rules::new(settings.clone());
             let reader = ProcReader::new("/proc", rules.needs());
             let scan = Scanner { reader, rules, managed, after_loss: false }.scan(&Host)?;
@@ -53,9 +58,24 @@ impl Agent {
             Err(error) => {
                 let error = format!("{error:#}");
                 tracing::error!("reload: {}; the old configuration stays in force", escape::text(&error));
+                self.survey_if_changed();
                 return;
             }
         };
+        self.take_over(next);
+        self.take_in(&scan, &Cause::Replan);
+        self.step_aside();
+        self.say_warnings();
+        let managed = self.managed_json();
+        self.machine.settle();
+        let text = format!("reloaded: {}", self.plan_text());
+        tracing::info!("{text}");
+        self.executor.output.event("reloaded", json!({ "managed": managed }), || Some(text));
+        self.survey_if_changed();
+    }
+
+    /// Puts `next` in force, and everybody where it says.
+    pub(super) fn take_over(&mut self, next: Engine) {
         let before = std::mem::replace(&mut self.engine, next);
         self.executor.scanner = scanner(&self.engine, false);
         for process in before.processes() {
@@ -70,14 +90,8 @@ impl Agent {
         self.executor.marks.replan(&self.engine);
         let pending = self.engine.pending(&Cause::Replan);
         self.executor.execute(&mut self.engine, pending);
-        self.take_in(&scan, &Cause::Replan);
-        // A scan by the old rules is of no use; and between this one and the new filter a process may have slipped through.
+        // A scan by the old rules is of no use. A process may have slipped through before the new filter, and on a machine that
+        // changed the kernel may have given any task another mask.
         (self.scan, self.rescan) = (None, true);
-        self.step_aside();
-        self.say_warnings();
-        let managed = self.managed_json();
-        let text = format!("reloaded: {}", self.plan_text());
-        tracing::info!("{text}");
-        self.executor.output.event("reloaded", json!({ "managed": managed }), || Some(text));
     }
 }

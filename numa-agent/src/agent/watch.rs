@@ -104,7 +104,7 @@ impl Watch {
 
     /// Follows a plan that has changed.
     pub fn replan(&mut self, engine: &Engine) {
-        let places = Places::new(engine.topology());
+        let places = Places::following(engine.topology(), self.observer.places());
         let homes = homes(engine, &places, self.planned);
         (self.critical, self.groups) = (critical_of(engine, self.planned), engine.plan().groups.len());
         define(&mut self.programs, &places, &homes, &self.critical);

@@ -71,13 +71,15 @@ pub fn run(args: RunArgs, messages: LineQueue) -> anyhow::Result<()> {
             processes: None,
             tap: None,
         },
-        load: Box::new(move || {
+        outline: Box::new(args.machine.outline()),
+        topology: Box::new(move || {
             let topology = args.machine.topology()?;
             if !args.dry_run {
                 args.machine.check_applicable(&topology)?;
             }
-            Ok((args.plan.settings(None)?, topology))
+            Ok(topology)
         }),
+        settings: Box::new(move || args.plan.settings(None)),
     };
     agent::run(options)
 }

@@ -7,6 +7,7 @@ mod bind;
 mod confined;
 mod jitter;
 mod lifecycle;
+mod machine;
 mod placement;
 mod programs;
 mod tap;

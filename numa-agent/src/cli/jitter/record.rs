@@ -144,15 +144,14 @@ pub fn run(args: RecordArgs, messages: LineQueue) -> anyhow::Result<()> {
         ring_bytes: LoadOptions::default().ring_bytes,
         max_accounts: args.max_threads,
         jitter: Jitter { interval: args.interval, limits: LIMITS, reports: None, processes: what, tap },
-        load: Box::new(move || {
-            let settings = match planned {
-                true => args.plan.settings(None)?,
-                false => {
-                    let forward = args.plan.forward_thread_pattern.clone();
-                    Settings::of_descendants(roots.clone(), forward)?
-                }
-            };
-            Ok((settings, args.machine.topology()?))
+        outline: Box::new(args.machine.outline()),
+        topology: Box::new(move || args.machine.topology()),
+        settings: Box::new(move || match planned {
+            true => args.plan.settings(None),
+            false => {
+                let forward = args.plan.forward_thread_pattern.clone();
+                Ok(Settings::of_descendants(roots.clone(), forward)?)
+            }
         }),
     };
     match agent::record(options, session)? {

@@ -291,6 +291,12 @@ impl Observer {
         self.reassign()
     }
 
+    /// Where each CPU is.
+    #[must_use]
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
     /// The plan, or the machine, has changed; `engine` has the new one.
     pub fn replan(&mut self, engine: &Engine, places: Places, homes: Homes) -> Vec<Assign> {
         self.places = Arc::new(places);

@@ -1,6 +1,6 @@
 //! The machine as the kernel side knows it: dense node indexes and matrix rows, and the way back to the kernel's own ids.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use numa_ebpf::{
     account::{MATRIX, NODES},
@@ -25,11 +25,24 @@ impl Places {
     /// The places of a machine's CPUs. Nodes without CPUs have none.
     #[must_use]
     pub fn new(topology: &Topology) -> Self {
-        let with_cpus = topology.nodes.iter().filter(|node| !node.cpus.is_empty());
-        let nodes: Vec<u32> = with_cpus.map(|node| node.id).collect();
+        Self::with(topology, &[], &[])
+    }
+
+    /// The places on a machine that has changed: what was counted by node stays that node's, also where its last CPU is offline.
+    /// (Nodes that had none before can move the numbers of others.)
+    #[must_use]
+    pub fn following(topology: &Topology, before: &Self) -> Self {
+        Self::with(topology, &before.nodes, if before.by_socket { &before.rows } else { &[] })
+    }
+
+    fn with(topology: &Topology, nodes: &[u32], sockets: &[u32]) -> Self {
+        let with_cpus = topology.nodes.iter().filter(|node| !node.cpus.is_empty()).map(|node| node.id);
+        let all = |ids: BTreeSet<u32>| ids.into_iter().collect::<Vec<u32>>();
+        let nodes = all(with_cpus.chain(nodes.iter().copied()).collect());
         let by_socket = nodes.len() > MATRIX;
+        let here = topology.sockets.iter().map(|socket| socket.id);
         let rows = match by_socket {
-            true => topology.sockets.iter().map(|socket| socket.id).collect(),
+            true => all(here.chain(sockets.iter().copied()).collect()),
             false => nodes.clone(),
         };
         let index = |ids: &[u32], id: u32| ids.binary_search(&id).map_or(u32::MAX, |index| index as u32);
@@ -156,6 +169,26 @@ mod tests {
         let set = places.plan_set(&"3-4".parse().unwrap());
         assert_eq!((places.nodes_of(&set), set.has_cpu(3), set.has_cpu(5)), (vec![2, 8], true, false));
         assert_eq!(places.cpus_of(1), "4-7".parse().unwrap());
+    }
+
+    #[test]
+    fn a_node_whose_cpus_are_offline_keeps_its_number() {
+        for (machine, matrix_of) in [
+            (Machine { sockets: 4, ..Machine::default() }, "node"),
+            (Machine { sockets: 12, ..Machine::default() }, "socket"),
+        ] {
+            let whole = machine.topology();
+            let before = Places::new(&whole);
+            let mut rest = whole.clone();
+            rest.cpus.retain(|cpu| cpu.node != 1);
+            let after = Places::following(&rest.settled(), &before);
+            assert_eq!((after.node_count(), after.matrix_of()), (before.node_count(), matrix_of));
+            for cpu in whole.cpus.iter().filter(|cpu| cpu.node != 1) {
+                assert_eq!(after.cpus[&cpu.id], before.cpus[&cpu.id]);
+            }
+            assert_eq!((after.node_of(4), before.node_of(4)), (None, Some(1)));
+            assert_eq!(Places::following(&whole, &after), before, "they are back");
+        }
     }
 
     #[test]
