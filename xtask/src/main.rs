@@ -4,7 +4,6 @@
 //! `anyhow` and `clap` alone and never on numa-agent itself.
 
 mod bench;
-#[allow(dead_code, reason = "what is for guests has no user yet")]
 mod build;
 mod demo;
 mod dist;

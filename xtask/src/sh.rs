@@ -33,7 +33,6 @@ pub fn run(command: &mut Command) -> Result<()> {
 }
 
 /// Runs `command` with our own standard error, and fails if it does; what it prints to its standard output.
-#[allow(dead_code, reason = "what is for guests has no user yet")]
 pub fn run_for_output(command: &mut Command) -> Result<String> {
     let shown = show(command);
     eprintln!("+ {shown}");
