@@ -176,7 +176,7 @@ impl Action {
                 "what `cargo xtask bench` compares with, 200 MB on disk, under a minute"
             }
             Self::AptInstallFor(Use::Guests, _) | Self::DnfInstallFor(Use::Guests, _) => {
-                "what builds static binaries and runs VM tests, 300 MB on disk, under a minute"
+                "what builds static binaries and runs VM tests, 350 MB on disk, under a minute"
             }
             Self::InstallLinker => "the linker for eBPF programs, into cargo's bin directory, 1 to 3 minutes",
             Self::AddComponents(_) => "what `cargo xtask lint` runs, seconds",
