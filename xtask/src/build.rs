@@ -67,8 +67,10 @@ pub enum Profile {
     Dev,
     /// For guests: built quickly, small, and not too slow under emulation.
     Guest,
-    /// As it is shipped.
+    /// Optimized.
     Release,
+    /// As it is shipped: without debug information.
+    Dist,
 }
 
 impl Profile {
@@ -77,6 +79,7 @@ impl Profile {
             Self::Dev => "dev",
             Self::Guest => "guest",
             Self::Release => "release",
+            Self::Dist => "dist",
         }
     }
 

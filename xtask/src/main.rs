@@ -38,7 +38,7 @@ enum Command {
     Setup(setup::Args),
     /// Build the agent
     Build {
-        /// Optimized, as it is shipped
+        /// Optimized
         #[arg(long)]
         release: bool,
     },
