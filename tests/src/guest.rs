@@ -5,7 +5,7 @@
 //! ```text
 //! up KERNEL TOPOLOGY                what booted
 //! begin TEST                        a test starts
-//! | TEXT                            what a failed or skipped test said
+//! | TEXT                            what a failed or skipped test said, and of any test the verifier's numbers
 //! ok|failed|skipped|elsewhere TEST MILLISECONDS
 //! verdict PASSED FAILED SKIPPED ELSEWHERE
 //! broken: TEXT                      the machine could not be prepared
@@ -27,6 +27,8 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+
+use crate::verifier;
 
 /// The environment variable that tells tests which shape the machine was given.
 pub const TOPOLOGY: &str = "NUMA_AGENT_VM_TOPOLOGY";
@@ -131,10 +133,9 @@ pub fn run(plan: &Plan) -> Result<bool> {
             say(&format!("begin {full}"));
             let start = Instant::now();
             let (end, output) = run_test(&guest, suite, &test, plan)?;
-            if end != End::Ok {
-                let skip = output.lines().count().saturating_sub(SHOWN_LINES);
-                output.lines().skip(skip).for_each(|line| say(&format!("| {line}")));
-            }
+            let skip = output.lines().count().saturating_sub(SHOWN_LINES);
+            let shown = |line: &&str| end != End::Ok || line.contains(verifier::WORD);
+            output.lines().skip(skip).filter(shown).for_each(|line| say(&format!("| {line}")));
             say(&format!("{} {full} {}", end.word(), start.elapsed().as_millis()));
             ends.push(end);
         }

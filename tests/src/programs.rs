@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::{
     agent, tracer,
-    verifier::{self, Comparison, Counts, HOW, Measured},
+    verifier::{self, Comparison, Counts, HOW, Measured, WORD},
 };
 
 /// What the agent is made of, on every architecture.
@@ -102,7 +102,7 @@ pub fn check() -> Result<(), String> {
         Comparison::Unknown(why) => Err(why),
         Comparison::Known { wrong, less } => {
             for line in &less {
-                println!("less work for the verifier: {line}; {HOW}");
+                println!("{WORD}less work: {line}; {HOW}");
             }
             assert!(wrong.is_empty(), "{}\n{HOW}", wrong.join("\n"));
             Ok(())

@@ -110,19 +110,47 @@ pub fn born(command: &mut Command, birth: Birth) {
     }
 }
 
-/// Has `command` be traced by the thread that starts it, from its first instruction on.
-pub fn traced(command: &mut Command) {
-    // SAFETY: the closure runs between fork and exec and makes one async-signal-safe system call.
-    unsafe { command.pre_exec(|| Ok(nix::sys::ptrace::traceme()?)) };
+/// Has `command` be traced by the thread that starts it, from its first instruction on, and stop where a thread of it makes
+/// system call `number` with first argument `first`. Needs `CAP_SYS_ADMIN`.
+pub fn traced(command: &mut Command, number: libc::c_long, first: u32) {
+    // Of `struct seccomp_data`: the number, and the lower half of argument 0.
+    const NUMBER: u32 = 0;
+    const FIRST: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let unless = |k: u32, skip: u8| libc::sock_filter {
+        code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+        jt: 0,
+        jf: skip,
+        k,
+    };
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let filter = [
+        statement(load, NUMBER),
+        unless(number as u32, 3),
+        statement(load, FIRST),
+        unless(first, 1),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_TRACE),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+    ];
+    // SAFETY: the closure runs between fork and exec and makes async-signal-safe system calls only; the filter, which it
+    // owns, is as long as said and alive for the call.
+    unsafe {
+        command.pre_exec(move || {
+            nix::sys::ptrace::traceme()?;
+            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+            match libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        });
+    }
 }
 
 /// Where in a system call a traced task is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyscallStop {
-    /// Before it.
-    Entry {
-        /// Which call.
-        number: u64,
+    /// Before it, by the filter of [`traced`].
+    Filter {
         /// Its arguments.
         arguments: [u64; 6],
         /// The task's stack pointer.
@@ -130,7 +158,7 @@ pub enum SyscallStop {
     },
     /// After it.
     Exit {
-        /// What it returned, -1 included.
+        /// What it returned; an error is negative.
         result: i64,
     },
 }
@@ -152,17 +180,17 @@ pub fn syscall_stop(task: Pid) -> io::Result<SyscallStop> {
     // SAFETY: all of it are numbers, which may be zero.
     let info = unsafe { info.assume_init() };
     match info.op {
-        libc::PTRACE_SYSCALL_INFO_ENTRY => {
+        libc::PTRACE_SYSCALL_INFO_SECCOMP => {
             // SAFETY: `op` says that this member of the union is set.
-            let entry = unsafe { info.u.entry };
-            Ok(SyscallStop::Entry { number: entry.nr, arguments: entry.args, stack: info.stack_pointer })
+            let arguments = unsafe { info.u.seccomp }.args;
+            Ok(SyscallStop::Filter { arguments, stack: info.stack_pointer })
         }
         libc::PTRACE_SYSCALL_INFO_EXIT => {
             // SAFETY: `op` says that this member of the union is set.
             let result = unsafe { info.u.exit }.sval;
             Ok(SyscallStop::Exit { result })
         }
-        other => Err(io::Error::other(format!("thread {task} is in no system call: {other}"))),
+        other => Err(io::Error::other(format!("thread {task} is at neither end of a call: {other}"))),
     }
 }
 

@@ -1,5 +1,5 @@
 //! What the verifier says of each program that a command loads: the command is traced, and its `bpf(2)` calls are given a
-//! log to write to. Works where the kernel tells the loader nothing (before 5.16), and needs nothing of the command.
+//! log to write to; nothing else of it is stopped. Works where the kernel tells the loader nothing (before 5.16), and needs nothing of the command.
 
 use std::{
     collections::HashMap,
@@ -31,7 +31,7 @@ const LOG_BYTES: usize = 4096;
 const LOG_DEPTH: u64 = 4 * LOG_BYTES as u64;
 
 /// `BPF_PROG_LOAD` and where its attributes have what we need (`union bpf_attr`, `include/uapi/linux/bpf.h`).
-const PROG_LOAD: u64 = 5;
+const PROG_LOAD: u32 = 5;
 const LOG_OFFSET: u64 = 24;
 const NAME_OFFSET: u64 = 48;
 const NAME_BYTES: usize = 16;
@@ -52,7 +52,7 @@ struct Loading {
 pub fn run(mut command: Command) -> Result<(Vec<u8>, Counts)> {
     let mut output = tempfile::tempfile().context("a temporary file")?;
     command.stdout(output.try_clone()?);
-    sys::traced(&mut command);
+    sys::traced(&mut command, libc::SYS_bpf, PROG_LOAD);
     // Our child is waited for by its pid below: its handle would find nothing to wait for.
     let child =
         command.spawn().with_context(|| format!("cannot start {}", command.get_program().display()))?;
@@ -78,41 +78,44 @@ fn follow(process: Pid) -> Result<(i32, Counts)> {
     loop {
         // Only what this thread traces: other tests have children too.
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
-        let (task, signal) = match waitpid(Pid::from_raw(-1), Some(flags)).context("waitpid")? {
+        let gone_on = match waitpid(Pid::from_raw(-1), Some(flags)).context("waitpid")? {
             WaitStatus::Exited(task, code) if task == process => return Ok((code, counts)),
             WaitStatus::Signaled(task, signal, _) if task == process => bail!("killed by {signal}"),
             WaitStatus::Stopped(task, Signal::SIGTRAP) if task == process && !known => {
                 let options = Options::PTRACE_O_TRACESYSGOOD
                     | Options::PTRACE_O_TRACECLONE
+                    | Options::PTRACE_O_TRACESECCOMP
                     | Options::PTRACE_O_EXITKILL;
                 ptrace::setoptions(task, options).context("PTRACE_SETOPTIONS")?;
                 known = true;
-                (task, None)
+                ptrace::cont(task, None)
+            }
+            WaitStatus::PtraceEvent(task, _, libc::PTRACE_EVENT_SECCOMP) => {
+                if let SyscallStop::Filter { arguments, stack } = sys::syscall_stop(task)? {
+                    loading.insert(task, give_log(task, arguments[1], stack - LOG_DEPTH)?);
+                }
+                // To the end of the call.
+                ptrace::syscall(task, None)
+            }
+            WaitStatus::PtraceSyscall(task) => {
+                if let (SyscallStop::Exit { result: 0.. }, Some(loading)) =
+                    (sys::syscall_stop(task)?, loading.remove(&task))
+                {
+                    counts.insert(loading.name, processed(task, loading.log)?);
+                }
+                ptrace::cont(task, None)
             }
             // A new thread begins so.
-            WaitStatus::Stopped(task, Signal::SIGSTOP) | WaitStatus::PtraceEvent(task, ..) => (task, None),
-            WaitStatus::Stopped(task, signal) => (task, Some(signal)),
-            WaitStatus::PtraceSyscall(task) => {
-                match sys::syscall_stop(task)? {
-                    SyscallStop::Entry { number, arguments: [PROG_LOAD, attributes, ..], stack }
-                        if number == libc::SYS_bpf.cast_unsigned() =>
-                    {
-                        loading.insert(task, give_log(task, attributes, stack - LOG_DEPTH)?);
-                    }
-                    SyscallStop::Exit { result } => {
-                        if let Some(loading) = loading.remove(&task).filter(|_| result >= 0) {
-                            counts.insert(loading.name, processed(task, loading.log)?);
-                        }
-                    }
-                    SyscallStop::Entry { .. } => {}
-                }
-                (task, None)
+            WaitStatus::Stopped(task, Signal::SIGSTOP) | WaitStatus::PtraceEvent(task, ..) => {
+                ptrace::cont(task, None)
             }
+            WaitStatus::Stopped(task, signal) => ptrace::cont(task, signal),
             _ => continue,
         };
-        match ptrace::syscall(task, signal) {
+        match gone_on {
+            // Ended with its process.
             Ok(()) | Err(Errno::ESRCH) => {}
-            Err(error) => return Err(error).context("PTRACE_SYSCALL"),
+            Err(error) => return Err(error).context("ptrace"),
         }
     }
 }

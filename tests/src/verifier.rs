@@ -24,11 +24,12 @@ pub struct Measured {
 }
 
 /// How numbers get into the file.
-pub const HOW: &str =
-    "to keep the new numbers, give this test's output to `cargo run -p numa-agent-tests --bin keep-verifier`";
+pub const HOW: &str = "if the numbers are as they should be, keep them: docs/development.md, keep-verifier";
 
-/// How a line with numbers begins, on whatever console it ends up.
-const MARK: &str = "verifier: {";
+/// How a line about the verifier begins, on whatever console it ends up.
+pub const WORD: &str = "verifier: ";
+/// How one with numbers goes on.
+const OPEN: &str = "verifier: {";
 
 /// The file as it was when this was built.
 ///
@@ -92,7 +93,7 @@ pub fn compare(kept: &Kept, measured: &Measured) -> Comparison {
 #[must_use]
 pub fn line(measured: &Measured) -> String {
     let json = serde_json::to_string(measured).expect("plain data");
-    format!("{}{}", MARK.trim_end_matches('{'), json)
+    format!("{WORD}{json}")
 }
 
 /// The numbers in a line of output; `None`: it has none. What else was printed to the line does not matter.
@@ -100,7 +101,7 @@ pub fn line(measured: &Measured) -> String {
 /// # Errors
 /// If the line has the mark and no numbers behind it.
 pub fn from_line(line: &str) -> Option<serde_json::Result<Measured>> {
-    let json = &line[line.find(MARK)? + MARK.len() - 1..];
+    let json = &line[line.find(OPEN)? + WORD.len()..];
     serde_json::Deserializer::from_str(json).into_iter().next()
 }
 

@@ -5,4 +5,5 @@
 
 mod placement;
 mod plan;
+mod programs;
 mod stage;

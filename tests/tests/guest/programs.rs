@@ -1,0 +1,12 @@
+//! Every kernel program, on the guest's kernel.
+
+use numa_agent_tests::programs;
+
+use crate::stage::stage;
+
+#[test]
+fn every_program_loads_and_the_verifier_works_no_harder() {
+    // It is about the kernel: one shape will do.
+    let Some(_stage) = stage("programs", &["a3-mini"]) else { return };
+    programs::check().unwrap_or_else(|why| panic!("{why}"));
+}
