@@ -69,8 +69,8 @@ pub enum Profile {
     Guest,
     /// Optimized.
     Release,
-    /// As it is shipped: without debug information.
-    Dist,
+    /// The same without debug information.
+    Shipped,
 }
 
 impl Profile {
@@ -79,7 +79,7 @@ impl Profile {
             Self::Dev => "dev",
             Self::Guest => "guest",
             Self::Release => "release",
-            Self::Dist => "dist",
+            Self::Shipped => "shipped",
         }
     }
 

@@ -55,7 +55,7 @@ pub fn run(args: &DistArgs) -> Result<()> {
     }
     let mut archives = Vec::new();
     for arch in args.archs() {
-        let binary = Build::for_arch(arch, Profile::Dist)?.agent()?;
+        let binary = Build::for_arch(arch, Profile::Shipped)?.agent()?;
         let verified = verify(&binary, arch)?;
         let name = format!("numa-agent-{VERSION}-{arch}-linux");
         stage(&binary, &dist.join(&name))?;
