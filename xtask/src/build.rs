@@ -132,24 +132,32 @@ impl Build {
         self.binary("numa-agent-tests", name)
     }
 
-    /// Builds the integration tests `name` of `package`, and every program of that package; the path of the tests' binary.
+    /// Builds integration tests of `packages` by name, and all programs of those packages, which [`Build::built`] tells; the paths
+    /// of the tests' binaries. In one go: cargo would build dependencies again for each set of packages that differs in features.
     ///
     /// # Errors
     /// If they do not build, or there are no such tests.
-    pub fn test_binary(&self, package: &str, name: &str) -> Result<PathBuf> {
+    pub fn test_binaries(&self, packages: &[&str], names: &[&str]) -> Result<Vec<PathBuf>> {
         let mut cargo = self.cargo("test");
         cargo.args(["--no-run", "--message-format=json-render-diagnostics"]);
-        cargo.args(["--package", package, "--test", name]);
+        cargo.args(packages.iter().flat_map(|package| ["--package", package]));
+        cargo.args(names.iter().flat_map(|name| ["--test", name]));
         let messages = sh::run_for_output(&mut cargo)?;
-        messages
-            .lines()
-            .find_map(|message| executable(message, name))
-            .with_context(|| format!("cargo does not say where the tests `{name}` are"))
+        let find = |name: &&str| {
+            let found = messages.lines().find_map(|message| executable(message, name));
+            found.with_context(|| format!("cargo does not say where the tests `{name}` are"))
+        };
+        names.iter().map(find).collect()
+    }
+
+    /// Where a program is that was built.
+    pub fn built(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
     }
 
     fn binary(&self, package: &str, name: &str) -> Result<PathBuf> {
         sh::run(self.cargo("build").args(["--package", package, "--bin", name]))?;
-        Ok(self.dir.join(name))
+        Ok(self.built(name))
     }
 
     fn cargo(&self, command: &str) -> Command {

@@ -104,7 +104,6 @@ pub fn ensure(purpose: Purpose) -> Result<()> {
 }
 
 /// What VM tests on `arch` need and this machine lacks.
-#[allow(dead_code, reason = "the VM tests' command has no user yet")]
 pub fn lacking_for_vm(arch: Arch) -> Vec<String> {
     facts::lacking(&Tool::of_guests(arch)).iter().map(ToString::to_string).collect()
 }

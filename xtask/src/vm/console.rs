@@ -51,8 +51,6 @@ pub struct Console {
     /// The kernel's release, once it is up.
     pub kernel: Option<String>,
     pub tests: Vec<Tested>,
-    /// Data that tests hand out, as `KIND: TEXT`.
-    pub data: Vec<String>,
     /// The test that has begun and not ended.
     pub running: Option<String>,
     /// The guest has said all: it agrees with what was counted here.
@@ -89,7 +87,6 @@ impl Console {
             "up" => self.kernel = rest.split(' ').next().map(str::to_owned),
             "begin" => self.running = Some(rest.to_owned()),
             "|" => self.said.push(rest.to_owned()),
-            "data" => self.data.push(rest.to_owned()),
             "verdict" => self.verdict(rest),
             "broken:" => self.broken.push(rest.to_owned()),
             _ => match (End::parse(word), rest.rsplit_once(' ')) {

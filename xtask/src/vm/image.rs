@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
+const LINK: u32 = 0o120_777;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
 /// An archive being written.
@@ -40,6 +41,12 @@ impl Image {
         let name = to.to_string_lossy();
         self.entry(name.trim_start_matches('/'), PROGRAM, (0, 0), &content);
         Ok(())
+    }
+
+    /// Adds a symbolic link at the absolute path `at`.
+    pub fn link(&mut self, at: &Path, to: &str) {
+        self.parents(at);
+        self.entry(at.to_string_lossy().trim_start_matches('/'), LINK, (0, 0), to.as_bytes());
     }
 
     /// Ends the archive and writes it.
@@ -99,6 +106,7 @@ mod tests {
         image.program(&program, Path::new("/init")).unwrap();
         image.program(&program, Path::new("/a/b/one")).unwrap();
         image.program(&program, Path::new("/a/b/two")).unwrap();
+        image.link(Path::new("/a/link"), "b/one");
         image.write(&dir.join("image")).unwrap();
         let bytes = fs::read(dir.join("image")).unwrap();
         fs::remove_dir_all(&dir).unwrap();
@@ -121,7 +129,8 @@ mod tests {
             at = (content + size).next_multiple_of(4);
         }
         let names: Vec<&str> = seen.iter().map(|(name, ..)| name.as_str()).collect();
-        assert_eq!(names, ["dev", "dev/console", "init", "a", "a/b", "a/b/one", "a/b/two"]);
+        assert_eq!(names, ["dev", "dev/console", "init", "a", "a/b", "a/b/one", "a/b/two", "a/link"]);
+        assert_eq!((seen[7].1, seen[7].2.as_slice()), (LINK, &b"b/one"[..]));
         assert_eq!((seen[2].1, seen[2].2.as_slice()), (PROGRAM, &b"abcde"[..]));
         assert_eq!(seen[3].1, DIRECTORY);
     }

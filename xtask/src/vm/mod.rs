@@ -5,6 +5,7 @@ mod console;
 mod image;
 mod kernels;
 mod matrix;
+mod packages;
 mod qemu;
 mod table;
 mod topology;
@@ -106,16 +107,12 @@ fn topology(name: &str) -> Result<Topology, String> {
 pub fn run(command: &Vm) -> Result<ExitCode> {
     match command {
         Vm::Test(args) => {
-            setup::ensure(Purpose::Test)?;
             let tally = test(args)?;
             println!("{tally}");
             let good = tally.failed == 0 && !tally.is_empty();
             Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Vm::Shell(args) => {
-            setup::ensure(Purpose::Test)?;
-            shell(args)
-        }
+        Vm::Shell(args) => shell(args),
         Vm::List => {
             list();
             Ok(ExitCode::SUCCESS)
@@ -129,9 +126,13 @@ pub fn run(command: &Vm) -> Result<ExitCode> {
 /// As [`run`].
 pub fn test_subset(filter: Option<&str>) -> Result<Tally> {
     for arch in Arch::ALL {
-        if !sh::works(arch.qemu(), &["--version"]) {
-            println!("SKIP: guests: there is no {}; `cargo xtask setup --vm` installs it", arch.qemu());
+        let lacking = setup::lacking_for_vm(arch);
+        if !lacking.is_empty() {
             let mut skipped = Tally::default();
+            println!(
+                "SKIP: guests: there is no {}; `cargo xtask setup --vm` installs it",
+                lacking.join(", ")
+            );
             skipped.skipped = 1;
             return Ok(skipped);
         }
@@ -199,8 +200,11 @@ fn test(args: &TestArgs) -> Result<Tally> {
 
 /// Builds the image of each architecture that these machines need.
 fn build_images(machines: &[Machine]) -> Result<BTreeMap<&'static str, PathBuf>> {
-    let arches = Arch::ALL.into_iter().filter(|arch| machines.iter().any(|machine| machine.arch == *arch));
-    arches.map(|arch| Ok((arch.name(), build_image(arch)?))).collect()
+    let arches: Vec<Arch> =
+        Arch::ALL.into_iter().filter(|arch| machines.iter().any(|machine| machine.arch == *arch)).collect();
+    // Before anything is built: what it would fail for.
+    arches.iter().try_for_each(|arch| setup::ensure(Purpose::Vm(*arch)))?;
+    arches.into_iter().map(|arch| Ok((arch.name(), build_image(arch)?))).collect()
 }
 
 /// Gets the kernels that these machines need.
@@ -214,26 +218,30 @@ fn get_kernels(machines: &[Machine], refresh: bool) -> Result<Kernels> {
     Ok(kernels)
 }
 
-/// Where the test programs are in the guest.
-const SUITES: [(&str, &str); 2] = [("numa-agent-tests", "guest"), ("numa-agent", "bpf_live")];
+/// The test programs, and the packages that they are of.
+const SUITES: [&str; 2] = ["guest", "bpf_live"];
+const PACKAGES: [&str; 2] = ["numa-agent", "numa-agent-tests"];
+
+/// What tests start besides: all of them are busybox, which has many more, also for `vm shell`.
+const COMMANDS: [&str; 4] = ["sh", "sleep", "unshare", "taskset"];
 
 /// Builds everything that is in a guest, and packs it.
 fn build_image(arch: Arch) -> Result<PathBuf> {
     let build = Build::for_arch(arch, Profile::Guest)?;
     let mut image = Image::new();
-    let init = build.test_program("guest-init")?;
-    image.program(&init, Path::new("/init"))?;
-    for (package, suite) in SUITES {
-        image.program(&build.test_binary(package, suite)?, &suite_path(suite))?;
+    for (suite, built) in SUITES.iter().zip(build.test_binaries(&PACKAGES, &SUITES)?) {
+        image.program(&built, &suite_path(suite))?;
     }
-    // Tests find these where cargo has put them.
-    for program in [build.agent()?, build.test_program("serving-stack")?] {
+    image.program(&build.built("guest-init"), Path::new("/init"))?;
+    for name in ["numa-agent", "serving-stack"] {
+        let program = build.built(name);
+        // Tests find these where cargo has put them.
         image.program(&program, &program)?;
-        let name = program.file_name().unwrap_or_default();
         image.program(&program, &Path::new("/bin").join(name))?;
     }
-    if let Some(shell) = static_shell(arch) {
-        image.program(&shell, Path::new("/bin/busybox"))?;
+    image.program(&packages::busybox(arch)?, Path::new("/bin/busybox"))?;
+    for name in COMMANDS {
+        image.link(&Path::new("/bin").join(name), "busybox");
     }
     let dir = vm_dir();
     fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
@@ -244,12 +252,6 @@ fn build_image(arch: Arch) -> Result<PathBuf> {
 
 fn suite_path(name: &str) -> PathBuf {
     Path::new("/tests").join(name)
-}
-
-/// A shell for `vm shell`, if this machine has one that needs no libraries.
-fn static_shell(arch: Arch) -> Option<PathBuf> {
-    let busybox = Path::new("/bin/busybox");
-    (arch == Arch::host() && busybox.exists()).then(|| busybox.to_path_buf())
 }
 
 /// Seconds until init is up, at most; by far not as much on a machine with nothing else to do.
@@ -288,11 +290,9 @@ fn run_one(machine: Machine, kernel: &Kernel, image: &Path, args: &TestArgs) -> 
 }
 
 fn shell(args: &ShellArgs) -> Result<ExitCode> {
+    setup::ensure(Purpose::Vm(args.arch))?;
     let kernel = kernels::get(args.kernel, args.arch, false)?;
     let image = build_image(args.arch)?;
-    if static_shell(args.arch).is_none() {
-        bail!("there is no /bin/busybox for {} to take along; Debian's busybox-static is one", args.arch);
-    }
     let init_args = vec![format!("--topology={}", args.topology.name), "--shell".to_owned()];
     let guest =
         Guest { arch: args.arch, topology: args.topology, kernel: &kernel.path, image: &image, init_args };

@@ -106,8 +106,7 @@ fn remarks(ran: &[Ran]) -> String {
     let mut text = String::new();
     for one in ran {
         for test in one.console.tests.iter().filter(|test| matches!(test.end, End::Failed | End::Skipped)) {
-            let why = test.said.iter().rev().find(|line| !line.is_empty()).map_or("", String::as_str);
-            let _ = writeln!(text, "- {}: `{}` {}: {why}", one.machine, test.name, test.end);
+            let _ = writeln!(text, "- {}: `{}` {}: {}", one.machine, test.name, test.end, why(&test.said));
         }
         if let Some(fault) = one.console.fault() {
             let _ = writeln!(text, "- {}: {fault}", one.machine);
@@ -122,6 +121,15 @@ fn remarks(ran: &[Ran]) -> String {
         }
     }
     if text.is_empty() { text } else { format!("\nNot passed:\n\n{text}") }
+}
+
+/// The line that matters most: what a panic says, why a test was skipped, else the last one.
+fn why(said: &[String]) -> &str {
+    let after_panic =
+        said.iter().position(|line| line.contains(" panicked at ")).and_then(|at| said.get(at + 1));
+    let skip = said.iter().find(|line| line.contains("SKIP:"));
+    let last = said.iter().rfind(|line| !line.is_empty());
+    after_panic.or(skip).or(last).map_or("", |line| line.trim())
 }
 
 /// Puts the tables into the document.
@@ -167,7 +175,7 @@ mod tests {
             ran(
                 "6.1",
                 "snc",
-                "vm: up 6.1.0 snc\nvm: ok guest::a 1\nvm: | assertion\nvm: failed guest::b 1\nvm: verdict 1 1 0 0",
+                "vm: up 6.1.0 snc\nvm: ok guest::a 1\nvm: | thread 'b' panicked at x.rs:1:1:\nvm: | off by one\nvm: | note\nvm: failed guest::b 1\nvm: verdict 1 1 0 0",
             ),
             ran("6.1", "one", "vm: up 6.1.0 one\nvm: elsewhere guest::a 1\nvm: begin guest::b"),
         ];
@@ -175,6 +183,7 @@ mod tests {
         assert!(text.contains("| `guest::a` | skipped 5.10; ok 6.1 | - |"), "{text}");
         assert!(text.contains("| `guest::b` | ok 5.10; FAILED 6.1 |  |"), "{text}");
         assert!(text.contains("- x86_64 5.10 snc: `guest::a` skipped: no such thing"), "{text}");
+        assert!(text.contains("- x86_64 6.1 snc: `guest::b` FAILED: off by one\n"), "{text}");
         assert!(text.contains("- x86_64 6.1 one: it ended without a verdict, in guest::b"), "{text}");
         assert_eq!(tally(&ran).to_string(), "2 passed, 2 failed, 1 skipped");
     }

@@ -112,7 +112,7 @@ const SMALL: Topology = Topology {
     about: "",
     sockets: 1,
     nodes_per_socket: 1,
-    cpus_per_node: ByArch { x86_64: 2, aarch64: CLUSTER },
+    cpus_per_node: ByArch { x86_64: 4, aarch64: CLUSTER },
     mib_per_node: 256,
     memory_only: 0,
     hole: false,
@@ -184,9 +184,7 @@ impl Topology {
             {
                 add(
                     "-device",
-                    format!(
-                        "Nehalem-x86_64-cpu,cmpxchg16b=off,socket-id={socket},die-id=0,core-id={core},thread-id=0"
-                    ),
+                    format!("Nehalem-x86_64-cpu,socket-id={socket},die-id=0,core-id={core},thread-id=0"),
                 );
             }
         }
