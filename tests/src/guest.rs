@@ -170,8 +170,11 @@ fn run_test(guest: &Guest, suite: &Path, test: &str, plan: &Plan) -> Result<(End
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]).stdin(Stdio::null());
     command.stdout(file.try_clone().context(log)?).stderr(file).process_group(0);
     command.env(TOPOLOGY, &plan.topology).env("RUST_BACKTRACE", "0");
-    // What cargo gives tests.
-    command.env("PATH", "/bin").env("HOME", "/tmp").env("TMPDIR", "/tmp");
+    command
+        .env("NUMA_AGENT_BIN", "/bin/numa-agent")
+        .env("PATH", "/bin")
+        .env("HOME", "/tmp")
+        .env("TMPDIR", "/tmp");
     let mut child = command.spawn().with_context(|| format!("cannot run {}", suite.display()))?;
     let ended = wait(&mut child, plan.limit).context("wait for a test")?;
     let mut output = String::from_utf8_lossy(&fs::read(log).context(log)?).into_owned();

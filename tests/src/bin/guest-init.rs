@@ -4,7 +4,6 @@
 
 use std::{
     fs, io,
-    os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Command, ExitCode},
     time::Duration,
@@ -97,7 +96,9 @@ fn prepare() -> Result<()> {
 }
 
 fn work() -> ExitCode {
-    let args = match Args::try_parse() {
+    // Ours begin with dashes; the kernel also hands on what it does not know itself.
+    let (name, rest) = (std::env::args().take(1), std::env::args().skip(1));
+    let args = match Args::try_parse_from(name.chain(rest.filter(|arg| arg.starts_with("--")))) {
         Ok(args) => args,
         Err(error) => {
             say(&format!("broken: {error}"));
@@ -134,15 +135,15 @@ fn work() -> ExitCode {
 fn shell(args: &Args) -> ExitCode {
     let console = || fs::OpenOptions::new().read(true).write(true).open("/dev/console");
     let run = || -> io::Result<()> {
-        let mut shell = Command::new("/bin/busybox");
-        shell.arg0("sh").env(guest::TOPOLOGY, &args.topology).env("PATH", "/bin").env("HOME", "/tmp");
+        let mut shell = Command::new("/bin/sh");
+        shell.env(guest::TOPOLOGY, &args.topology).env("PATH", "/bin").env("HOME", "/tmp");
         shell.stdin(console()?).stdout(console()?).stderr(console()?);
         shell.status().map(drop)
     };
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&format!("broken: /bin/busybox: {error}"));
+            say(&format!("broken: /bin/sh: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -30,7 +30,7 @@ pub mod roles;
 pub mod tokens;
 
 /// How long a process may take to say hello, to answer or to end. Generous: the machine may be an emulated one.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The arguments of a process of the stack.
 #[derive(Debug, Clone, clap::Args)]

@@ -88,7 +88,7 @@ fn a_loss_is_counted_and_made_up_for() {
     let thread = puppet.thread("helper").expect("a thread");
     stage.settle_on_any(thread, &stage.member_places(0));
     agent.signal(Signal::SIGSTOP);
-    puppet.order(&Order::Storm { count: 150, role: "worker".into() }).expect("a storm");
+    puppet.order(&Order::Storm { count: 100, role: "worker".into() }).expect("a storm");
     puppet.rename(thread, "forward_0").expect("rename");
     let late = puppet.thread("decode_0").expect("a thread");
     agent.signal(Signal::SIGCONT);

@@ -6,7 +6,7 @@ use crate::stage::stage;
 
 #[test]
 fn every_program_loads_and_the_verifier_works_no_harder() {
-    // It is about the kernel: one shape will do.
-    let Some(_stage) = stage("programs", &["a3-mini"]) else { return };
+    // It is about the kernel: two shapes will do, of which every kernel has one.
+    let Some(_stage) = stage("programs", &["a3-mini", "2s1n"]) else { return };
     programs::check().unwrap_or_else(|why| panic!("{why}"));
 }

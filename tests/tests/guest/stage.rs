@@ -174,7 +174,9 @@ impl Stage {
     pub fn instance_nodes(&self, instance: u32) -> NodeSet {
         let records = self.records();
         let last = witness::by_thread(&records, 0).into_values().filter_map(|looks| looks.last().copied());
-        let of_instance = last.filter(|look| look.instance == instance && look.point != Point::End);
+        // Motor serves all instances.
+        let of_instance =
+            last.filter(|look| look.instance == instance && look.role != "motor" && look.point != Point::End);
         of_instance
             .flat_map(|look| look.cpus.iter().map(|cpu| self.machine.node_of(cpu)).collect::<Vec<_>>())
             .collect()
