@@ -3,6 +3,8 @@
 //!
 //! Outside a guest there is nothing to run: `cargo test` says so, and `cargo xtask test` starts the guests.
 
+mod cpuset;
+mod hotplug;
 mod placement;
 mod plan;
 mod programs;
