@@ -20,6 +20,7 @@ use nix::{
     },
     unistd::Pid,
 };
+use numa_agent::core::idset::CpuSet;
 use numa_agent_tests::{
     guest::{self, say},
     sys,
@@ -40,6 +41,9 @@ struct Args {
     /// Seconds that a test may take
     #[arg(long, default_value_t = 120)]
     limit: u64,
+    /// Bring all processors online that the kernel was told to leave
+    #[arg(long)]
+    online: bool,
     /// Processors to take offline before anything else
     #[arg(long)]
     offline: Vec<u32>,
@@ -107,10 +111,8 @@ fn work() -> ExitCode {
     };
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     say(&format!("up {} {}", release.trim(), args.topology));
-    for cpu in &args.offline {
-        if let Err(error) = fs::write(format!("/sys/devices/system/cpu/cpu{cpu}/online"), "0") {
-            say(&format!("broken: cannot take CPU {cpu} offline: {error}"));
-        }
+    if let Err(error) = set_online(&args) {
+        say(&format!("broken: {error:#}"));
     }
     if args.shell {
         return shell(&args);
@@ -129,6 +131,22 @@ fn work() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn set_online(args: &Args) -> Result<()> {
+    let write = |cpu: u32, value: &str| {
+        let path = format!("/sys/devices/system/cpu/cpu{cpu}/online");
+        fs::write(&path, value).with_context(|| format!("cannot write {value} to {path}"))
+    };
+    if args.online {
+        let cpus = |list: &str| -> Result<CpuSet> {
+            let path = format!("/sys/devices/system/cpu/{list}");
+            let text = fs::read_to_string(&path).context(path.clone())?;
+            text.trim().parse().with_context(|| path)
+        };
+        cpus("present")?.difference(&cpus("online")?).iter().try_for_each(|cpu| write(cpu, "1"))?;
+    }
+    args.offline.iter().try_for_each(|cpu| write(*cpu, "0"))
 }
 
 /// A shell on the console, with a terminal of its own so that Ctrl-C is its.

@@ -265,6 +265,7 @@ fn run_one(machine: Machine, kernel: &Kernel, image: &Path, args: &TestArgs) -> 
     let mut init_args = vec![format!("--topology={}", machine.topology.name), format!("--limit={each}")];
     init_args.extend(suites.iter().map(|suite| format!("--suite={}", suite_path(suite).display())));
     init_args.extend(args.filter.iter().map(|filter| format!("--filter={filter}")));
+    init_args.extend(machine.topology.online_later.then(|| "--online".to_owned()));
     init_args.extend(machine.topology.offline.iter().map(|cpu| format!("--offline={cpu}")));
     let guest =
         Guest { arch: machine.arch, topology: machine.topology, kernel: &kernel.path, image, init_args };

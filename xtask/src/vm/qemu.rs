@@ -37,7 +37,9 @@ impl Guest<'_> {
                 qemu.args(["-accel", "tcg,thread=single", "-machine", "q35", "-cpu", "Nehalem,-cx16"]);
             }
             Arch::Aarch64 => {
-                qemu.args(["-accel", "tcg,thread=single", "-machine", "virt,gic-version=3"]);
+                // With one CPU up, the second host CPU can drain what the others' translations were told to forget.
+                let threads = if self.topology.online_later { "multi" } else { "single" };
+                qemu.args(["-accel", &format!("tcg,thread={threads}"), "-machine", "virt,gic-version=3"]);
                 qemu.args(["-cpu", "cortex-a72"]);
             }
         }
@@ -56,7 +58,12 @@ impl Guest<'_> {
         };
         // A panic ends QEMU; NUMA balancing would move what the tests place.
         let all = "quiet loglevel=3 panic=-1 nokaslr nowatchdog numa_balancing=disable";
-        format!("{machine} {all} -- {}", self.init_args.join(" "))
+        let later = if self.topology.online_later {
+            " maxcpus=1 rcupdate.rcu_cpu_stall_suppress=1 audit=0"
+        } else {
+            ""
+        };
+        format!("{machine} {all}{later} -- {}", self.init_args.join(" "))
     }
 
     /// Runs it until it ends or `limit` is over; what it says is kept in `log`.

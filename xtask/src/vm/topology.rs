@@ -20,6 +20,8 @@ pub struct Topology {
     hole: bool,
     /// CPUs that are taken offline before the tests.
     pub offline: &'static [u32],
+    /// Whether init brings all CPUs but the first online: with hundreds of them the kernel's own start takes hours of emulation.
+    pub online_later: bool,
 }
 
 /// A number of CPUs; on aarch64 a multiple of [`CLUSTER`].
@@ -71,6 +73,7 @@ pub const ALL: [Topology; 7] = [
         memory_only: 0,
         hole: false,
         offline: &[],
+        online_later: false,
     },
     Topology { name: "2s1n", about: "2 sockets of one node", sockets: 2, nodes_per_socket: 1, ..SMALL },
     Topology { name: "snc", about: "2 sockets of 2 nodes", sockets: 2, nodes_per_socket: 2, ..SMALL },
@@ -103,6 +106,7 @@ pub const ALL: [Topology; 7] = [
         memory_only: 0,
         hole: false,
         offline: &[],
+        online_later: true,
     },
 ];
 
@@ -117,6 +121,7 @@ const SMALL: Topology = Topology {
     memory_only: 0,
     hole: false,
     offline: &[],
+    online_later: false,
 };
 
 /// The shape of that name.
