@@ -261,7 +261,9 @@ fn boot_limit(machine: &Machine) -> u64 {
 
 fn run_one(machine: Machine, kernel: &Kernel, image: &Path, args: &TestArgs) -> Result<Ran> {
     let each = args.limit.unwrap_or(180);
-    let suites = matrix::suites(&machine);
+    let named = |suite: &&str| args.filter.as_ref().is_some_and(|filter| filter.starts_with(*suite));
+    let named: Vec<&str> = SUITES.into_iter().filter(named).collect();
+    let suites = if named.is_empty() { matrix::suites(&machine).to_vec() } else { named };
     let mut init_args = vec![format!("--topology={}", machine.topology.name), format!("--limit={each}")];
     init_args.extend(suites.iter().map(|suite| format!("--suite={}", suite_path(suite).display())));
     init_args.extend(args.filter.iter().map(|filter| format!("--filter={filter}")));
