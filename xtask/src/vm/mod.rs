@@ -223,7 +223,7 @@ const SUITES: [&str; 2] = ["guest", "bpf_live"];
 const PACKAGES: [&str; 2] = ["numa-agent", "numa-agent-tests"];
 
 /// What tests start besides: all of them are busybox, which has many more, also for `vm shell`.
-const COMMANDS: [&str; 4] = ["sh", "sleep", "unshare", "taskset"];
+const COMMANDS: [&str; 5] = ["sh", "sleep", "true", "unshare", "taskset"];
 
 /// Builds everything that is in a guest, and packs it.
 fn build_image(arch: Arch) -> Result<PathBuf> {
