@@ -65,7 +65,8 @@ fn skip<T>(why: &str) -> Option<T> {
 /// Options under which the test's own process is an ordinary one, and every CPU a node on a socket of its own.
 fn seeing_ourselves() -> LoadOptions {
     let place = |cpu| (cpu, Place { node: cpu, row: cpu, socket: cpu, cluster: cpu, core: cpu, critical: 0 });
-    LoadOptions { self_pid: 0, places: vec![place(0), place(1)], ..LoadOptions::default() }
+    let last = Host.affinity(0).expect("own mask").last().unwrap_or_default().max(1);
+    LoadOptions { self_pid: 0, places: (0..=last).map(place).collect(), ..LoadOptions::default() }
 }
 
 /// The agent's own filter for processes that match `pattern`.
