@@ -19,19 +19,48 @@ use numa_ebpf::{
 
 use super::*;
 
-/// CPU time, run-queue wait (both in nanoseconds) and number of runs, by the kernel (`Documentation/scheduler/sched-stats.rst`).
+/// CPU time, run-queue wait (both in nanoseconds) and number of runs, by the kernel (`Documentation/scheduler/sched-stats.rst`),
+/// and how often it left its CPU to sleep and because it had to.
 #[derive(Debug, Clone, Copy)]
 struct SchedStat {
     run_ns: u64,
     wait_ns: u64,
     runs: u64,
+    slept: u64,
+    preempted: u64,
+}
+
+impl SchedStat {
+    fn since(self, before: Self) -> Self {
+        Self {
+            run_ns: self.run_ns - before.run_ns,
+            wait_ns: self.wait_ns - before.wait_ns,
+            runs: self.runs - before.runs,
+            slept: self.slept - before.slept,
+            preempted: self.preempted - before.preempted,
+        }
+    }
 }
 
 fn schedstat(tid: u32) -> SchedStat {
-    let text = fs::read_to_string(format!("/proc/self/task/{tid}/schedstat")).expect("a thread of ours");
+    let read =
+        |file: &str| fs::read_to_string(format!("/proc/self/task/{tid}/{file}")).expect("a thread of ours");
+    let (text, status) = (read("schedstat"), read("status"));
     let numbers: Vec<u64> = text.split_whitespace().map(|word| word.parse().expect("a number")).collect();
     let [run_ns, wait_ns, runs] = numbers[..] else { panic!("{text}") };
-    SchedStat { run_ns, wait_ns, runs }
+    let switches = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).expect(key);
+        line.trim().parse().expect("a number")
+    };
+    let (slept, preempted) = (switches("voluntary_ctxt_switches:"), switches("nonvoluntary_ctxt_switches:"));
+    SchedStat { run_ns, wait_ns, runs, slept, preempted }
+}
+
+/// CPU time up to now, also of a thread that runs: what `/proc` says of that is as old as the last tick.
+fn cpu_time_ns(tid: u32) -> u64 {
+    // `MAKE_THREAD_CPUCLOCK` (`include/linux/posix-timers_types.h`), of `CPUCLOCK_SCHED`.
+    let clock = ClockId::from_raw((!tid as i32) << 3 | 4 | 2);
+    Duration::from(clock_gettime(clock).expect("a thread of ours")).as_nanos() as u64
 }
 
 /// A thread of this process that does what it is told.
@@ -77,12 +106,11 @@ impl Puppet {
         self.thread.take().expect("once").join().expect("no panic");
     }
 
-    /// Waits until the kernel says that it sleeps.
+    /// Waits until the kernel says that it sleeps in a system call, and has left its CPU: its state says so before that.
     fn asleep(&self) {
-        let path = format!("/proc/self/task/{}/stat", self.tid);
-        let sleeps = || {
-            fs::read_to_string(&path).expect("alive").rsplit_once(") ").expect("a name").1.starts_with('S')
-        };
+        let path = format!("/proc/self/task/{}/syscall", self.tid);
+        let sleeps =
+            || fs::read_to_string(&path).expect("alive").starts_with(|first: char| first.is_ascii_digit());
         while !sleeps() {
             thread::sleep(Duration::from_millis(1));
         }
@@ -162,13 +190,7 @@ impl Ordeal {
         victim.asleep();
         let (account, after) = (live.account(task), schedstat(victim.tid));
         live.programs.unmark(task).expect("unmark");
-        let SchedStat { run_ns, wait_ns, runs } = before;
-        let kernels = SchedStat {
-            run_ns: after.run_ns - run_ns,
-            wait_ns: after.wait_ns - wait_ns,
-            runs: after.runs - runs,
-        };
-        Self { account, kernels }
+        Self { account, kernels: after.since(before) }
     }
 
     fn count(&self, duration: usize) -> u64 {
@@ -197,10 +219,16 @@ fn run_and_wait_times_are_the_kernels_own() {
     let whole = (0..TRIES).map(|_| Ordeal::new(&mut live, &victim, &hog)).find(Ordeal::seen_whole);
     let ordeal = whole.expect("a stretch without switches that no tracepoint tells of");
     let (account, kernels) = (&ordeal.account, ordeal.kernels);
-    assert_close("CPU time", account.run_ns(), kernels.run_ns, 0.01);
-    assert_close("run-queue wait", wait_ns(account), kernels.wait_ns, 0.01);
-    assert!(ordeal.count(duration::WAKE_WAIT) >= 51, "woken for its order and after each sleep: {kernels:?}");
-    assert!(ordeal.count(duration::PREEMPT_WAIT) >= 10, "a fifth of a second beside a hog: {kernels:?}");
+    // The kernel looks at its clock a little before it calls us: as many instructions take an emulated processor 50 us.
+    let share = if emulated() { 0.05 } else { 0.01 };
+    assert_close("CPU time", account.run_ns(), kernels.run_ns, share);
+    assert_close("run-queue wait", wait_ns(account), kernels.wait_ns, share);
+    let waits = [ordeal.count(duration::WAKE_WAIT), ordeal.count(duration::PREEMPT_WAIT)];
+    assert_eq!(waits, [kernels.slept, kernels.preempted], "{kernels:?}");
+    // Where a processor may stand still, a millisecond may be over before its sleep began.
+    let woken = if emulated() { 10 } else { 51 };
+    assert!(waits[0] >= woken, "woken for its order and after each sleep: {kernels:?}");
+    assert!(waits[1] >= 10, "a fifth of a second beside a hog: {kernels:?}");
     for (summary, buckets) in account.durations.iter().zip(&account.buckets) {
         assert_eq!(summary.count, buckets.iter().map(|count| u64::from(*count)).sum::<u64>());
     }
@@ -220,18 +248,26 @@ fn a_run_that_goes_on_counts_from_its_begin() {
     let stopped = Arc::clone(&stop);
     spinner.start(move || while !stopped.load(Ordering::Relaxed) {});
     thread::sleep(Duration::from_millis(20));
-    // It has a CPU already, and may keep it for as long as it likes.
+    // It has a CPU already, and may keep it for as long as it likes. By the kernel, from just before to just after, and within.
+    let begin = cpu_time_ns(spinner.tid);
     let task = live.mark(std::process::id(), spinner.tid);
-    let before = schedstat(spinner.tid).run_ns;
+    let marked = cpu_time_ns(spinner.tid);
     thread::sleep(Duration::from_millis(500));
+    let reading = cpu_time_ns(spinner.tid);
     let (account, now) = (live.account(task), monotonic_ns());
-    let current = if account.running_since_ns > 0 { now - account.running_since_ns } else { 0 };
-    let ours = account.run_ns() + current;
-    let kernels = schedstat(spinner.tid).run_ns - before;
+    let (least, most) = (reading - marked, cpu_time_ns(spinner.tid) - begin);
     stop.store(true, Ordering::Relaxed);
     spinner.wait();
-    // Known from the first interrupt on: a tick later at most, of 10 ms where it is slowest.
-    assert!(ours + 12_000_000 >= kernels && ours <= kernels + 5_000_000, "{ours}, by the kernel {kernels}");
+    let current = if account.running_since_ns > 0 { now - account.running_since_ns } else { 0 };
+    let ours = account.run_ns() + current;
+    // Known from the first interrupt on: a tick later at most, of 10 ms where it is slowest; an emulated one comes when it can.
+    let tick = if emulated() { 100_000_000 } else { 12_000_000 };
+    // Some kernels take interrupts' time off.
+    let stolen = account.irq.ns + account.softirq.ns;
+    assert!(
+        ours + tick >= least && ours <= most + stolen + 5_000_000,
+        "{ours}, {stolen} of it interrupts, by the kernel {least} to {most}"
+    );
     if cfg!(target_arch = "x86_64") {
         let Stolen { ns, count, max_ns } = account.irq;
         assert!(
@@ -301,7 +337,9 @@ fn time_outside_the_plan_is_told_from_time_before_it() {
     runner.order(run_on(1));
     runner.asleep();
     let early = live.account(task);
-    let on_second = early.early.iter().find(|early| early.cpu == 2).expect("it was on CPU 1").ns;
+    assert_eq!(early.running_since_ns, 0, "it has left its CPU: {:?}", early.early);
+    let on_second = early.early.iter().find(|early| early.cpu == 2);
+    let on_second = on_second.unwrap_or_else(|| panic!("it was on CPU 1: {:?}", early.early)).ns;
     assert!(on_second >= 25_000_000, "{:?}", early.early);
     assert_eq!(early.early.iter().map(|early| early.ns).sum::<u64>() + early.early_rest_ns, early.run_ns());
     assert_eq!((early.off_plan_ns, early.off_node.ns), (0, 0));

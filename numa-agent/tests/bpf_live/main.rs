@@ -143,6 +143,12 @@ impl Live {
     }
 }
 
+/// Whether this is a guest of `cargo xtask vm`: its processors are emulated, one instruction after the other, and may stand still
+/// for milliseconds between any two.
+fn emulated() -> bool {
+    std::env::var_os("NUMA_AGENT_VM_TOPOLOGY").is_some()
+}
+
 fn identity(tid: u32) -> TaskId {
     TaskId { tid, start_time: Host.start_time(tid).expect("a live task") }
 }
