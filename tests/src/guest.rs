@@ -12,7 +12,6 @@
 //! ```
 
 use std::{
-    ffi::OsStr,
     fs::{self, File},
     io::Write as _,
     os::unix::process::CommandExt as _,
@@ -27,6 +26,8 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+
+use numa_agent::core::idset::CpuSet;
 
 use crate::verifier;
 
@@ -73,35 +74,112 @@ impl End {
         Self::ALL.iter().find(|(end, _)| *end == self).map_or("failed", |(_, word)| word)
     }
 
-    /// Judges a test by how its process ended and what it said.
+    /// Judges a test by how its process ended and what it said. A harness that ran nothing ends well too.
     fn of(success: bool, output: &str) -> Self {
-        let said = |word: &str| output.lines().any(|line| line.contains(word));
-        match success {
+        // At the start of a line, or after the harness's unfinished `test NAME ... `.
+        let begins = |line: &str, word: &str| {
+            let after_name = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "));
+            line.starts_with(word) || after_name.is_some_and(|(_, said)| said.starts_with(word))
+        };
+        let said = |word: &str| output.lines().any(|line| begins(line, word));
+        match success && said("test result: ok. 1 passed;") {
             false => Self::Failed,
-            true if said(ELSEWHERE) => Self::Elsewhere,
             true if said("SKIP:") => Self::Skipped,
+            true if said(ELSEWHERE) => Self::Elsewhere,
             true => Self::Ok,
         }
     }
 }
 
-/// Proof that this process is the child of a guest's process 1, and so that all other processes are ours to end.
+/// Whether this machine is a guest of `cargo xtask vm`, and so nobody else's.
+#[must_use]
+pub fn is_here() -> bool {
+    let init = fs::read_link("/proc/1/exe").is_ok_and(|exe| exe == Path::new("/init"));
+    init && fs::read_to_string("/proc/cmdline").is_ok_and(|line| line.contains(" -- --topology="))
+}
+
+/// Proof that this process is the child of a guest's process 1, and so that the machine and all other processes are ours.
 #[derive(Debug)]
-struct Guest(());
+pub struct Guest(());
 
 impl Guest {
     /// `None` on a machine that somebody else uses.
-    fn here() -> Option<Self> {
-        let init = fs::read_link("/proc/1/exe").ok()?;
-        let ours = std::env::current_exe().ok()? == init && nix::unistd::getppid().as_raw() == 1;
-        (ours && init.file_name() == Some(OsStr::new("init"))).then_some(Self(()))
+    #[must_use]
+    pub fn here() -> Option<Self> {
+        (is_here() && nix::unistd::getppid().as_raw() == 1).then_some(Self(()))
     }
 
-    /// Ends everything but process 1 and ourselves, so that no test finds another's processes.
-    fn end_all(&self) {
+    /// The CPUs in one of the kernel's lists.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn cpus(&self, list: &str) -> Result<CpuSet> {
+        let path = format!("/sys/devices/system/cpu/{list}");
+        let text = fs::read_to_string(&path).context(path.clone())?;
+        text.trim().parse().with_context(|| path)
+    }
+
+    /// Takes CPUs on- and offline until `cpus` are online.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_online(&self, cpus: &CpuSet) -> Result<()> {
+        let now = self.cpus("online")?;
+        let write = |cpu: u32, value: &str| {
+            let path = format!("/sys/devices/system/cpu/cpu{cpu}/online");
+            fs::write(&path, value).with_context(|| format!("cannot write {value} to {path}"))
+        };
+        cpus.difference(&now).iter().try_for_each(|cpu| write(cpu, "1"))?;
+        now.difference(cpus).iter().try_for_each(|cpu| write(cpu, "0"))
+    }
+
+    /// Makes the machine what it was before a test: no process but process 1 and ourselves, the CPUs online that were, no control
+    /// groups, no temporary files.
+    fn clean(&self, online: &CpuSet) -> Result<()> {
         // -1 stands for all of those.
         let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+        let start = Instant::now();
+        while others()? {
+            if start.elapsed() > Duration::from_secs(20) {
+                bail!("processes of a test do not end:\n{}", processes());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        self.set_online(online)?;
+        remove_groups(Path::new("/sys/fs/cgroup"))?;
+        for entry in fs::read_dir("/tmp").context("/tmp")?.flatten() {
+            let path = entry.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.with_context(|| path.display().to_string())?;
+        }
+        Ok(())
     }
+}
+
+/// Whether there is a process besides process 1, ourselves and the kernel's own. One that has ended and waits to be reaped counts.
+fn others() -> Result<bool> {
+    let own = std::process::id();
+    for entry in fs::read_dir("/proc").context("/proc")?.flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        // The kernel's have process 2 as their parent.
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+        if pid > 2 && pid != own && !matches!(parent, None | Some("2")) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn remove_groups(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())?.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            remove_groups(&path)?;
+            fs::remove_dir(&path).with_context(|| path.display().to_string())?;
+        }
+    }
+    Ok(())
 }
 
 /// Says a line of the protocol.
@@ -122,6 +200,7 @@ pub fn elsewhere(test: &str, needs: &str) {
 /// If a test program cannot be run, or this is no guest.
 pub fn run(plan: &Plan) -> Result<bool> {
     let guest = Guest::here().context("this is no guest: tests here would end everybody's processes")?;
+    let online = guest.cpus("online")?;
     let mut ends = Vec::new();
     for suite in &plan.suites {
         let name = suite_name(suite);
@@ -132,7 +211,10 @@ pub fn run(plan: &Plan) -> Result<bool> {
             }
             say(&format!("begin {full}"));
             let start = Instant::now();
-            let (end, output) = run_test(&guest, suite, &test, plan)?;
+            let (end, output) = run_test(suite, &test, plan)?;
+            if let Err(error) = guest.clean(&online) {
+                say(&format!("broken: after {full}: {error:#}"));
+            }
             let skip = output.lines().count().saturating_sub(SHOWN_LINES);
             let shown = |line: &&str| end != End::Ok || line.contains(verifier::WORD);
             output.lines().skip(skip).filter(shown).for_each(|line| say(&format!("| {line}")));
@@ -163,7 +245,7 @@ fn tests_of(suite: &Path) -> Result<Vec<String>> {
     Ok(text.lines().filter_map(|line| line.strip_suffix(": test").map(str::to_owned)).collect())
 }
 
-fn run_test(guest: &Guest, suite: &Path, test: &str, plan: &Plan) -> Result<(End, String)> {
+fn run_test(suite: &Path, test: &str, plan: &Plan) -> Result<(End, String)> {
     let log = "/tmp/test.log";
     let file = File::create(log).context(log)?;
     let mut command = Command::new(suite);
@@ -182,7 +264,7 @@ fn run_test(guest: &Guest, suite: &Path, test: &str, plan: &Plan) -> Result<(End
         output.push_str(&format!("\nHANG: not done after {} s\n", plan.limit.as_secs()));
         output.push_str(&processes());
     }
-    guest.end_all();
+    let _ = child.kill();
     let _ = child.wait();
     Ok((End::of(ended.is_some_and(|status| status.success()), &output), output))
 }
@@ -220,15 +302,21 @@ mod tests {
 
     #[test]
     fn a_test_is_judged_by_its_status_first() {
-        assert_eq!(End::of(true, "test a ... ok"), End::Ok);
-        assert_eq!(End::of(true, "test a ... SKIP: a: no BTF\nok"), End::Skipped);
-        assert_eq!(End::of(true, "test a ... ELSEWHERE: a: needs two sockets\nok"), End::Elsewhere);
-        assert_eq!(End::of(false, "ELSEWHERE: a: x"), End::Failed);
+        let end = |success, said: &str, passed: u32| {
+            End::of(success, &format!("test a ... {said}\nok\ntest result: ok. {passed} passed; 0 failed"))
+        };
+        assert_eq!(end(true, "", 1), End::Ok);
+        assert_eq!(end(true, "SKIP: a: no BTF", 1), End::Skipped);
+        assert_eq!(end(true, "ELSEWHERE: a: needs two sockets", 1), End::Elsewhere);
+        assert_eq!(end(true, "ELSEWHERE: a: x\nSKIP: a: y", 1), End::Skipped);
+        assert_eq!(end(true, "it said ELSEWHERE: once", 1), End::Ok);
+        assert_eq!(end(false, "ELSEWHERE: a: x", 1), End::Failed);
+        assert_eq!(end(true, "", 0), End::Failed, "ignored, or no such test");
     }
 
     #[test]
     fn this_is_no_guest() {
-        assert!(Guest::here().is_none());
+        assert!(!is_here() && Guest::here().is_none());
     }
 
     #[test]

@@ -63,6 +63,15 @@ struct Programs {
     tap: Option<Box<Programs>>,
 }
 
+/// A kernel of which no numbers are kept.
+#[derive(Debug)]
+pub struct Unknown {
+    /// Which, and how to keep some.
+    pub why: String,
+    /// Whether it is newer than all those of which there are.
+    pub is_newer: bool,
+}
+
 /// Has this kernel take every program, prints what its verifier went through, and holds that against what is kept.
 ///
 /// # Errors
@@ -70,7 +79,7 @@ struct Programs {
 ///
 /// # Panics
 /// With what is wrong.
-pub fn check() -> Result<(), String> {
+pub fn check() -> Result<(), Unknown> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
     let kernel = verifier::series(&release).expect("a release begins with two numbers");
     let (major, minor) = kernel.split_once('.').expect("two numbers");
@@ -99,7 +108,9 @@ pub fn check() -> Result<(), String> {
     let measured = Measured { arch: ARCH.to_owned(), kernel, instructions };
     println!("{}", verifier::line(&measured));
     match verifier::compare(&verifier::kept(), &measured) {
-        Comparison::Unknown(why) => Err(why),
+        Comparison::Unknown(why) => {
+            Err(Unknown { why, is_newer: verifier::is_newer(&verifier::kept(), ARCH, &measured.kernel) })
+        }
         Comparison::Known { wrong, less } => {
             for line in &less {
                 println!("{WORD}less work: {line}; {HOW}");

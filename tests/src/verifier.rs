@@ -62,6 +62,15 @@ pub enum Comparison {
     },
 }
 
+/// Whether a kernel series such as `7.3` is newer than all those of which numbers are kept, as Debian's newest may be one day.
+#[must_use]
+pub fn is_newer(kept: &Kept, arch: &str, kernel: &str) -> bool {
+    let numbers =
+        |series: &str| series.split('.').map(|number| number.parse().unwrap_or(0)).collect::<Vec<u32>>();
+    let newest = kept.get(arch).and_then(|kernels| kernels.keys().map(|series| numbers(series)).max());
+    newest.is_some_and(|newest| numbers(kernel) > newest)
+}
+
 /// Holds what was measured against what is kept.
 #[must_use]
 pub fn compare(kept: &Kept, measured: &Measured) -> Comparison {
@@ -126,6 +135,14 @@ mod tests {
             Comparison::Known { wrong, less } => (wrong, less),
             Comparison::Unknown(why) => panic!("{why}"),
         }
+    }
+
+    #[test]
+    fn newer_is_by_number() {
+        let kept: Kept = serde_json::from_str(r#"{"x86_64": {"5.10": {}, "6.9": {}}}"#).unwrap();
+        assert!(is_newer(&kept, "x86_64", "6.10") && is_newer(&kept, "x86_64", "7.0"));
+        assert!(!is_newer(&kept, "x86_64", "6.1") && !is_newer(&kept, "x86_64", "6.9"));
+        assert!(!is_newer(&kept, "aarch64", "7.0"), "of which nothing is kept at all");
     }
 
     #[test]

@@ -20,9 +20,8 @@ use nix::{
     },
     unistd::Pid,
 };
-use numa_agent::core::idset::CpuSet;
 use numa_agent_tests::{
-    guest::{self, say},
+    guest::{self, Guest, say},
     sys,
 };
 
@@ -111,7 +110,11 @@ fn work() -> ExitCode {
     };
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     say(&format!("up {} {}", release.trim(), args.topology));
-    if let Err(error) = set_online(&args) {
+    let Some(guest) = Guest::here() else {
+        say("broken: this is no guest");
+        return ExitCode::FAILURE;
+    };
+    if let Err(error) = set_online(&guest, &args) {
         say(&format!("broken: {error:#}"));
     }
     if args.shell {
@@ -133,20 +136,9 @@ fn work() -> ExitCode {
     }
 }
 
-fn set_online(args: &Args) -> Result<()> {
-    let write = |cpu: u32, value: &str| {
-        let path = format!("/sys/devices/system/cpu/cpu{cpu}/online");
-        fs::write(&path, value).with_context(|| format!("cannot write {value} to {path}"))
-    };
-    if args.online {
-        let cpus = |list: &str| -> Result<CpuSet> {
-            let path = format!("/sys/devices/system/cpu/{list}");
-            let text = fs::read_to_string(&path).context(path.clone())?;
-            text.trim().parse().with_context(|| path)
-        };
-        cpus("present")?.difference(&cpus("online")?).iter().try_for_each(|cpu| write(cpu, "1"))?;
-    }
-    args.offline.iter().try_for_each(|cpu| write(*cpu, "0"))
+fn set_online(guest: &Guest, args: &Args) -> Result<()> {
+    let all = guest.cpus(if args.online { "present" } else { "online" })?;
+    guest.set_online(&all.difference(&args.offline.iter().copied().collect()))
 }
 
 /// A shell on the console, with a terminal of its own so that Ctrl-C is its.

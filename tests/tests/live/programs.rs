@@ -8,7 +8,7 @@ use super::*;
 fn every_program_loads_and_the_verifier_works_no_harder() {
     let test = "every_program_loads_and_the_verifier_works_no_harder";
     let Some(_stage) = stage(test) else { return };
-    if let Err(why) = programs::check() {
-        skip(test, &why);
+    if let Err(unknown) = programs::check() {
+        skip(test, &unknown.why);
     }
 }

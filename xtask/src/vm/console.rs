@@ -57,27 +57,37 @@ pub struct Console {
     pub done: bool,
     /// What makes all of it worthless: an oops, a panic, a verdict that does not fit.
     pub broken: Vec<String>,
-    /// What is worth knowing on an emulated machine, and no failure: stalls, soft lockups.
-    pub stalls: Vec<String>,
+    /// What is worth knowing on an emulated machine, and no failure: stalls, soft lockups, warnings.
+    pub complaints: Vec<String>,
     said: Vec<String>,
 }
 
-/// What the kernel says when it stalls, which an emulated machine on a busy host may.
-const STALLS: [&str; 4] = ["soft lockup", "self-detected stall", "detected stalls", "blocked for more than"];
+/// What the kernel says when it stalls, which an emulated machine on a busy host may, and when it wonders.
+const COMPLAINTS: [&str; 5] =
+    ["soft lockup", "self-detected stall", "detected stalls", "blocked for more than", "WARNING: CPU"];
 /// What it says when something is broken.
 const CRIES: [&str; 5] = ["Kernel panic", "BUG:", "Oops", "general protection fault", "Internal error:"];
 
 impl Console {
+    /// Of a guest that could not be started, or not be heard.
+    pub fn unheard(why: String) -> Self {
+        Self { broken: vec![why], ..Self::default() }
+    }
+
     /// Takes a line.
     pub fn line(&mut self, line: &str) {
-        if let Some((_, said)) = line.split_once("vm: ") {
-            return self.said(said.trim_end());
+        // The kernel may have begun the line.
+        let (kernels, said) = match line.split_once("vm: ") {
+            Some((before, said)) if !before.ends_with(char::is_alphanumeric) => (before, Some(said)),
+            _ => (line, None),
+        };
+        if COMPLAINTS.iter().any(|word| kernels.contains(word)) {
+            self.complaints.push(line.trim().to_owned());
+        } else if CRIES.iter().any(|word| kernels.contains(word)) {
+            self.broken.push(line.trim().to_owned());
         }
-        let line = line.trim();
-        if STALLS.iter().any(|cry| line.contains(cry)) {
-            self.stalls.push(line.to_owned());
-        } else if CRIES.iter().any(|cry| line.contains(cry)) {
-            self.broken.push(line.to_owned());
+        if let Some(said) = said {
+            self.said(said.trim_end());
         }
     }
 
@@ -142,7 +152,7 @@ mod tests {
     fn tests_are_counted_with_what_they_said() {
         let console = heard(
             "[    0.1] noise\nvm: up 5.10.0-46-cloud-amd64 a3-mini\nvm: begin guest::a\nvm: ok guest::a 120\r\n\
-             vm: begin guest::b\nvm: | thread panicked: x\nvm: failed guest::b 7\nhalf a linevm: begin guest::c\n\
+             vm: begin guest::b\nvm: | thread panicked: x\nvm: failed guest::b 7\n[ 2.1] half a line vm: begin guest::c\n\
              vm: | ELSEWHERE: c: two sockets\nvm: elsewhere guest::c 3\nvm: verdict 1 1 0 1",
         );
         assert_eq!(console.kernel.as_deref(), Some("5.10.0-46-cloud-amd64"));
@@ -162,6 +172,8 @@ mod tests {
             "vm: up 6.1 one\nvm: begin guest::a\n[ 3.2] BUG: unable to handle page fault\nvm: ok guest::a 1\nvm: verdict 1 0 0 0",
         );
         assert!(oops.fault().unwrap().contains("page fault"));
+        assert!(heard("[ 1.0] BUG: x vm: up 6.1 one").fault().unwrap().contains("BUG: x"));
+        assert!(heard("kvm: no hardware support").fault().unwrap().contains("did not come up"));
         let lost = heard("vm: up 6.1 one\nvm: verdict 1 0 0 0");
         assert!(lost.fault().unwrap().contains("counts 1 0 0 0"));
     }
@@ -171,6 +183,6 @@ mod tests {
         let console = heard(
             "vm: up 6.1 one\n[9.1] watchdog: BUG: soft lockup - CPU#3 stuck for 23s!\nvm: verdict 0 0 0 0",
         );
-        assert_eq!((console.fault(), console.stalls.len()), (None, 1));
+        assert_eq!((console.fault(), console.complaints.len()), (None, 1));
     }
 }

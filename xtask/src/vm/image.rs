@@ -55,7 +55,10 @@ impl Image {
     /// If it cannot be written.
     pub fn write(mut self, to: &Path) -> io::Result<()> {
         self.entry("TRAILER!!!", 0, (0, 0), &[]);
-        fs::write(to, self.bytes)
+        // Another run may be booting the old one.
+        let new = to.with_extension(format!("new-{}", std::process::id()));
+        fs::write(&new, self.bytes)?;
+        fs::rename(new, to)
     }
 
     fn parents(&mut self, path: &Path) {

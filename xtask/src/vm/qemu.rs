@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
@@ -57,9 +57,9 @@ impl Guest<'_> {
             Arch::Aarch64 => "console=ttyAMA0",
         };
         // A panic ends QEMU; NUMA balancing would move what the tests place.
-        let all = "quiet loglevel=3 panic=-1 nokaslr nowatchdog numa_balancing=disable";
+        let all = "quiet loglevel=5 panic=-1 nokaslr numa_balancing=disable";
         let later = if self.topology.online_later {
-            " maxcpus=1 rcupdate.rcu_cpu_stall_suppress=1 audit=0"
+            " maxcpus=1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 audit=0"
         } else {
             ""
         };
@@ -71,12 +71,13 @@ impl Guest<'_> {
     /// # Errors
     /// If QEMU does not start, or the log cannot be written.
     pub fn run(&self, limit: Duration, log: &Path, mut heard: impl FnMut(&Console)) -> Result<Console> {
+        let mut log = Log::create(log)?;
         let mut qemu = self.command();
         qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = qemu.spawn().with_context(|| format!("cannot run {}", self.arch.qemu()))?;
-        let mut log = Log::create(log)?;
+        let mut child = Running(qemu.spawn().with_context(|| format!("cannot run {}", self.arch.qemu()))?);
         let (send, lines) = mpsc::channel();
-        for source in [child.stdout.take().map(Source::Console), child.stderr.take().map(Source::Errors)] {
+        for source in [child.0.stdout.take().map(Source::Console), child.0.stderr.take().map(Source::Errors)]
+        {
             let send = send.clone();
             thread::spawn(move || source.into_iter().for_each(|source| source.send_lines(&send)));
         }
@@ -99,10 +100,18 @@ impl Guest<'_> {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        // It has ended, or has to.
-        let _ = child.kill();
-        child.wait().context("wait for QEMU")?;
         Ok(console)
+    }
+}
+
+/// QEMU, until this is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended, or has to.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -111,13 +111,8 @@ fn remarks(ran: &[Ran]) -> String {
         if let Some(fault) = one.console.fault() {
             let _ = writeln!(text, "- {}: {fault}", one.machine);
         }
-        if !one.console.stalls.is_empty() {
-            let _ = writeln!(
-                text,
-                "- {}: the kernel said {} times that it stalled",
-                one.machine,
-                one.console.stalls.len()
-            );
+        for complaint in &one.console.complaints {
+            let _ = writeln!(text, "- {}, the kernel: {complaint}", one.machine);
         }
     }
     if text.is_empty() { text } else { format!("\nNot passed:\n\n{text}") }
