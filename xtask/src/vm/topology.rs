@@ -76,7 +76,14 @@ pub const ALL: [Topology; 7] = [
         online_later: false,
     },
     Topology { name: "2s1n", about: "2 sockets of one node", sockets: 2, nodes_per_socket: 1, ..SMALL },
-    Topology { name: "snc", about: "2 sockets of 2 nodes", sockets: 2, nodes_per_socket: 2, ..SMALL },
+    Topology {
+        name: "snc",
+        about: "2 sockets of 2 nodes, which are more than a cluster",
+        sockets: 2,
+        nodes_per_socket: 2,
+        cpus_per_node: ByArch { x86_64: 4, aarch64: 2 * CLUSTER },
+        ..SMALL
+    },
     Topology {
         name: "cxl",
         about: "2 sockets of one node, and a node without CPUs",
