@@ -15,7 +15,10 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use numa_agent::core::jitter::{file, recording::Recording};
+use numa_agent::core::jitter::{
+    file,
+    recording::{Recording, ThreadRecord},
+};
 use tempfile::TempDir;
 
 use crate::{
@@ -128,4 +131,17 @@ impl Drop for Recorder {
 pub fn read(path: &Path) -> Recording {
     let text = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     file::parse(&path.display().to_string(), &text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The record of a thread.
+///
+/// # Panics
+/// If there is none, or there are several.
+#[must_use]
+pub fn thread(recording: &Recording, tid: u32) -> &ThreadRecord {
+    let found: Vec<_> = recording.threads.iter().filter(|thread| thread.tid == tid).collect();
+    match found.as_slice() {
+        [one] => one,
+        _ => panic!("{} records of thread {tid} among {}", found.len(), recording.threads.len()),
+    }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use nix::unistd::Pid;
-use numa_agent::core::idset::CpuSet;
+use numa_agent::core::idset::{CpuSet, NodeSet};
 
 /// Words of the largest CPU mask: 8192 CPUs, the largest `NR_CPUS` (x86_64 `MAXSMP`, 6.18 `arch/x86/Kconfig`).
 const MASK_WORDS: usize = 8192 / 64;
@@ -43,6 +43,67 @@ pub fn set_affinity(tid: u32, cpus: &CpuSet) -> io::Result<()> {
     let result =
         unsafe { libc::syscall(libc::SYS_sched_setaffinity, tid, size_of_val(words), words.as_ptr()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Words of the largest node mask: 1024 nodes, the largest `NODES_SHIFT` (6.18 `arch/x86/Kconfig`).
+const NODE_WORDS: usize = 1024 / 64;
+
+/// Makes the caller's new pages come from `nodes` in turn.
+///
+/// # Errors
+/// As `set_mempolicy(2)`.
+pub fn interleave(nodes: &NodeSet) -> io::Result<()> {
+    let mut words = nodes.words().to_vec();
+    words.resize(NODE_WORDS, 0);
+    // SAFETY: the buffer has as many bits as said, readable and alive for the call. The kernel looks at one bit less than said.
+    let result = unsafe {
+        libc::syscall(libc::SYS_set_mempolicy, libc::MPOL_INTERLEAVE, words.as_ptr(), NODE_WORDS * 64 + 1)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The nodes that the caller's new pages come from in turn; `None` under any other policy.
+///
+/// # Errors
+/// As `get_mempolicy(2)`.
+pub fn interleaved() -> io::Result<Option<NodeSet>> {
+    let (mut mode, mut words) = (-1, vec![0u64; NODE_WORDS]);
+    // SAFETY: the buffer has as many bits as said; it and the number are writable and alive for the call.
+    let result = unsafe {
+        let (mode, words) = (&raw mut mode, words.as_mut_ptr());
+        libc::syscall(libc::SYS_get_mempolicy, mode, words, NODE_WORDS * 64 + 1, 0usize, 0usize)
+    };
+    match result {
+        0 => Ok((mode == libc::MPOL_INTERLEAVE).then(|| NodeSet::from_words(words))),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// For each page of `memory` that begins in it, the node where it is; negative: an errno, as of a page that was never touched.
+///
+/// # Errors
+/// As `move_pages(2)`.
+pub fn nodes_of_pages(memory: &[u8]) -> io::Result<Vec<i32>> {
+    let first = memory.as_ptr().align_offset(page_bytes());
+    let pages: Vec<*const u8> =
+        memory.iter().skip(first).step_by(page_bytes()).map(std::ptr::from_ref).collect();
+    let mut nodes = vec![0i32; pages.len()];
+    // SAFETY: both arrays are as long as said and alive for the call; without target nodes nothing moves.
+    let result = unsafe {
+        let (pages, none) = (pages.as_ptr(), std::ptr::null::<i32>());
+        libc::syscall(libc::SYS_move_pages, 0, nodes.len(), pages, none, nodes.as_mut_ptr(), 0)
+    };
+    if result == 0 { Ok(nodes) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Bytes of a page.
+///
+/// # Panics
+/// Never: the C library knows it from the start.
+#[must_use]
+pub fn page_bytes() -> usize {
+    // SAFETY: no memory.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).expect("_SC_PAGESIZE")
 }
 
 /// The CPU the caller runs on.

@@ -159,8 +159,8 @@ impl ThreadMoves {
     }
 }
 
-/// `se.nr_migrations` of a task; shown by kernels with `CONFIG_SCHED_DEBUG`, from 6.15 on by all.
-fn migrations(path: impl AsRef<Path>) -> Option<u64> {
+/// `se.nr_migrations` of a task by its file `sched`; shown by kernels with `CONFIG_SCHED_DEBUG`, from 6.15 on by all.
+pub fn migrations(path: impl AsRef<Path>) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with("se.nr_migrations"))?;
     line.rsplit(':').next()?.trim().parse().ok()

@@ -1,4 +1,4 @@
-//! A process that does what a test tells it: threads, renames, pins, exec, fork, storms of short processes.
+//! A process that does what a test tells it: threads, renames, pins, memory, exec, fork, storms of short processes.
 //!
 //! Orders come on standard input and are answered on standard output when done, so a test needs no sleep to know what
 //! has happened. Between orders each thread keeps looking at its own mask.
@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::unistd::gettid;
-use numa_agent::core::idset::CpuSet;
+use numa_agent::core::idset::{CpuSet, NodeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{Actor, Family, RoleArgs, readable, roles::rename, say, say_hello};
@@ -60,6 +60,18 @@ pub enum Order {
         tid: u32,
         /// The mask.
         cpus: CpuSet,
+    },
+    /// The main thread takes so many pages, with its new pages coming from these nodes in turn.
+    Interleave {
+        /// Where from.
+        nodes: NodeSet,
+        /// How many.
+        pages: u32,
+    },
+    /// Answer: how many of the pages that were taken so are on this node now.
+    PagesOn {
+        /// Which node.
+        node: u32,
     },
     /// The process becomes a puppet of another role, by exec. Answered by the new program's hello.
     Exec {
@@ -179,18 +191,28 @@ struct Strings {
     args: RoleArgs,
     witness: Arc<Witness>,
     threads: Mutex<HashMap<u32, mpsc::Sender<Errand>>>,
+    /// Memory that was taken by [`Order::Interleave`].
+    taken: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Strings {
     fn threads(&self) -> MutexGuard<'_, HashMap<u32, mpsc::Sender<Errand>>> {
         self.threads.lock().expect("nobody panics with the lock")
     }
+
+    fn taken(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.taken.lock().expect("nobody panics with the lock")
+    }
 }
 
 /// The puppet's side: looks at itself and carries out orders until its standard input ends.
 pub(super) fn play(args: &RoleArgs, witness: &Arc<Witness>, me: &mut Observer) -> Result<()> {
-    let strings =
-        Arc::new(Strings { args: args.clone(), witness: Arc::clone(witness), threads: Mutex::default() });
+    let strings = Arc::new(Strings {
+        args: args.clone(),
+        witness: Arc::clone(witness),
+        threads: Mutex::default(),
+        taken: Mutex::default(),
+    });
     say_hello(0, Vec::new())?;
     loop {
         if !readable(io::stdin(), LOOK_EVERY)? {
@@ -213,7 +235,12 @@ fn dispatch(strings: &Arc<Strings>, me: &mut Observer, order: Order) -> Result<u
     let by = match &order {
         Order::Thread { from, .. } | Order::PinOther { from, .. } => *from,
         Order::Rename { tid, .. } | Order::Pin { tid, .. } => *tid,
-        Order::Exec { .. } | Order::Retitle { .. } | Order::Fork | Order::Storm { .. } => pid,
+        Order::Interleave { .. }
+        | Order::PagesOn { .. }
+        | Order::Exec { .. }
+        | Order::Retitle { .. }
+        | Order::Fork
+        | Order::Storm { .. } => pid,
     };
     if by == pid {
         return carry_out(strings, me, order);
@@ -248,6 +275,15 @@ fn carry_out(strings: &Arc<Strings>, me: &mut Observer, order: Order) -> Result<
         Order::PinOther { tid, cpus, .. } => {
             sys::set_affinity(tid, &cpus).with_context(|| format!("cannot pin {tid} to {cpus}"))?;
         }
+        Order::Interleave { nodes, pages } => strings.taken().push(interleave(&nodes, pages)?),
+        Order::PagesOn { node } => {
+            let mut found = 0;
+            for memory in strings.taken().iter() {
+                let nodes = sys::nodes_of_pages(memory).context("cannot find my pages")?;
+                found += nodes.iter().filter(|on| u32::try_from(**on) == Ok(node)).count();
+            }
+            return Ok(u32::try_from(found)?);
+        }
         Order::Exec { role } => {
             let mut command = Family::of(args)?.command(&role, args.instance);
             return Err(command.arg("--puppet").exec()).context("cannot exec");
@@ -270,6 +306,24 @@ fn carry_out(strings: &Arc<Strings>, me: &mut Observer, order: Order) -> Result<
         }
     }
     Ok(0)
+}
+
+/// So many whole pages, all of them touched.
+fn interleave(nodes: &NodeSet, pages: u32) -> Result<Vec<u8>> {
+    // A huge page is on one node.
+    nix::sys::prctl::set_thp_disable(true).context("cannot do without huge pages")?;
+    sys::interleave(nodes).with_context(|| format!("cannot interleave over {nodes}"))?;
+    let kept = sys::interleaved().context("cannot ask for my memory policy")?;
+    if kept.as_ref() != Some(nodes) {
+        bail!("the memory policy is to interleave over {kept:?}, not {nodes}");
+    }
+    let page = sys::page_bytes();
+    // One more, for the page that it begins in, which holds the allocator's words too.
+    let mut memory = vec![0; (pages as usize + 1) * page];
+    let first = memory.as_ptr().align_offset(page);
+    memory.truncate(first + pages as usize * page);
+    memory.iter_mut().skip(first).step_by(page).for_each(|byte| *byte = 1);
+    Ok(memory)
 }
 
 /// Overwrites this process's arguments where the kernel reads them for `/proc/PID/cmdline`.

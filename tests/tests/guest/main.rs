@@ -5,7 +5,10 @@
 
 mod cpuset;
 mod hotplug;
+mod memory;
+mod migrations;
 mod placement;
 mod plan;
 mod programs;
 mod stage;
+mod topology;

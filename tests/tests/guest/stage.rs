@@ -20,6 +20,8 @@ pub struct Machine {
     pub nodes: BTreeMap<u32, CpuSet>,
     /// Nodes of each socket, in order.
     pub sockets: BTreeMap<i64, Vec<u32>>,
+    /// Nodes that have memory, with CPUs or without.
+    pub with_memory: NodeSet,
 }
 
 impl Machine {
@@ -40,12 +42,29 @@ impl Machine {
             let socket = read(&path).parse().unwrap_or_else(|error| panic!("{path}: {error}"));
             sockets.entry(socket).or_default().push(*node);
         }
-        Self { nodes, sockets }
+        Self { nodes, sockets, with_memory: number_list("/sys/devices/system/node/has_memory") }
     }
 
     /// All CPUs.
     pub fn all(&self) -> CpuSet {
         self.nodes.values().fold(CpuSet::default(), |all, cpus| all.union(cpus))
+    }
+
+    /// The socket that has this CPU.
+    pub fn socket_of(&self, cpu: u32) -> i64 {
+        let node = self.node_of(cpu);
+        let found = self.sockets.iter().find(|(_, nodes)| nodes.contains(&node));
+        *found.unwrap_or_else(|| panic!("node {node} is on no socket")).0
+    }
+
+    /// The CPUs of this one's cluster, where clusters are a level between core and node.
+    pub fn cluster_of(&self, cpu: u32) -> Option<CpuSet> {
+        let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/cluster_cpus_list");
+        // Kernels before 5.16 have no such file.
+        let cluster = fs::exists(&path).is_ok_and(|exists| exists).then(|| number_list::<CpuSet>(&path))?;
+        let cluster = cluster.intersection(&self.all());
+        let node = &self.nodes[&self.node_of(cpu)];
+        (cluster.len() > 1 && cluster.len() < node.len()).then_some(cluster)
     }
 
     /// The node that has this CPU.
@@ -55,11 +74,13 @@ impl Machine {
     }
 }
 
-fn read(path: &str) -> String {
+/// A file's text.
+pub fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}")).trim().to_owned()
 }
 
-fn number_list<T: std::str::FromStr<Err: std::fmt::Display>>(path: &str) -> T {
+/// A file's kernel-style list.
+pub fn number_list<T: std::str::FromStr<Err: std::fmt::Display>>(path: &str) -> T {
     read(path).parse().unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 

@@ -16,7 +16,7 @@ use numa_agent::core::{
 };
 use numa_agent_tests::{
     agent,
-    recorder::{self, Recorder},
+    recorder::{self, Recorder, thread},
 };
 
 use super::*;
@@ -31,13 +31,6 @@ impl Stage {
 /// The threads' tids by process.
 fn tids(recording: &Recording) -> BTreeSet<(u32, u32)> {
     recording.threads.iter().map(|thread| (thread.pid, thread.tid)).collect()
-}
-
-fn thread(recording: &Recording, tid: u32) -> &ThreadRecord {
-    let mut found = recording.threads.iter().filter(|thread| thread.tid == tid);
-    let thread = found.next().unwrap_or_else(|| panic!("no thread {tid}: {:?}", tids(recording)));
-    assert!(found.next().is_none(), "thread {tid} is there twice");
-    thread
 }
 
 /// CPU time and run-queue wait of a thread in nanoseconds, and how often it got a CPU (`/proc/TID/schedstat`).

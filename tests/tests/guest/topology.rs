@@ -1,0 +1,149 @@
+//! What the agent says of the machine, against what the kernel shows and what the shape was asked to be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use numa_agent::core::idset::{CpuSet, NodeSet};
+use numa_agent_tests::{agent, guest};
+use serde_json::{Value, json};
+
+use crate::stage::{Machine, Stage, number_list, read, stage};
+
+const NODE: &str = "/sys/devices/system/node";
+const CPU: &str = "/sys/devices/system/cpu";
+
+fn set<T: std::str::FromStr>(value: &Value) -> T {
+    let list = value.as_str().and_then(|list| list.parse().ok());
+    list.unwrap_or_else(|| panic!("{value} is no list"))
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().unwrap_or_else(|| panic!("{value} is no array"))
+}
+
+fn id(value: &Value) -> u32 {
+    value["id"].as_u64().and_then(|id| u32::try_from(id).ok()).unwrap_or_else(|| panic!("no id in {value}"))
+}
+
+#[test]
+fn the_machine_is_what_the_kernel_shows() {
+    let Some(stage) = stage("topology", &[]) else { return };
+    let machine = &stage.machine;
+    let shown = agent::json(["topology", "--format", "json"]);
+
+    let online: CpuSet = number_list(&format!("{CPU}/online"));
+    let present: CpuSet = number_list(&format!("{CPU}/present"));
+    assert_eq!(set::<CpuSet>(&shown["online"]), online);
+    assert_eq!(set::<CpuSet>(&shown["offline"]), present.difference(&online));
+    assert_eq!(machine.all(), online, "every CPU is on a node");
+    let sockets: BTreeMap<i64, BTreeMap<u32, CpuSet>> = list(&shown["sockets"])
+        .iter()
+        .map(|socket| {
+            let nodes = list(&socket["nodes"]).iter().map(|node| (id(node), set(&node["cpus"])));
+            (i64::from(id(socket)), nodes.collect())
+        })
+        .collect();
+    assert_eq!(sockets, sockets_of(machine));
+
+    let nodes: NodeSet = number_list(&format!("{NODE}/online"));
+    assert_eq!(list(&shown["nodes"]).iter().map(id).collect::<Vec<_>>(), nodes.iter().collect::<Vec<_>>());
+    for node in list(&shown["nodes"]) {
+        let id = id(node);
+        let cpus = machine.nodes.get(&id).cloned().unwrap_or_default();
+        assert_eq!(set::<CpuSet>(&node["cpus"]), cpus, "{node}");
+        assert_eq!(node["memory_bytes"], json!(memory_bytes(id)), "{node}");
+        assert_eq!(machine.with_memory.contains(id), memory_bytes(id) > 0, "the kernel agrees with itself");
+        // A column for each node that is online, whatever its id.
+        let row = read(&format!("{NODE}/node{id}/distance"));
+        let row: Vec<u64> =
+            row.split_whitespace().map(|distance| distance.parse().expect("a number")).collect();
+        assert_eq!(row.len(), nodes.len());
+        let distances: serde_json::Map<String, Value> =
+            nodes.iter().zip(row).map(|(to, distance)| (to.to_string(), json!(distance))).collect();
+        assert_eq!(node["distances"], Value::Object(distances), "node {id}");
+        let clusters: BTreeSet<String> =
+            cpus.iter().filter_map(|cpu| machine.cluster_of(cpu)).map(|cpus| cpus.to_string()).collect();
+        let named: BTreeSet<String> =
+            list(&node["clusters"]).iter().map(|cpus| set::<CpuSet>(cpus).to_string()).collect();
+        assert_eq!(named, clusters, "node {id}");
+        // No hardware threads here.
+        assert_eq!(list(&node["cores"]).len(), cpus.len(), "node {id}");
+    }
+    assert_eq!(set::<NodeSet>(&shown["allowed_mems"]), machine.with_memory);
+    assert_eq!(shown["warnings"], json!([]));
+}
+
+fn sockets_of(machine: &Machine) -> BTreeMap<i64, BTreeMap<u32, CpuSet>> {
+    let cpus = |node: &u32| (*node, machine.nodes[node].clone());
+    machine.sockets.iter().map(|(id, nodes)| (*id, nodes.iter().map(cpus).collect())).collect()
+}
+
+fn memory_bytes(node: u32) -> u64 {
+    let text = read(&format!("{NODE}/node{node}/meminfo"));
+    let total = text.lines().find(|line| line.contains("MemTotal:")).expect("MemTotal");
+    let kib = total.split_whitespace().nth_back(1).and_then(|kib| kib.parse::<u64>().ok());
+    kib.unwrap_or_else(|| panic!("{total}")) * 1024
+}
+
+/// The kernel shows the shape that was asked for: without this, the test above could compare two empty machines.
+#[test]
+fn the_kernel_shows_the_shape_that_was_asked_for() {
+    let Some(stage) = stage("shape", &[]) else { return };
+    let machine = &stage.machine;
+    let shape = std::env::var(guest::TOPOLOGY).expect("the stage has looked");
+    let aarch64 = cfg!(target_arch = "aarch64");
+    let with_cpus: Vec<u32> = machine.nodes.keys().copied().collect();
+    let memory_only: Vec<u32> =
+        machine.with_memory.iter().filter(|node| !machine.nodes.contains_key(node)).collect();
+    let offline = set::<CpuSet>(&agent::json(["topology", "--format", "json"])["offline"]);
+    let (sockets, nodes, bare, taken): (usize, &[u32], &[u32], &[u32]) = match shape.as_str() {
+        "a3-mini" | "a3" => (4, &[0, 1, 2, 3, 4, 5, 6, 7], &[], &[]),
+        "2s1n" => (2, &[0, 1], &[], &[]),
+        "snc" => (2, &[0, 1, 2, 3], &[], &[]),
+        "cxl" => (2, &[0, 1], &[2], &[]),
+        "sparse" if aarch64 => (3, &[0, 2, 3], &[], &[1, 6]),
+        "sparse" => (2, &[0, 2], &[], &[1, 6]),
+        "one" => (1, &[0], &[], &[]),
+        other => panic!("what is {other}?"),
+    };
+    assert_eq!(with_cpus, nodes);
+    assert_eq!(memory_only, bare);
+    assert_eq!(offline.iter().collect::<Vec<_>>(), taken);
+    assert_eq!(machine.sockets.len(), sockets);
+    let clusters: BTreeSet<String> =
+        machine.all().iter().filter_map(|cpu| machine.cluster_of(cpu)).map(|cpus| cpus.to_string()).collect();
+    // Only there is a node larger than a cluster.
+    let in_clusters = aarch64 && ["snc", "a3"].contains(&shape.as_str());
+    assert_eq!(!clusters.is_empty(), in_clusters, "{clusters:?}");
+    assert!(clusters.iter().all(|cpus| cpus.parse::<CpuSet>().is_ok_and(|cpus| cpus.len() == 4)));
+}
+
+#[test]
+fn no_plan_names_what_is_offline_or_missing() {
+    let Some(stage) = stage("plan-online", &[]) else { return };
+    let online: CpuSet = number_list(&format!("{CPU}/online"));
+    for more in [&[][..], &["--policy", "generic"], &["--layout", "shared"], &["--align", "none"]] {
+        let plan = stage.dry_run(more);
+        let groups = list(&plan["groups"]);
+        assert!(!groups.is_empty());
+        for group in groups {
+            for cpus in ["primary_cpus", "forward_cpus"] {
+                let cpus: CpuSet = set(&group[cpus]);
+                assert!(!cpus.is_empty() && cpus.is_subset(&online), "{group}");
+            }
+            let primary = group["primary_node"].as_u64().and_then(|node| u32::try_from(node).ok());
+            let cpus = &stage.machine.nodes[&primary.expect("a node")];
+            assert!(set::<CpuSet>(&group["primary_cpus"]).is_subset(cpus), "{group}");
+            assert!(set::<NodeSet>(&group["mem_nodes"]).is_subset(&stage.machine.with_memory), "{group}");
+        }
+        let others: CpuSet = set(&plan["others"]["cpus"]);
+        assert!(!others.is_empty() && others.is_subset(&online), "{plan}");
+    }
+}
+
+impl Stage {
+    fn dry_run(&self, more: &[&str]) -> Value {
+        let mut args = vec!["bind".to_owned(), "--format".into(), "json".into()];
+        args.extend(self.args(more));
+        agent::json(args)
+    }
+}
