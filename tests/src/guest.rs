@@ -34,6 +34,9 @@ use crate::verifier;
 /// The environment variable that tells tests which shape the machine was given.
 pub const TOPOLOGY: &str = "NUMA_AGENT_VM_TOPOLOGY";
 
+/// Where tests have their temporary files. Not `/tmp`: the tests' programs are where they were built, which may be there.
+const SCRATCH: &str = "/scratch";
+
 /// How a test begins the line that says that this machine's shape is not what it is about.
 const ELSEWHERE: &str = "ELSEWHERE:";
 
@@ -147,7 +150,7 @@ impl Guest {
         }
         self.set_online(online)?;
         remove_groups(Path::new("/sys/fs/cgroup"))?;
-        for entry in fs::read_dir("/tmp").context("/tmp")?.flatten() {
+        for entry in fs::read_dir(SCRATCH).context(SCRATCH)?.flatten() {
             let path = entry.path();
             let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             removed.with_context(|| path.display().to_string())?;
@@ -246,20 +249,21 @@ fn tests_of(suite: &Path) -> Result<Vec<String>> {
 }
 
 fn run_test(suite: &Path, test: &str, plan: &Plan) -> Result<(End, String)> {
-    let log = "/tmp/test.log";
-    let file = File::create(log).context(log)?;
+    fs::create_dir_all(SCRATCH).context(SCRATCH)?;
+    let log = &Path::new(SCRATCH).join("test.log");
+    let file = File::create(log).context(SCRATCH)?;
     let mut command = Command::new(suite);
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]).stdin(Stdio::null());
-    command.stdout(file.try_clone().context(log)?).stderr(file).process_group(0);
+    command.stdout(file.try_clone().context(SCRATCH)?).stderr(file).process_group(0);
     command.env(TOPOLOGY, &plan.topology).env("RUST_BACKTRACE", "0");
     command
         .env("NUMA_AGENT_BIN", "/bin/numa-agent")
         .env("PATH", "/bin")
-        .env("HOME", "/tmp")
-        .env("TMPDIR", "/tmp");
+        .env("HOME", SCRATCH)
+        .env("TMPDIR", SCRATCH);
     let mut child = command.spawn().with_context(|| format!("cannot run {}", suite.display()))?;
     let ended = wait(&mut child, plan.limit).context("wait for a test")?;
-    let mut output = String::from_utf8_lossy(&fs::read(log).context(log)?).into_owned();
+    let mut output = String::from_utf8_lossy(&fs::read(log).context(SCRATCH)?).into_owned();
     if ended.is_none() {
         output.push_str(&format!("\nHANG: not done after {} s\n", plan.limit.as_secs()));
         output.push_str(&processes());

@@ -13,7 +13,7 @@ use std::{
 use nix::time::{ClockId, clock_gettime};
 use numa_agent::{core::idset::CpuSet, host::sys::monotonic_ns};
 use numa_ebpf::{
-    account::{Stolen, cause, duration, span},
+    account::{Occupant, Stolen, cause, duration, span},
     place::PlanSet,
 };
 
@@ -204,6 +204,13 @@ impl Ordeal {
         let waits = self.count(duration::WAKE_WAIT) + self.count(duration::PREEMPT_WAIT);
         [waits, self.count(duration::SLICE), self.count(duration::GAP) + 1] == [self.kernels.runs; 3]
     }
+
+    /// Whether it was the hog that the victim waited for, at least ten times and 10 ms; on a busy machine it may be others.
+    fn hogged(&self) -> bool {
+        let is_hog = |occupant: &&Occupant| occupant.comm.starts_with(b"zebra_hog\0");
+        let hog = self.account.preemptors.iter().find(is_hog);
+        hog.is_some_and(|hog| hog.count >= 10 && hog.ns >= 10_000_000)
+    }
 }
 
 #[test]
@@ -216,8 +223,10 @@ fn run_and_wait_times_are_the_kernels_own() {
     let (victim, hog) = (Puppet::new("victim"), Puppet::new("zebra_hog"));
     pin(victim.tid, 1);
     pin(hog.tid, 1);
-    let whole = (0..TRIES).map(|_| Ordeal::new(&mut live, &victim, &hog)).find(Ordeal::seen_whole);
-    let ordeal = whole.expect("a stretch without switches that no tracepoint tells of");
+    let whole = (0..TRIES)
+        .map(|_| Ordeal::new(&mut live, &victim, &hog))
+        .find(|ordeal| ordeal.seen_whole() && ordeal.hogged());
+    let ordeal = whole.expect("a stretch beside the hog without switches that no tracepoint tells of");
     let (account, kernels) = (&ordeal.account, ordeal.kernels);
     // The kernel looks at its clock a little before it calls us: as many instructions take an emulated processor 50 us.
     let share = if emulated() { 0.05 } else { 0.01 };
@@ -233,10 +242,7 @@ fn run_and_wait_times_are_the_kernels_own() {
         assert_eq!(summary.count, buckets.iter().map(|count| u64::from(*count)).sum::<u64>());
     }
     assert_eq!(account.node_ns[..2], [0, account.run_ns()], "CPU 1 is node 1 here");
-    let hogs = account.preemptors.iter().find(|occupant| occupant.comm.starts_with(b"zebra_hog\0"));
-    let hogs = hogs.unwrap_or_else(|| panic!("{:?}", account.preemptors));
     let named: u64 = account.preemptors.iter().map(|occupant| occupant.ns).sum();
-    assert!(hogs.count >= 10 && hogs.ns >= 10_000_000, "its turns came first: {:?}", account.preemptors);
     assert!(named + account.preemptors_rest.ns <= wait_ns(account));
 }
 

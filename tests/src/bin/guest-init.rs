@@ -91,8 +91,8 @@ fn prepare() -> Result<()> {
     at("sysfs", "/sys")?;
     // The kernel may have mounted it (`CONFIG_DEVTMPFS_MOUNT` does not for an initramfs).
     at("devtmpfs", "/dev")?;
-    at("tmpfs", "/tmp")?;
-    at("tmpfs", "/run")?;
+    // Plain directories, if anybody asks: programs may have been built, and be, below one of them.
+    ["/tmp", "/run"].into_iter().try_for_each(|dir| fs::create_dir_all(dir).context(dir))?;
     at("cgroup2", "/sys/fs/cgroup")?;
     fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+cpuset +cpu").context("cgroup controllers")?;
     sys::loopback_up().context("cannot bring up lo")
@@ -146,7 +146,7 @@ fn shell(args: &Args) -> ExitCode {
     let console = || fs::OpenOptions::new().read(true).write(true).open("/dev/console");
     let run = || -> io::Result<()> {
         let mut shell = Command::new("/bin/sh");
-        shell.env(guest::TOPOLOGY, &args.topology).env("PATH", "/bin").env("HOME", "/tmp");
+        shell.env(guest::TOPOLOGY, &args.topology).env("PATH", "/bin").env("HOME", "/");
         shell.stdin(console()?).stdout(console()?).stderr(console()?);
         shell.status().map(drop)
     };

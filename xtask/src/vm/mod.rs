@@ -51,7 +51,8 @@ pub enum Vm {
 /// Which machines, and what on them.
 #[derive(clap::Args)]
 pub struct TestArgs {
-    /// Only tests whose name contains this
+    /// Only tests whose name contains this; one that begins with `bpf_live` runs that suite
+    #[arg(value_parser = word)]
     filter: Option<String>,
     /// Kernel series, as `vm list` shows them; repeatable
     #[arg(long, value_parser = series)]
@@ -88,6 +89,17 @@ pub struct ShellArgs {
     /// Architecture
     #[arg(long, default_value_t = Arch::host())]
     arch: Arch,
+}
+
+/// What the kernel command line can hold.
+fn word(filter: &str) -> Result<String, String> {
+    let fits =
+        !filter.is_empty() && filter.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':'));
+    if fits {
+        Ok(filter.to_owned())
+    } else {
+        Err("a test's name has letters, digits, _ and :: only".to_owned())
+    }
 }
 
 fn series(name: &str) -> Result<Series, String> {
@@ -273,8 +285,7 @@ fn run_one(machine: Machine, kernel: &Kernel, image: &Path, args: &TestArgs) -> 
     let mut init_args = vec![format!("--topology={}", machine.topology.name), format!("--limit={each}")];
     init_args.extend(suites.iter().map(|suite| format!("--suite={}", suite_path(suite).display())));
     init_args.extend(args.filter.iter().map(|filter| format!("--filter={filter}")));
-    init_args.extend(machine.topology.online_later.then(|| "--online".to_owned()));
-    init_args.extend(machine.topology.offline.iter().map(|cpu| format!("--offline={cpu}")));
+    init_args.extend(machine.topology.init_args());
     let guest =
         Guest { arch: machine.arch, topology: machine.topology, kernel: &kernel.path, image, init_args };
     let logs = vm_dir().join("logs");
@@ -305,7 +316,8 @@ fn shell(args: &ShellArgs) -> Result<ExitCode> {
     setup::ensure(Purpose::Vm(args.arch))?;
     let kernel = kernels::get(args.kernel, args.arch, false)?;
     let image = build_image(args.arch)?;
-    let init_args = vec![format!("--topology={}", args.topology.name), "--shell".to_owned()];
+    let mut init_args = vec![format!("--topology={}", args.topology.name), "--shell".to_owned()];
+    init_args.extend(args.topology.init_args());
     let guest =
         Guest { arch: args.arch, topology: args.topology, kernel: &kernel.path, image: &image, init_args };
     eprintln!("+ guest {} {} {}; `exit` or Ctrl-D ends it", args.arch, kernel.package, args.topology.name);

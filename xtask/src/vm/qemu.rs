@@ -27,7 +27,9 @@ pub struct Guest<'a> {
 impl Guest<'_> {
     /// The command that runs it, with its console on standard input and output.
     pub fn command(&self) -> Command {
-        let mut qemu = Command::new(self.arch.qemu());
+        // It is to end with us, however we end.
+        let mut qemu = Command::new("setpriv");
+        qemu.args(["--pdeathsig", "KILL", self.arch.qemu()]);
         // Said explicitly: KVM in a virtual machine may hang, and a chain of fallbacks would hang with it.
         match self.arch {
             Arch::X86_64 => {

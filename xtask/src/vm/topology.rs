@@ -19,7 +19,7 @@ pub struct Topology {
     /// Whether node 1 is missing.
     hole: bool,
     /// CPUs that are taken offline before the tests.
-    pub offline: &'static [u32],
+    offline: &'static [u32],
     /// Whether init brings all CPUs but the first online: with hundreds of them the kernel's own start takes hours of emulation.
     pub online_later: bool,
 }
@@ -166,6 +166,12 @@ impl Topology {
             nodes.insert(1, Node { id: 1, cpus: None, memory: false, socket: None });
         }
         nodes
+    }
+
+    /// What init has to do about CPUs.
+    pub fn init_args(&self) -> Vec<String> {
+        let online = self.online_later.then(|| "--online".to_owned());
+        online.into_iter().chain(self.offline.iter().map(|cpu| format!("--offline={cpu}"))).collect()
     }
 
     /// QEMU's arguments: processors, memory, nodes, distances.
