@@ -70,8 +70,7 @@ pub struct RecordArgs {
     ///
     /// Tap the process that streams: a TLS or reverse proxy is one of its own. UNIX sockets are not seen. Before Linux 6.3
     /// (6.5 for sendfile) io_uring, sendfile, sendmmsg and 32-bit programs are not seen either, and every write or send on the
-    /// host takes 0.2 to 0.3 us longer while a port is tapped, 0.1 us while a process is; later kernels make that 0.02 us, of
-    /// TCP only.
+    /// host takes a little longer meanwhile; with later kernels, of TCP only.
     #[arg(long, value_name = "PORT|PID")]
     tap: Option<TapArgument>,
     /// How long to record, like 30s or 5m. Default: until something else ends it.

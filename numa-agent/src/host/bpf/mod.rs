@@ -191,7 +191,7 @@ impl Programs {
     }
 
     /// All marked tasks, those that the kernel marked itself included. A task that is marked meanwhile may be missing,
-    /// and if marks go meanwhile, a task may be there twice. Takes 1.5 microseconds a task.
+    /// and if marks go meanwhile, a task may be there twice.
     pub fn marked(&self) -> Vec<TaskId> {
         let task = |(tid, words)| {
             let start_time = start_ticks(mark::Mark::from_words(words).start_boottime_ns);

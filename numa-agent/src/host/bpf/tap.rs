@@ -16,11 +16,6 @@ use crate::core::{
 };
 
 /// What is tapped, and how.
-///
-/// What it costs (6.18, x86_64, `kernel.bpf_stats_enabled` less the 40 ns of an empty program, and CPU time per call in a
-/// loop): 0.16 us for a tapped send, 15 ns for every other send or receive on a TCP socket of the host. By system calls,
-/// 0.6 us for a tapped send; every other `write` of the host takes 0.2 us longer and every other send 0.3 us, where a
-/// process is tapped 0.1 us: most of that is the tracepoints'.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TapOptions {
     /// What.
