@@ -347,7 +347,8 @@ fn a_report_that_cannot_be_written_fails_if_it_was_asked_for() {
 fn for_everyone(dir: &TempDir) -> PathBuf {
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let path = dir.path().join("numa-agent");
-    fs::copy(agent::binary(), &path).unwrap();
+    // Not copied by us: another test's child that is just being started would have it open for writing, and it could not be run.
+    assert!(Command::new("cp").arg(agent::binary()).arg(&path).status().unwrap().success());
     path
 }
 
