@@ -12,7 +12,7 @@ use super::{
     task::{ProcessFacts, TaskId},
 };
 pub use container::{ContainerRef, container_of};
-pub use slots::{Assignment, Slots, SlotsError};
+pub use slots::{Assignment, Place, Slots, SlotsError};
 
 /// `--group-by`: what tells one serving instance from another.
 #[derive(Debug, Clone, Default)]

@@ -21,8 +21,8 @@ pub use self::{
 };
 use super::{
     idset::CpuSet,
-    instance::{Instance, InstanceKey, Slots, instance_of},
-    plan::{Group, Plan, PlanError},
+    instance::{Instance, InstanceKey, Place, Slots, instance_of},
+    plan::{Group, Kept, Plan, PlanError},
     rules::Rules,
     settings::{Policy, Settings},
     task::{BindOutcome, ProcessFacts, ProcessRole, TaskId, ThreadRole},
@@ -39,6 +39,8 @@ pub struct Engine {
     settings: Settings,
     rules: Rules,
     plan: Plan,
+    /// Of the first plan by these settings: those for a changed machine come as close to it as they can.
+    kept: Kept,
     slots: Slots,
     own: BTreeSet<TaskId>,
     processes: BTreeMap<u32, Process>,
@@ -59,8 +61,18 @@ impl Engine {
         own: impl IntoIterator<Item = TaskId>,
     ) -> Result<Self, PlanError> {
         let plan = Plan::new(&topology, &settings.layout, 0)?;
-        Ok(Self {
-            slots: Slots::new(&sockets_of_slots(&plan)),
+        Ok(Self::with(topology, settings, own, plan.kept(), plan))
+    }
+
+    fn with(
+        topology: Topology,
+        settings: Settings,
+        own: impl IntoIterator<Item = TaskId>,
+        kept: Kept,
+        plan: Plan,
+    ) -> Self {
+        Self {
+            slots: Slots::new(&places(&plan)),
             rules: Rules::new(settings.clone()),
             own: own.into_iter().collect(),
             processes: BTreeMap::new(),
@@ -70,7 +82,8 @@ impl Engine {
             topology,
             settings,
             plan,
-        })
+            kept,
+        }
     }
 
     /// The same processes under other settings, on a machine that may have changed. `seen` are their facts as the new
@@ -88,12 +101,15 @@ impl Engine {
         self.followed_by(Self::new(topology, settings, self.own.iter().copied())?, seen)
     }
 
-    /// The same processes under the same settings, on a machine that has changed.
+    /// The same processes under the same settings, on a machine that has changed. Instances whose groups are still there
+    /// stay in them; the others go back when theirs return.
     ///
     /// # Errors
     /// As [`Engine::new`].
     pub fn replanned(&self, topology: Topology) -> Result<Self, PlanError> {
-        let next = Self::new(topology, self.settings.clone(), self.own.iter().copied())?;
+        let settings = self.settings.clone();
+        let plan = Plan::following(Some(self.kept), &topology, &settings.layout, 0)?;
+        let next = Self::with(topology, settings, self.own.iter().copied(), self.kept, plan);
         // Explicit pids stay tied to the processes that had them.
         self.followed_by(Self { rules: self.rules.clone(), ..next }, &BTreeMap::new())
     }
@@ -102,8 +118,8 @@ impl Engine {
     fn followed_by(&self, mut next: Self, seen: &BTreeMap<TaskId, &ProcessFacts>) -> Result<Self, PlanError> {
         if next.grows() {
             // Instances that ended have left slots behind that others' places depend on.
-            next.plan = Plan::new(&next.topology, &next.settings.layout, self.slots.len())?;
-            next.slots = Slots::new(&sockets_of_slots(&next.plan));
+            let sockets: BTreeSet<u32> = next.plan.groups.iter().map(|group| group.socket).collect();
+            next.plan = next.plan_for(self.slots.depth() as usize * sockets.len())?;
         }
         let same_env = self.rules.needs().env == next.rules.needs().env;
         let refreshed = |process: &Process| {
@@ -118,12 +134,10 @@ impl Engine {
         let mut processes: Vec<(&Process, ProcessFacts)> =
             self.processes.values().map(|process| (process, refreshed(process))).collect();
         processes.sort_by_key(|(process, facts)| (slot(process), facts.start_time, facts.pid));
-        if sockets_of_slots(&next.plan) == sockets_of_slots(&self.plan) {
-            let facts: Vec<&ProcessFacts> = processes.iter().map(|(_, facts)| facts).collect();
-            let keys = instances_of(&next.rules, &facts);
-            next.slots = self.slots.clone();
-            next.slots.retain(|instance| keys.contains(instance));
-        }
+        let facts: Vec<&ProcessFacts> = processes.iter().map(|(_, facts)| facts).collect();
+        let keys = instances_of(&next.rules, &facts);
+        next.slots = self.slots.moved_to(&places(&next.plan));
+        next.slots.retain(|instance| keys.contains(instance));
         for (process, facts) in processes {
             let pid = facts.pid;
             if next.admit(facts, process.as_of_ns) {
@@ -409,12 +423,15 @@ impl Engine {
 
     /// Plans for so many instances. A plan that cannot hold more keeps its groups: instances then share one.
     fn grow_to(&mut self, instances: usize) {
-        let plan = Plan::new(&self.topology, &self.settings.layout, instances);
-        if let Ok(plan) = plan
-            && self.slots.grow(&sockets_of_slots(&plan)).is_ok()
+        if let Ok(plan) = self.plan_for(instances)
+            && self.slots.grow(&places(&plan)).is_ok()
         {
             self.plan = plan;
         }
+    }
+
+    fn plan_for(&self, instances: usize) -> Result<Plan, PlanError> {
+        Plan::following(Some(self.kept), &self.topology, &self.settings.layout, instances)
     }
 
     /// Makes room for all the instances of a scan before the first is seated, so that those found in place can stay.
@@ -461,6 +478,6 @@ fn instances_of(rules: &Rules, facts: &[&ProcessFacts]) -> BTreeSet<InstanceKey>
     group.iter().map(key).collect()
 }
 
-fn sockets_of_slots(plan: &Plan) -> Vec<u32> {
-    plan.slots().iter().map(|group| group.socket).collect()
+fn places(plan: &Plan) -> Vec<Place> {
+    plan.slots().iter().map(|group| (group.socket, group.index)).collect()
 }

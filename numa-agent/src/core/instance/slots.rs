@@ -7,16 +7,25 @@ use std::collections::BTreeMap;
 
 use super::InstanceKey;
 
+/// Which group a slot is: socket, and index within it.
+pub type Place = (u32, u32);
+
 /// The plan's slots and who has them.
 #[derive(Debug, Clone, Default)]
 pub struct Slots {
     slots: Vec<Slot>,
     live: BTreeMap<InstanceKey, Holder>,
+    /// Those that the machine has no room for now.
+    gone: Vec<Slot>,
+    /// Where live instances that have no slot yet belong: theirs is gone.
+    homes: BTreeMap<InstanceKey, Place>,
+    /// How many slots a socket had before any was gone.
+    depth: u32,
 }
 
 #[derive(Debug, Clone)]
 struct Slot {
-    socket: u32,
+    place: Place,
     load: usize,
     used: bool,
     /// Who left it last, while nobody else has taken it since.
@@ -27,6 +36,8 @@ struct Slot {
 struct Holder {
     slot: usize,
     fingerprint: String,
+    /// Where it goes back to, if that is gone now.
+    home: Place,
 }
 
 /// The slot that an instance has.
@@ -44,17 +55,56 @@ pub enum SlotsError {
     /// A plan without groups.
     #[error("the plan has no group to put an instance in")]
     Empty,
-    /// The first slots are on other sockets than they were.
-    #[error("the sockets of the groups in use changed; instances must be assigned anew")]
+    /// The first slots are others than they were.
+    #[error("the places of the groups in use changed; instances must be assigned anew")]
     Changed,
 }
 
 impl Slots {
-    /// Slots on those sockets, in the plan's order.
+    /// Slots at those places, in the plan's order.
     #[must_use]
-    pub fn new(sockets_of_slots: &[u32]) -> Self {
-        let slot = |socket: &u32| Slot { socket: *socket, load: 0, used: false, last: None };
-        Self { slots: sockets_of_slots.iter().map(slot).collect(), live: BTreeMap::new() }
+    pub fn new(places: &[Place]) -> Self {
+        let slot = |place: &Place| Slot { place: *place, load: 0, used: false, last: None };
+        Self { slots: places.iter().map(slot).collect(), ..Self::default() }
+    }
+
+    /// The same instances on a machine that has these places: each at home, where that is still there or there again.
+    /// Those whose home is gone have no slot until they are assigned one; they go home when it returns.
+    #[must_use]
+    pub fn moved_to(&self, places: &[Place]) -> Self {
+        let mut next = Self { depth: self.depth(), ..Self::new(places) };
+        let mut known: BTreeMap<Place, Slot> =
+            self.slots.iter().chain(&self.gone).map(|slot| (slot.place, slot.clone())).collect();
+        for slot in &mut next.slots {
+            *slot = known.remove(&slot.place).unwrap_or_else(|| slot.clone());
+        }
+        next.gone = known.into_values().collect();
+        next.slots.iter_mut().chain(&mut next.gone).for_each(|slot| slot.load = 0);
+        next.homes.clone_from(&self.homes);
+        for (key, holder) in &self.live {
+            match places.iter().position(|place| *place == holder.home) {
+                Some(slot) => {
+                    (next.slots[slot].load, next.slots[slot].last) = (next.slots[slot].load + 1, None);
+                    next.live.insert(key.clone(), Holder { slot, ..holder.clone() });
+                }
+                None => {
+                    next.homes.insert(key.clone(), holder.home);
+                }
+            }
+        }
+        next
+    }
+
+    /// How many slots each socket needs for everybody to be at home, the room that is left free included.
+    #[must_use]
+    pub fn depth(&self) -> u32 {
+        let away = |holder: &Holder| self.slots[holder.slot].place != holder.home;
+        let depth_of = |place: Place| place.1 + 1;
+        if self.homes.is_empty() && !self.live.values().any(away) {
+            return self.slots.iter().map(|slot| depth_of(slot.place)).max().unwrap_or(0);
+        }
+        let homes = self.homes.values().copied().chain(self.live.values().map(|holder| holder.home));
+        homes.map(depth_of).max().unwrap_or(0).max(self.depth)
     }
 
     /// The slot of an instance, for as long as it lives. A new one gets, in this order: the slot it had before; the
@@ -83,7 +133,7 @@ impl Slots {
                 Slot { used: false, .. } => 2,
                 _ => 3,
             };
-            let elsewhere = claim != 4 && preferred_socket.is_some_and(|socket| socket != slot.socket);
+            let elsewhere = claim != 4 && preferred_socket.is_some_and(|socket| socket != slot.place.0);
             (claim, slot.load, elsewhere, *index)
         };
         let slot = (0..self.slots.len()).min_by_key(rank).ok_or(SlotsError::Empty)?;
@@ -92,7 +142,8 @@ impl Slots {
         taken.used = true;
         taken.last = None;
         let shared = taken.load > 1;
-        self.live.insert(key.clone(), Holder { slot, fingerprint: fingerprint.to_owned() });
+        let home = self.homes.remove(key).unwrap_or(taken.place);
+        self.live.insert(key.clone(), Holder { slot, fingerprint: fingerprint.to_owned(), home });
         Ok(Assignment { slot, shared })
     }
 
@@ -125,7 +176,8 @@ impl Slots {
     pub fn adopt(&mut self, key: &InstanceKey, fingerprint: &str, slot: usize) -> bool {
         let Some(free) = self.slots.get_mut(slot).filter(|free| free.load == 0) else { return false };
         (free.load, free.used, free.last) = (1, true, None);
-        self.live.insert(key.clone(), Holder { slot, fingerprint: fingerprint.to_owned() });
+        let home = self.homes.remove(key).unwrap_or(free.place);
+        self.live.insert(key.clone(), Holder { slot, fingerprint: fingerprint.to_owned(), home });
         true
     }
 
@@ -142,6 +194,7 @@ impl Slots {
     pub fn retain(&mut self, keep: impl Fn(&InstanceKey) -> bool) {
         let gone: Vec<InstanceKey> = self.live.keys().filter(|key| !keep(key)).cloned().collect();
         gone.iter().for_each(|key| self.release(key));
+        self.homes.retain(|key, _| keep(key));
     }
 
     /// How many slots there are.
@@ -160,15 +213,17 @@ impl Slots {
     ///
     /// # Errors
     /// [`SlotsError::Changed`] if the first ones are not those that were there; nothing is changed then.
-    pub fn grow(&mut self, sockets_of_slots: &[u32]) -> Result<(), SlotsError> {
+    pub fn grow(&mut self, places: &[Place]) -> Result<(), SlotsError> {
         let known = self.slots.len();
-        if !sockets_of_slots
-            .get(..known)
-            .is_some_and(|same| same.iter().eq(self.slots.iter().map(|slot| &slot.socket)))
+        if !places.get(..known).is_some_and(|same| same.iter().eq(self.slots.iter().map(|slot| &slot.place)))
         {
             return Err(SlotsError::Changed);
         }
-        self.slots.extend(Self::new(&sockets_of_slots[known..]).slots);
+        for place in &places[known..] {
+            let returned = self.gone.iter().position(|slot| slot.place == *place);
+            let fresh = || Slot { place: *place, load: 0, used: false, last: None };
+            self.slots.push(returned.map_or_else(fresh, |index| self.gone.remove(index)));
+        }
         Ok(())
     }
 }
@@ -178,6 +233,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Slots on those sockets, in that order.
+    fn on(sockets: &[u32]) -> Vec<Place> {
+        let index = |at: usize| sockets[..at].iter().filter(|socket| **socket == sockets[at]).count() as u32;
+        (0..sockets.len()).map(|at| (sockets[at], index(at))).collect()
+    }
 
     fn key(session: u32) -> InstanceKey {
         InstanceKey::Session(session)
@@ -189,7 +250,7 @@ mod tests {
 
     #[test]
     fn new_instances_take_never_used_slots_in_order() {
-        let mut slots = Slots::new(&[0, 1, 0, 1]);
+        let mut slots = Slots::new(&on(&[0, 1, 0, 1]));
         assert_eq!([1, 2, 3].map(|session| take(&mut slots, session, "same")), [0, 1, 2]);
         slots.release(&key(1));
         assert_eq!(take(&mut slots, 4, "new"), 3, "a slot that nobody had comes before one that was left");
@@ -199,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_restarted_instance_gets_its_slot_back() {
-        let mut slots = Slots::new(&[0, 1, 2, 3]);
+        let mut slots = Slots::new(&on(&[0, 1, 2, 3]));
         for (session, fingerprint) in [(1, "a"), (2, "b"), (3, "b")] {
             take(&mut slots, session, fingerprint);
         }
@@ -216,7 +277,7 @@ mod tests {
 
     #[test]
     fn the_preferred_socket_is_taken_while_it_has_room() {
-        let mut slots = Slots::new(&[0, 1, 0, 1]);
+        let mut slots = Slots::new(&on(&[0, 1, 0, 1]));
         let mut take =
             |session, fingerprint: &str| slots.assign(&key(session), fingerprint, Some(1)).unwrap().slot;
         assert_eq!([take(1, "a"), take(2, "b"), take(3, "c"), take(4, "d")], [1, 3, 0, 2]);
@@ -227,7 +288,7 @@ mod tests {
 
     #[test]
     fn without_a_free_slot_the_least_loaded_is_shared_and_said_so() {
-        let mut slots = Slots::new(&[0, 1]);
+        let mut slots = Slots::new(&on(&[0, 1]));
         for session in 1..=2 {
             assert!(!slots.assign(&key(session), "", None).unwrap().shared);
         }
@@ -242,19 +303,19 @@ mod tests {
             Ok(Assignment { slot: 0, shared: false }),
             "it stays, now alone"
         );
-        assert_eq!(Slots::new(&[]).assign(&key(1), "", None), Err(SlotsError::Empty));
+        assert_eq!(Slots::new(&on(&[])).assign(&key(1), "", None), Err(SlotsError::Empty));
     }
 
     #[test]
     fn growing_keeps_everybody_in_place() {
-        let mut slots = Slots::new(&[0, 1]);
+        let mut slots = Slots::new(&on(&[0, 1]));
         for session in 1..=3 {
             take(&mut slots, session, "");
         }
-        slots.grow(&[0, 1, 0, 1]).unwrap();
+        slots.grow(&on(&[0, 1, 0, 1])).unwrap();
         assert_eq!([1, 2, 3, 4].map(|session| take(&mut slots, session, "")), [0, 1, 0, 2]);
-        assert_eq!(slots.grow(&[0, 1]), Err(SlotsError::Changed));
-        assert_eq!(slots.grow(&[1, 0, 0, 1, 2]), Err(SlotsError::Changed));
+        assert_eq!(slots.grow(&on(&[0, 1])), Err(SlotsError::Changed));
+        assert_eq!(slots.grow(&on(&[1, 0, 0, 1, 2])), Err(SlotsError::Changed));
         assert_eq!(slots.instances(), 4);
     }
 
@@ -279,7 +340,7 @@ mod tests {
         #[test]
         fn slots_keep_their_promises(sockets in prop::collection::vec(0u32..4, 1..6), steps in prop::collection::vec(step(), 1..60)) {
             let mut sockets = sockets;
-            let mut slots = Slots::new(&sockets);
+            let mut slots = Slots::new(&on(&sockets));
             let mut live: BTreeMap<u32, usize> = BTreeMap::new();
             let mut left: BTreeMap<usize, u32> = BTreeMap::new();
             for step in steps {
@@ -311,7 +372,7 @@ mod tests {
                     }
                     Step::Grow(socket) => {
                         sockets.push(socket);
-                        slots.grow(&sockets).unwrap();
+                        slots.grow(&on(&sockets)).unwrap();
                     }
                 }
                 prop_assert_eq!(slots.instances(), live.len());

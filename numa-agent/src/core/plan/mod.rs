@@ -74,15 +74,35 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
+/// What of a plan stays on a machine that changes, where it can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    policy: Policy,
+    others_socket: u32,
+}
+
 impl Plan {
     /// Plans `topology` for `instances` serving instances.
     ///
     /// # Errors
     /// [`PlanError`] where the settings cannot be met on this machine.
     pub fn new(topology: &Topology, settings: &LayoutSettings, instances: usize) -> Result<Self, PlanError> {
+        Self::following(None, topology, settings, instances)
+    }
+
+    /// The same for a machine that has changed since the plan that `kept` is of.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn following(
+        kept: Option<Kept>,
+        topology: &Topology,
+        settings: &LayoutSettings,
+        instances: usize,
+    ) -> Result<Self, PlanError> {
         let mut warnings = Vec::new();
         let sockets = hosts::usable(topology, &mut warnings)?;
-        let policy = policy(topology, settings.policy, &sockets, &mut warnings)?;
+        let policy = policy(kept, topology, settings.policy, &sockets, &mut warnings)?;
         let places: Vec<Places> = sockets.iter().map(|socket| Places::new(policy, socket)).collect();
         let count = groups_per_socket(policy, settings, instances, &places, &mut warnings)?;
 
@@ -90,7 +110,7 @@ impl Plan {
         for place in &places {
             groups.extend(place.groups(topology, settings, count, &mut warnings));
         }
-        let others = others(topology, policy, settings.others_socket_index, &sockets, &mut warnings)?;
+        let others = others(kept, topology, policy, settings.others_socket_index, &sockets, &mut warnings)?;
 
         if instances > groups.len() {
             let as_needed = settings.groups_per_socket.map_or(policy == Policy::Generic, |count| count == 0);
@@ -114,6 +134,11 @@ impl Plan {
         Ok(Self { policy, layout: settings.layout, groups, others, warnings })
     }
 
+    /// What plans that follow keep of this one.
+    pub fn kept(&self) -> Kept {
+        Kept { policy: self.policy, others_socket: self.others.socket }
+    }
+
     /// The groups in the order that instances take them: round-robin over the sockets first.
     pub fn slots(&self) -> Vec<&Group> {
         let mut slots: Vec<&Group> = self.groups.iter().collect();
@@ -124,6 +149,7 @@ impl Plan {
 
 /// The policy in force.
 fn policy(
+    kept: Option<Kept>,
     topology: &Topology,
     choice: PolicyChoice,
     sockets: &[HostSocket],
@@ -132,10 +158,20 @@ fn policy(
     let unpaired = sockets.iter().find(|socket| socket.nodes.len() < 2);
     match choice {
         PolicyChoice::Generic => Ok(Policy::Generic),
+        PolicyChoice::Auto if kept.is_some_and(|kept| kept.policy == Policy::Paired) => {
+            // Another policy would move every instance, also on the sockets that are as they were.
+            for socket in sockets.iter().filter(|socket| socket.nodes.len() < 2) {
+                warnings.push(format!(
+                    "socket {} has only node {} left: forward threads there share it with their processes",
+                    socket.id, socket.nodes[0].id
+                ));
+            }
+            Ok(Policy::Paired)
+        }
         PolicyChoice::Auto => {
             let two_online = topology.sockets.iter().all(|socket| socket.nodes.len() == 2);
             match unpaired {
-                None if two_online => Ok(Policy::Paired),
+                None if two_online && kept.is_none() => Ok(Policy::Paired),
                 Some(socket) if two_online => {
                     warnings.push(format!(
                         "every socket has two nodes, but our cgroup leaves socket {} only node {}: \
@@ -304,6 +340,7 @@ impl<'a> Places<'a> {
 
 /// The place of the background processes.
 fn others(
+    kept: Option<Kept>,
     topology: &Topology,
     policy: Policy,
     index: Option<u32>,
@@ -312,24 +349,40 @@ fn others(
 ) -> Result<Others, PlanError> {
     let named = |index: u32| topology.sockets.get(index as usize).map(|socket| socket.id);
     let host = |id: u32| usable.iter().find(|socket| socket.id == id);
-    let socket = match index {
-        Some(index) => {
+    let last = &usable[usable.len() - 1];
+    let default = if policy == Policy::Paired { 2 } else { 0 };
+    let by_default = named(default).and_then(host);
+    let no_default = |socket: u32| {
+        format!(
+            "background processes go to socket {socket}: the default, index {default}, is no usable socket here; \
+             --others-socket-index names another"
+        )
+    };
+    let socket = match (kept, index) {
+        // An index means another socket once one is gone.
+        (Some(Kept { others_socket, .. }), _) => match host(others_socket) {
+            Some(socket) => {
+                let excuse = index.is_none() && by_default.is_none();
+                warnings.extend(excuse.then(|| no_default(socket.id)));
+                socket
+            }
+            None => {
+                warnings.push(format!(
+                    "background processes go to socket {}: socket {others_socket} is not usable any more",
+                    last.id
+                ));
+                last
+            }
+        },
+        (None, Some(index)) => {
             let sockets = || topology.sockets.iter().map(|socket| socket.id).collect();
             let id = named(index).ok_or_else(|| PlanError::NoOthersSocket { index, sockets: sockets() })?;
             host(id).ok_or(PlanError::OthersSocketUnusable { index, socket: id })?
         }
-        None => {
-            let index = if policy == Policy::Paired { 2 } else { 0 };
-            let last = &usable[usable.len() - 1];
-            named(index).and_then(host).unwrap_or_else(|| {
-                warnings.push(format!(
-                    "background processes go to socket {}: the default, index {index}, is no usable socket here; \
-                     --others-socket-index names another",
-                    last.id
-                ));
-                last
-            })
-        }
+        (None, None) => by_default.unwrap_or_else(|| {
+            warnings.push(no_default(last.id));
+            last
+        }),
     };
     let node = &socket.nodes[0];
     Ok(Others { socket: socket.id, node: node.id, cpus: node.cpus.clone() })
