@@ -13,6 +13,8 @@ use crate::core::{
 pub(super) struct Cuts {
     /// By cgroup and planned CPUs, in words.
     texts: BTreeMap<(String, String), String>,
+    /// There were more, and that has been said.
+    full: bool,
 }
 
 impl Cuts {
@@ -45,21 +47,28 @@ impl Cuts {
         let owner = owner(process);
         let text = format!("tasks of {owner} can use {rest}");
         let key = (owner, planned.to_string());
-        if self.texts.get(&key) == Some(&text)
-            || (self.texts.len() >= MAX_WARNINGS && !self.texts.contains_key(&key))
-        {
+        if self.texts.get(&key) == Some(&text) {
             return None;
+        }
+        if self.texts.len() >= MAX_WARNINGS && !self.texts.contains_key(&key) {
+            let first = !std::mem::replace(&mut self.full, true);
+            return first.then(|| {
+                format!("cpusets cut {MAX_WARNINGS} places of the plan so far; further ones are not shown")
+            });
         }
         self.texts.insert(key, text.clone());
         Some(text)
     }
 
-    /// Forgets the cgroups that none of these processes is in.
-    pub(super) fn keep_those_of<'a>(&mut self, processes: impl Iterator<Item = &'a ProcessFacts>) {
+    /// Forgets those that no thread is cut by any more: `cut` are the processes with what is planned for their threads that
+    /// are.
+    pub(super) fn keep_those_of<'a>(&mut self, cut: impl Iterator<Item = (&'a ProcessFacts, &'a CpuSet)>) {
         if !self.texts.is_empty() {
-            let owners: BTreeSet<String> = processes.map(owner).collect();
-            self.texts.retain(|(owner, _), _| owners.contains(owner));
+            let keys: BTreeSet<(String, String)> =
+                cut.map(|(process, planned)| (owner(process), planned.to_string())).collect();
+            self.texts.retain(|key, _| keys.contains(key));
         }
+        self.full &= self.texts.len() >= MAX_WARNINGS;
     }
 
     pub(super) fn texts(&self) -> impl Iterator<Item = &String> {

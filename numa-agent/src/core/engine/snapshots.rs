@@ -38,7 +38,16 @@ impl Engine {
         for id in gone.collect::<Vec<_>>() {
             self.forget(id.tid);
         }
-        self.cuts.keep_those_of(self.processes.values().map(|process| &process.facts));
+        let mut cuts = std::mem::take(&mut self.cuts);
+        let engine = &*self;
+        let cut = engine.processes.values().flat_map(|process| {
+            let group = engine.group_of(process);
+            let planned = move |thread: &Thread| engine.cpus_in(group, thread.role);
+            let cut = process.threads.values().filter(move |thread| thread.is_cut(planned(thread)));
+            cut.map(move |thread| (&process.facts, planned(thread)))
+        });
+        cuts.keep_those_of(cut);
+        self.cuts = cuts;
     }
 
     /// What was captured at exec stays while it still makes the process ours: programs write over their arguments, and a

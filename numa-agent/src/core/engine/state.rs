@@ -92,6 +92,11 @@ impl Thread {
             || (self.actual.is_some() && self.granted == self.actual && self.asked.as_ref() == Some(planned))
     }
 
+    /// Whether the last attempt to give it `planned` gave it less.
+    pub(super) fn is_cut(&self, planned: &CpuSet) -> bool {
+        self.asked.as_ref() == Some(planned) && self.granted.as_ref() != Some(planned)
+    }
+
     /// Whether it may be put back once more now, see [`REPIN_BURST`].
     pub(super) fn may_repin(&mut self, at_ns: u64) -> bool {
         if at_ns.saturating_sub(self.repins_since_ns) > REPIN_WINDOW_NS {

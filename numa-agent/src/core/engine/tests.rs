@@ -253,6 +253,45 @@ fn follow_changes(kernel: Cpusets) {
     assert_eq!(engine.cuts.texts().count(), 0, "nobody is in that cgroup any more");
 }
 
+#[test]
+fn a_cut_is_listed_while_a_living_thread_is_cut_by_it() {
+    for ends in [false, true] {
+        let (mut world, mut engine) = (World::default(), paired(1));
+        let started = world.spawn(7, "worker");
+        world.tell(&mut engine, &started);
+        let pid = started.event.pid;
+        let thread = world.thread(pid);
+        let task = thread.event.task;
+        world.tell(&mut engine, &thread);
+        let renamed = world.rename(pid, task.tid, "forward_0");
+        let actions = engine.apply(&renamed.event, None);
+        let Some(Action::Bind(bind)) = actions.last() else { panic!("{actions:?}") };
+        engine.record(bind, BindOutcome::Bound("8-9".parse().unwrap()));
+        world.masks.insert(task, "8-9".parse().unwrap());
+        let scanned = |world: &mut World, engine: &mut Engine| {
+            let (_, alive, as_of_ns) = world.scan();
+            engine.sweep(&alive, as_of_ns);
+            engine.cuts.texts().count()
+        };
+        assert_eq!(scanned(&mut world, &mut engine), 1, "it is so still");
+        let over =
+            if ends { world.exit_thread(pid, task.tid) } else { world.rename(pid, task.tid, "loader") };
+        world.tell(&mut engine, &over);
+        assert_eq!(scanned(&mut world, &mut engine), 0, "over, in a process that lives");
+    }
+}
+
+#[test]
+fn more_cuts_than_are_kept_are_said_once() {
+    let (mut cuts, planned) = (Cuts::default(), "0-7".parse().unwrap());
+    let outcome = BindOutcome::Bound("0".parse().unwrap());
+    let facts = |pid| ProcessFacts { pid, ..ProcessFacts::default() };
+    let mut said = |pid| cuts.note(&facts(pid), &planned, &outcome);
+    assert!((0..MAX_WARNINGS as u32).all(|pid| said(pid).is_some()));
+    assert!(said(9998).is_some_and(|text| text.contains("not shown")));
+    assert_eq!(said(9999), None);
+}
+
 /// The machine of [`paired`] with `left` CPUs of the first node.
 fn machine_with(left: u32) -> Topology {
     let machine = Machine { sockets: 2, nodes_per_socket: 2, cores_per_node: 8, ..Machine::default() };
