@@ -190,8 +190,8 @@ mod tests {
 
     #[test]
     fn madison_lines_become_packages_with_versions() {
-        let text = " rustc-web | 1.96.0+dfsg1-1~deb12u2 | http://deb.debian.org/debian-security x/main amd64 Packages\n\
-                    \x20 rustc | 1.63.0+dfsg1-2 | http://deb.debian.org/debian bookworm/main amd64 Packages\n\n";
+        let text = " rustc-web | 1.96.0+dfsg1-1~deb12u2 | http://mirror.example/debian-security x/main amd64 Packages\n\
+                    \x20 rustc | 1.63.0+dfsg1-2 | http://mirror.example/debian bookworm/main amd64 Packages\n\n";
         let pair = |name: &str, version: &str| (name.to_owned(), version.to_owned());
         assert_eq!(
             madison(text),
