@@ -149,6 +149,17 @@ impl Agent {
         self.stdout.lock().expect("the reader does not panic").iter().map(|line| parse(line)).collect()
     }
 
+    /// The warnings so far that have `text` in them.
+    ///
+    /// # Panics
+    /// As [`Agent::events`].
+    #[must_use]
+    pub fn warnings(&self, text: &str) -> Vec<String> {
+        let warnings = self.events().into_iter().filter(|event| event["event"] == "warning");
+        let warnings = warnings.map(|event| event["warning"].as_str().expect("a text").to_owned());
+        warnings.filter(|warning| warning.contains(text)).collect()
+    }
+
     /// All of standard error so far.
     ///
     /// # Panics

@@ -23,21 +23,14 @@ fn confined(test: &str) -> Option<(Stage, Agent, Cpuset)> {
     Some((stage, agent, cpuset))
 }
 
-/// The warnings so far that name this cpuset.
-fn warnings(agent: &Agent, cpuset: &Cpuset) -> Vec<String> {
-    let events = agent.events().into_iter().filter(|event| event["event"] == "warning");
-    let texts = events.map(|event| event["warning"].as_str().expect("a text").to_owned());
-    texts.filter(|text| text.contains(&cpuset.name)).collect()
-}
-
 /// Waits until that many have been said, and through some reconciles that say no more; the last.
 fn warned(agent: &Agent, cpuset: &Cpuset, count: usize) -> String {
-    eventually(|| match warnings(agent, cpuset).len() {
+    eventually(|| match agent.warnings(&cpuset.name).len() {
         so_far if so_far >= count => Ok(()),
         so_far => Err(format!("{so_far} warnings, not {count}: {}", agent.stderr())),
     });
     sleep(RECONCILES);
-    let mut warnings = warnings(agent, cpuset);
+    let mut warnings = agent.warnings(&cpuset.name);
     assert_eq!(warnings.len(), count, "each change once: {warnings:#?}");
     warnings.pop().expect("a warning")
 }
@@ -126,7 +119,7 @@ fn a_move_into_another_cpuset_is_noticed_and_so_is_the_exec_in_one() {
     wide.take(pid);
     stage.settle_on(pid, &plan);
     sleep(RECONCILES);
-    assert!(warnings(&agent, &wide).is_empty(), "{}", agent.stderr());
+    assert!(agent.warnings(&wide.name).is_empty(), "{}", agent.stderr());
     assert_over(agent, &narrow);
 }
 

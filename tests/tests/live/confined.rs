@@ -23,13 +23,6 @@ fn one_node(stage: &Stage, more: &[&str]) -> Agent {
 /// Through three reconciles at least, of an agent that has one every second.
 const RECONCILES: Duration = Duration::from_millis(3500);
 
-/// The warnings so far that name this cpuset.
-fn warnings(agent: &Agent, cpuset: &Cpuset) -> Vec<String> {
-    let events = agent.events().into_iter().filter(|event| event["event"] == "warning");
-    let texts = events.map(|event| event["warning"].as_str().expect("a text").to_owned());
-    texts.filter(|text| text.contains(&cpuset.name)).collect()
-}
-
 #[test]
 fn a_cpuset_that_changes_is_followed_and_said_once_each_time() {
     let Some(stage) = stage("cpuset-changes") else { return };
@@ -44,13 +37,13 @@ fn a_cpuset_that_changes_is_followed_and_said_once_each_time() {
     for part in [&stage.members, &stage.forward, &stage.members] {
         cpuset.allow(part);
         said += 1;
-        eventually(|| match warnings(&agent, &cpuset).len() {
+        eventually(|| match agent.warnings(&cpuset.name).len() {
             count if count >= said => Ok(()),
             count => Err(format!("{count} warnings, not {said}: {}", agent.stderr())),
         });
         everybody_on(part);
         sleep(RECONCILES);
-        let warnings = warnings(&agent, &cpuset);
+        let warnings = agent.warnings(&cpuset.name);
         assert_eq!(warnings.len(), said, "once each time: {warnings:#?}");
         assert!(warnings[said - 1].contains(&format!("only {part}")), "{warnings:#?}");
     }
@@ -85,13 +78,13 @@ fn a_cpuset_that_excludes_the_plan_is_a_failure_said_once_and_over_when_it_widen
     };
     for round in 1..=2 {
         cpuset.allow(&stage.forward);
-        eventually(|| match warnings(&agent, &cpuset).len() {
+        eventually(|| match agent.warnings(&cpuset.name).len() {
             count if count >= round => Ok(()),
             count => Err(format!("{count} warnings, not {round}: {}", agent.stderr())),
         });
         stage.settle_on(pid, &stage.forward);
         sleep(RECONCILES);
-        let warnings = warnings(&agent, &cpuset);
+        let warnings = agent.warnings(&cpuset.name);
         assert_eq!((warnings.len(), failures(&agent)), (round, round), "once each time: {warnings:#?}");
         let last = &warnings[round - 1];
         assert!(last.contains(&format!("none of the planned {}", stage.members)), "{last}");
