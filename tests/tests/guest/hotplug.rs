@@ -1,42 +1,27 @@
 //! CPUs that go offline and come back while the agent runs. What the kernel does to masks then is the kernel's; what the agent
 //! makes of it is what the workload sees of itself.
 
-use std::{fs, path::PathBuf, thread::sleep, time::Duration};
+use std::{fs, thread::sleep, time::Duration};
 
 use numa_agent::core::idset::CpuSet;
 use numa_agent_tests::{agent::Agent, eventually};
 use serde_json::json;
 
-use crate::stage::stage;
+use crate::stage::{Stage, stage};
 
-/// CPUs that this test has taken offline; they come back with it.
-#[derive(Default)]
-struct Offline(CpuSet);
-
-impl Offline {
-    fn take(&mut self, cpus: &CpuSet) {
-        for cpu in cpus.iter() {
-            switch(cpu, "0");
-            self.0.insert(cpu);
-        }
-    }
-
-    fn bring_back(&mut self) {
-        std::mem::take(&mut self.0).iter().for_each(|cpu| switch(cpu, "1"));
+/// Takes CPUs offline, or brings them back. What a test leaves offline, the guest brings back after it.
+fn set_online(cpus: &CpuSet, online: bool) {
+    for cpu in cpus.iter() {
+        let path = format!("/sys/devices/system/cpu/cpu{cpu}/online");
+        fs::write(&path, if online { "1" } else { "0" }).unwrap_or_else(|error| panic!("{path}: {error}"));
     }
 }
 
-impl Drop for Offline {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.bring_back();
-        }
-    }
-}
-
-fn switch(cpu: u32, online: &str) {
-    let path = PathBuf::from(format!("/sys/devices/system/cpu/cpu{cpu}/online"));
-    fs::write(&path, online).unwrap_or_else(|error| panic!("{} = {online}: {error}", path.display()));
+/// Configures a CPU for each group: none can go without the plan.
+fn a_cpu_for_each_group(stage: &Stage, node: &CpuSet) {
+    let mut config = stage.config();
+    (config["groups_per_socket"], config["align"]) = (json!(node.len()), json!("none"));
+    stage.write_config(&config);
 }
 
 /// Waits for the plan that answers a change, in words that begin like that.
@@ -49,13 +34,6 @@ fn replanned(agent: &mut Agent, changes: &str) {
 /// `CPU 3 went offline`.
 fn words(cpus: &CpuSet, what: &str) -> String {
     format!("CPU{} {cpus} {what}", if cpus.len() == 1 { "" } else { "s" })
-}
-
-/// The warnings so far that have this in them.
-fn warnings(agent: &Agent, text: &str) -> Vec<String> {
-    let warnings = agent.events().into_iter().filter(|event| event["event"] == "warning");
-    let warnings = warnings.map(|event| event["warning"].as_str().expect("a text").to_owned());
-    warnings.filter(|warning| warning.contains(text)).collect()
 }
 
 #[test]
@@ -73,21 +51,20 @@ fn a_plan_follows_cpus_that_go_offline_and_return() {
     stage.settle_on(pid, &members);
 
     // One of the node's CPUs.
-    let mut offline = Offline::default();
     let last: CpuSet = forward.last().into_iter().collect();
-    offline.take(&last);
+    set_online(&last, false);
     replanned(&mut agent, &words(&last, "went offline"));
     let rest = forward.difference(&last);
     let second = puppet.thread("forward_1").expect("a thread");
     [first, second].iter().for_each(|tid| stage.settle_on(*tid, &rest));
 
     // All of them: the kernel lets the threads loose, the plan has another place for them.
-    offline.take(&rest);
+    set_online(&rest, false);
     [pid, first, second].iter().for_each(|tid| stage.settle_on(*tid, &members));
     let third = puppet.thread("forward_2").expect("a thread");
     stage.settle_on(third, &members);
 
-    offline.bring_back();
+    set_online(&forward, true);
     [first, second, third].iter().for_each(|tid| stage.settle_on(*tid, &forward));
     stage.settle_on(pid, &members);
     let left = agent.stop();
@@ -103,11 +80,8 @@ fn a_plan_follows_cpus_that_go_offline_and_return() {
 #[test]
 fn a_plan_that_does_not_fit_any_more_stays_until_it_does() {
     let Some(stage) = stage("too-few", &["a3-mini", "2s1n"]) else { return };
-    // A CPU for each group: none can go.
     let node = stage.member_places(1);
-    let mut config = stage.config();
-    (config["groups_per_socket"], config["align"]) = (json!(node.len()), json!("none"));
-    stage.write_config(&config);
+    a_cpu_for_each_group(&stage, &node);
     let mut agent = stage.agent(&["--reconcile", "1"]);
     let bystander = stage.puppet("worker", 0);
     stage.settle_on_any(bystander.pid(), &stage.member_places(0));
@@ -117,8 +91,7 @@ fn a_plan_that_does_not_fit_any_more_stays_until_it_does() {
     let own: CpuSet = node.first().into_iter().collect();
     stage.settle_on(puppet.pid(), &own);
 
-    let mut offline = Offline::default();
-    offline.take(&own);
+    set_online(&own, false);
     let warning = agent.wait_for("warning", |event| {
         event["event"] == "warning" && event["warning"].to_string().contains("old plan stays in force")
     });
@@ -132,11 +105,11 @@ fn a_plan_that_does_not_fit_any_more_stays_until_it_does() {
     });
     sleep(Duration::from_secs(5));
     for (what, count) in [("stays in force", 1), (&*format!("none of the planned {own}"), 1)] {
-        assert_eq!(warnings(&agent, what).len(), count, "{what}: {}", agent.stderr());
+        assert_eq!(agent.warnings(what).len(), count, "{what}: {}", agent.stderr());
     }
     stage.settle_on(bystander.pid(), &its_place);
 
-    offline.bring_back();
+    set_online(&own, true);
     replanned(&mut agent, &words(&own, "came online"));
     stage.settle_on(puppet.pid(), &own);
     stage.settle_on(bystander.pid(), &its_place);
@@ -148,9 +121,7 @@ fn a_plan_that_does_not_fit_any_more_stays_until_it_does() {
 fn a_cpu_that_is_gone_for_a_moment_leaves_nobody_loose() {
     let Some(stage) = stage("flicker", &["a3-mini", "2s1n"]) else { return };
     let node = stage.member_places(1);
-    let mut config = stage.config();
-    (config["groups_per_socket"], config["align"]) = (json!(node.len()), json!("none"));
-    stage.write_config(&config);
+    a_cpu_for_each_group(&stage, &node);
     // Shorter than a second, the change itself may go unseen.
     let agent = stage.agent(&["--reconcile", "1"]);
     let first = stage.puppet("worker", 0);
@@ -158,15 +129,14 @@ fn a_cpu_that_is_gone_for_a_moment_leaves_nobody_loose() {
     let puppet = stage.puppet("worker", 1);
     let own: CpuSet = node.first().into_iter().collect();
     stage.settle_on(puppet.pid(), &own);
-    let mut offline = Offline::default();
-    offline.take(&own);
+    set_online(&own, false);
     // The kernel has given it another mask, and will not take it back.
     eventually(|| {
         let records = stage.records();
         let last = records.iter().rfind(|look| look.pid == puppet.pid()).expect("a look");
         if last.cpus.intersection(&own).is_empty() { Ok(()) } else { Err(format!("still there: {last:?}")) }
     });
-    offline.bring_back();
+    set_online(&own, true);
     stage.settle_on(puppet.pid(), &own);
     agent.stop();
 }

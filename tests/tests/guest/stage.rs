@@ -96,7 +96,7 @@ pub struct Stage {
 /// The stage for `test`, or `None` with a word why not: outside a guest, and on machines of other shapes than `on` (none: any).
 pub fn stage(test: &str, on: &[&str]) -> Option<Stage> {
     let Some(topology) = std::env::var(guest::TOPOLOGY).ok().filter(|_| guest::is_here()) else {
-        println!("SKIP: {test}: it runs in a guest only; use `cargo xtask vm test {test}`");
+        println!("SKIP: {test}: it runs in a guest only; use `cargo xtask vm test`");
         return None;
     };
     if !on.is_empty() && !on.contains(&topology.as_str()) {
