@@ -21,6 +21,11 @@ pub fn cargo() -> Command {
     cargo
 }
 
+/// Whether continuous integration runs us.
+pub fn is_ci() -> bool {
+    env::var_os("CI").is_some_and(|value| value == "true")
+}
+
 /// Runs `command` with our own terminal, and fails if it does.
 pub fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);

@@ -43,6 +43,11 @@ impl Tally {
         self.skipped += other.skipped + other.said_skip;
     }
 
+    /// Whether that is what a run should come to; `strict` is for CI, where no test may be skipped.
+    pub fn is_good(&self, strict: bool) -> bool {
+        self.failed == 0 && !self.is_empty() && !(strict && self.skipped + self.said_skip > 0)
+    }
+
     /// Whether no test ran.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -96,5 +101,15 @@ mod tests {
         all.add(tally("SKIP: needs root\n"));
         assert_eq!(all.to_string(), "0 passed, 0 failed, 1 skipped");
         assert!(!all.is_empty() && Tally::default().is_empty());
+    }
+
+    #[test]
+    fn nothing_and_failures_are_not_good_and_skips_only_where_nobody_is_strict() {
+        let (passed, failed) =
+            ("test result: ok. 1 passed; 0 failed", "test result: FAILED. 1 passed; 1 failed");
+        assert!(tally(passed).is_good(true));
+        assert!(!tally("").is_good(false) && !tally(failed).is_good(false));
+        let skipped = tally("SKIP: a: no root");
+        assert!(skipped.is_good(false) && !skipped.is_good(true));
     }
 }

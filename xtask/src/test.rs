@@ -1,7 +1,7 @@
 //! `cargo xtask test`: lint, then every test, with a closing count.
 
 use std::{
-    env, fs,
+    fs,
     io::{BufRead as _, BufReader, Read, Write},
     os::unix::fs::MetadataExt as _,
     process::{Command, ExitCode, Stdio},
@@ -44,7 +44,7 @@ const SUITES: [&str; 2] = ["numa-agent/tests", "tests/tests"];
 /// # Errors
 /// If cargo cannot be run; failing tests are not errors but a failing exit code.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let ci = env::var_os("CI").is_some_and(|value| value == "true");
+    let ci = sh::is_ci();
     let mut total = Tally::default();
     if args.filter.is_none()
         && args.only.is_none()
@@ -73,8 +73,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         eprintln!("error: tests were skipped, which CI forbids");
     }
     println!("{total}");
-    let good = total.failed == 0 && !total.is_empty() && !(ci && total.skipped > 0);
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if total.is_good(ci) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn run_kind(kind: Kind, filter: Option<&str>, ci: bool) -> Result<Tally> {

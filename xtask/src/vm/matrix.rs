@@ -91,9 +91,14 @@ fn exists(machine: &Machine) -> bool {
     }
 }
 
-/// The test programs for a machine, when no other is named by the filter.
-pub fn suites(_machine: &Machine) -> &'static [&'static str] {
-    &["guest"]
+/// The test programs that are in every guest.
+pub const SUITES: [&str; 2] = ["guest", "bpf_live"];
+
+/// Those that run: the ones that the filter begins with, else the first.
+pub fn suites(filter: Option<&str>) -> Vec<&'static str> {
+    let named: Vec<&str> =
+        SUITES.into_iter().filter(|suite| filter.is_some_and(|filter| filter.starts_with(suite))).collect();
+    if named.is_empty() { vec![SUITES[0]] } else { named }
 }
 
 #[cfg(test)]
@@ -105,6 +110,13 @@ mod tests {
         let everything = Wanted::default();
         assert_eq!(select(&everything, false).len(), SUBSET.len());
         assert!(select(&everything, true).len() > 20);
+    }
+
+    #[test]
+    fn a_suite_runs_by_its_name() {
+        assert_eq!(suites(None), ["guest"]);
+        assert_eq!(suites(Some("storm")), ["guest"]);
+        assert_eq!(suites(Some("bpf_live::tasks")), ["bpf_live"]);
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub enum Vm {
 }
 
 /// Which machines, and what on them.
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub struct TestArgs {
     /// Only tests whose name contains this; one that begins with `bpf_live` runs that suite
     #[arg(value_parser = word)]
@@ -121,9 +121,7 @@ pub fn run(command: &Vm) -> Result<ExitCode> {
         Vm::Test(args) => {
             let tally = test(args)?;
             println!("{tally}");
-            let forbidden = std::env::var_os("CI").is_some_and(|value| value == "true") && tally.skipped > 0;
-            let good = tally.failed == 0 && !tally.is_empty() && !forbidden;
-            Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(if tally.is_good(sh::is_ci()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Vm::Shell(args) => shell(args),
         Vm::List => {
@@ -142,19 +140,14 @@ pub fn test_subset(filter: Option<&str>) -> Result<Tally> {
     if !lacking.is_empty() {
         return Ok(skipped(&format!("there is no {}; `cargo xtask setup --vm`", lacking.join(", "))));
     }
-    if let Err(error) = get_kernels(&matrix::select(&matrix::Wanted::default(), false), false) {
-        return Ok(skipped(&format!("{error:#}")));
+    let machines = matrix::select(&matrix::Wanted::default(), false);
+    match get_kernels(&machines, false) {
+        Ok(kernels) => {
+            let args = TestArgs { filter: filter.map(str::to_owned), ..TestArgs::default() };
+            test_on(&machines, &kernels, &args)
+        }
+        Err(error) => Ok(skipped(&format!("{error:#}"))),
     }
-    test(&TestArgs {
-        filter: filter.map(str::to_owned),
-        kernel: Vec::new(),
-        topology: Vec::new(),
-        arch: Vec::new(),
-        all: false,
-        refresh: false,
-        limit: None,
-        jobs: 1,
-    })
 }
 
 fn skipped(why: &str) -> Tally {
@@ -189,8 +182,11 @@ fn test(args: &TestArgs) -> Result<Tally> {
     if machines.is_empty() {
         bail!("no machine of the matrix is like that; `cargo xtask vm list` shows them");
     }
-    let kernels = get_kernels(&machines, args.refresh)?;
-    let images = build_images(&machines)?;
+    test_on(&machines, &get_kernels(&machines, args.refresh)?, args)
+}
+
+fn test_on(machines: &[Machine], kernels: &Kernels, args: &TestArgs) -> Result<Tally> {
+    let images = build_images(machines)?;
     let todo = Mutex::new(machines.iter());
     let ran = Mutex::new(Vec::new());
     let next = || todo.lock().ok().and_then(|mut todo| todo.next().copied());
@@ -208,7 +204,7 @@ fn test(args: &TestArgs) -> Result<Tally> {
     thread::scope(|scope| (0..args.jobs.max(1)).for_each(|_| drop(scope.spawn(work))));
     let mut ran = ran.into_inner().unwrap_or_default();
     ran.sort_by_key(|one: &Ran| machines.iter().position(|machine| *machine == one.machine));
-    let text = table::markdown(&ran, &kernels);
+    let text = table::markdown(&ran, kernels);
     println!("{text}");
     if args.all {
         table::keep(&text, &sh::root().join("docs/kernels.md"))?;
@@ -236,8 +232,7 @@ fn get_kernels(machines: &[Machine], refresh: bool) -> Result<Kernels> {
     Ok(kernels)
 }
 
-/// The test programs, and the packages that they are of.
-const SUITES: [&str; 2] = ["guest", "bpf_live"];
+/// The packages that the test programs are of.
 const PACKAGES: [&str; 2] = ["numa-agent", "numa-agent-tests"];
 
 /// What tests start besides: all of them are busybox, which has many more, also for `vm shell`.
@@ -247,7 +242,7 @@ const COMMANDS: [&str; 5] = ["sh", "sleep", "true", "unshare", "taskset"];
 fn build_image(arch: Arch) -> Result<PathBuf> {
     let build = Build::for_arch(arch, Profile::Guest)?;
     let mut image = Image::new();
-    for (suite, built) in SUITES.iter().zip(build.test_binaries(&PACKAGES, &SUITES)?) {
+    for (suite, built) in matrix::SUITES.iter().zip(build.test_binaries(&PACKAGES, &matrix::SUITES)?) {
         image.program(&built, &suite_path(suite))?;
     }
     image.program(&build.built("guest-init"), Path::new("/init"))?;
@@ -279,9 +274,7 @@ fn boot_limit(machine: &Machine) -> u64 {
 
 fn run_one(machine: Machine, kernel: &Kernel, image: &Path, args: &TestArgs) -> Result<Ran> {
     let each = args.limit.unwrap_or(180);
-    let named = |suite: &&str| args.filter.as_ref().is_some_and(|filter| filter.starts_with(*suite));
-    let named: Vec<&str> = SUITES.into_iter().filter(named).collect();
-    let suites = if named.is_empty() { matrix::suites(&machine).to_vec() } else { named };
+    let suites = matrix::suites(args.filter.as_deref());
     let mut init_args = vec![format!("--topology={}", machine.topology.name), format!("--limit={each}")];
     init_args.extend(suites.iter().map(|suite| format!("--suite={}", suite_path(suite).display())));
     init_args.extend(args.filter.iter().map(|filter| format!("--filter={filter}")));
