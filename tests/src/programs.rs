@@ -107,9 +107,10 @@ pub fn check() -> Result<(), Unknown> {
     }
     let measured = Measured { arch: ARCH.to_owned(), kernel, instructions };
     println!("{}", verifier::line(&measured));
-    match verifier::compare(&verifier::kept(), &measured) {
+    let kept = verifier::kept();
+    match verifier::compare(&kept, &measured) {
         Comparison::Unknown(why) => {
-            Err(Unknown { why, is_newer: verifier::is_newer(&verifier::kept(), ARCH, &measured.kernel) })
+            Err(Unknown { why, is_newer: verifier::is_newer(&kept, ARCH, &measured.kernel) })
         }
         Comparison::Known { wrong, less } => {
             for line in &less {

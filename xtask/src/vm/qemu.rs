@@ -34,8 +34,8 @@ impl Guest<'_> {
         match self.arch {
             Arch::X86_64 => {
                 // Half the time of `max`, and it has die ids. QEMU 7.2 spoils the flags after a CMPXCHG16B, which the kernel's
-                // allocator uses where there is one: 7 of 16 boots of 6.12 died of that. With a thread for each CPU it may run
-                // code that the kernel is just patching, and it takes twice the time.
+                // allocator uses where there is one: many boots of 6.12 die of that. With a thread for each CPU it may run
+                // code that the kernel is just patching.
                 qemu.args(["-accel", "tcg,thread=single", "-machine", "q35", "-cpu", "Nehalem,-cx16"]);
             }
             Arch::Aarch64 => {
