@@ -23,3 +23,4 @@ pub mod stats;
 pub mod synthetic;
 pub mod task;
 pub mod topology;
+pub mod view;

@@ -1,0 +1,283 @@
+//! What a running agent shows to those who look at it: the lines of its socket, and what `watch` and `status` draw. Typed and versioned;
+//! fields may be added, those here stay.
+//!
+//! `None`, in JSON `null`, is "not measured", never zero. Names are as their owners chose them: not safe to print as they are.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    idset::CpuSet,
+    jitter::figures::{Move, Occupant},
+    task::{ProcessRole, ThreadRole},
+};
+
+/// Version of the lines.
+pub const SCHEMA: u32 = 1;
+
+/// One line from the agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Line {
+    /// The state of the agent, without an interval: what `status` asks for.
+    Status(Box<Status>),
+    /// An interval is over.
+    Snapshot(Box<Snapshot>),
+    /// Something happened: a line of `run --format json`.
+    Event {
+        /// [`SCHEMA`].
+        schema: u32,
+        /// It, with `event` as its name.
+        event: Value,
+    },
+    /// The viewer did not keep up, and events were left out.
+    Missed {
+        /// [`SCHEMA`].
+        schema: u32,
+        /// How many.
+        events: u64,
+    },
+    /// The request cannot be answered; the connection ends.
+    Error {
+        /// [`SCHEMA`].
+        schema: u32,
+        /// Why, and what to do.
+        error: String,
+    },
+}
+
+/// What a viewer asks for, the one line that it sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// One [`Line::Status`], and the end.
+    Status,
+    /// [`Line::Snapshot`] every so often, and [`Line::Event`] as they come, until the viewer goes.
+    Watch {
+        /// Milliseconds between snapshots: the viewer sets its own pace, from 200 on.
+        interval_ms: u64,
+    },
+}
+
+/// The agent, its plan, and who is managed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Local time, RFC 3339.
+    pub at: String,
+    /// The agent.
+    pub agent: Agent,
+    /// Sockets in order, nodes in order within them.
+    pub sockets: Vec<Socket>,
+    /// The plan's groups in order.
+    pub groups: Vec<Group>,
+    /// Where background processes belong; `None` without a plan.
+    pub others: Option<Place>,
+    /// What was done and what was lost since the agent started.
+    pub counts: Counts,
+    /// What people should know, in words.
+    pub warnings: Vec<String>,
+}
+
+/// The agent itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Agent {
+    /// Its pid.
+    pub pid: u32,
+    /// Version of numa-agent.
+    pub version: String,
+    /// Host name.
+    pub host: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Local time, RFC 3339.
+    pub started_at: String,
+    /// Seconds since then.
+    pub uptime: f64,
+    /// Whether it binds (`run`), or only looks.
+    pub enforcing: bool,
+    /// `paired` or `generic`; `None` without a plan.
+    pub policy: Option<String>,
+    /// Its kernel programs in a few words.
+    pub programs: String,
+    /// Those that this kernel did not take.
+    pub missing_programs: Vec<String>,
+    /// Resident memory in bytes.
+    pub rss: Option<u64>,
+    /// CPU time since it started, in seconds.
+    pub cpu_seconds: Option<f64>,
+}
+
+/// A socket (package).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Socket {
+    /// Its id.
+    pub id: u32,
+    /// Its nodes.
+    pub nodes: Vec<Node>,
+}
+
+/// A NUMA node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its id.
+    pub id: u32,
+    /// Its online CPUs, of which there are none where it has memory alone.
+    pub cpus: CpuSet,
+    /// Threads that are managed and belong here, by role.
+    pub planned: BTreeMap<ThreadRole, u64>,
+    /// Threads that are managed and were last seen on its CPUs; in a status without measurements nobody has been seen.
+    pub present: u64,
+    /// Of those, threads that belong elsewhere.
+    pub strangers: u64,
+}
+
+/// A CPU list and the nodes it is of.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Place {
+    /// CPUs.
+    pub cpus: CpuSet,
+    /// Their nodes.
+    pub nodes: Vec<u32>,
+}
+
+/// A group of the plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// `socket0_group1`.
+    pub name: String,
+    /// Its socket's id.
+    pub socket: u32,
+    /// Where its members belong.
+    pub members: Place,
+    /// Where its forward threads belong.
+    pub forward: Place,
+    /// The serving instance that has it, such as `session:77`.
+    pub instance: Option<String>,
+    /// Its processes.
+    pub processes: Vec<Process>,
+}
+
+/// A managed process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Process id.
+    pub pid: u32,
+    /// Start time of the leader in clock ticks since boot.
+    pub start_time: u64,
+    /// Name.
+    pub comm: String,
+    /// Role in the plan.
+    pub role: ProcessRole,
+    /// How many threads it has.
+    pub threads: u64,
+}
+
+/// What was done and what was lost.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// Processes that are managed now.
+    pub processes: u64,
+    /// Their threads.
+    pub threads: u64,
+    /// Attempts to bind, by how they ended: `bound`, `unchanged`, `failed`, `gone`.
+    pub results: BTreeMap<String, u64>,
+    /// Masks set, by what led to it: `exec`, `clone`, `rename`, `sched_setaffinity` and so on.
+    pub bound_by_cause: BTreeMap<String, u64>,
+    /// Scans of all processes.
+    pub scans: u64,
+    /// Events lost in the kernel, by kind; empty if none was.
+    pub lost: BTreeMap<String, u64>,
+    /// Events that made no sense.
+    pub unreadable: u64,
+}
+
+/// An interval, with what the agent is and does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The state at its end.
+    #[serde(flatten)]
+    pub status: Status,
+    /// How long it was, in seconds.
+    pub seconds: f64,
+    /// Load of the CPUs by managed threads and others; `None` without the counters of `/proc/stat`.
+    pub load: Option<Vec<CpuLoad>>,
+    /// What rows and columns of the moves are: `node`, or `socket` on machines with more than eight nodes.
+    pub matrix_of: String,
+    /// Moves of managed threads from one to another in the interval, those within one included; `None` where they are not counted.
+    pub moves: Option<Vec<Move>>,
+    /// The threads that matter most, critical ones (forward threads) first, then by CPU time off node, moves and waits.
+    pub threads: Vec<Thread>,
+    /// How many are managed and not listed.
+    pub unlisted: u64,
+}
+
+/// How busy a CPU was.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CpuLoad {
+    /// CPU number.
+    pub cpu: u32,
+    /// Share of the interval that it was not idle, 0 to 1.
+    pub busy: f64,
+}
+
+/// A managed thread, and what it did in the interval. Times are nanoseconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Thread {
+    /// Process id.
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Start time in clock ticks since boot.
+    pub start_time: u64,
+    /// Name.
+    pub comm: String,
+    /// Its process's name.
+    pub process: String,
+    /// Role; forward threads are the critical ones.
+    pub role: ThreadRole,
+    /// Its process's group.
+    pub group: Option<String>,
+    /// Where it belongs; `None` while that is not known.
+    pub planned: Option<Place>,
+    /// The CPU that it ran on last; `None` if it has not run since it is followed.
+    pub cpu: Option<u32>,
+    /// That CPU's node.
+    pub node: Option<u32>,
+    /// CPU time.
+    pub run_ns: u64,
+    /// CPU time outside its nodes.
+    pub off_node_ns: Option<u64>,
+    /// Moves between CPUs.
+    pub migrations: Option<u64>,
+    /// Of those, between nodes.
+    pub node_migrations: Option<u64>,
+    /// Run-queue waits that ended.
+    pub waits: u64,
+    /// Their 99th percentile; 0 without one.
+    pub wait_p99_ns: u64,
+    /// At most as long was the longest.
+    pub wait_max_ns: u64,
+    /// Who had the CPU longest while it waited.
+    pub preemptor: Option<Occupant>,
+}
+
+impl Thread {
+    /// Whether its last CPU is one that it should not be on.
+    #[must_use]
+    pub fn is_off_plan(&self) -> bool {
+        self.cpu.zip(self.planned.as_ref()).is_some_and(|(cpu, planned)| !planned.cpus.contains(cpu))
+    }
+
+    /// Share of its CPU time outside its nodes, 0 to 1; `None` if it did not run, or that is not measured.
+    #[must_use]
+    pub fn off_node_share(&self) -> Option<f64> {
+        self.off_node_ns.filter(|_| self.run_ns > 0).map(|ns| ns as f64 / self.run_ns as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests;
