@@ -25,6 +25,13 @@ pub struct Series {
     prefix: &'static str,
 }
 
+impl Series {
+    /// Whether a kernel of that release is of it.
+    pub fn has(&self, release: &str) -> bool {
+        *self == OWN || release.strip_prefix(self.name).is_some_and(|rest| rest.starts_with('.'))
+    }
+}
+
 /// All series, oldest first. The flavour for virtual machines is small and has all drivers built in.
 pub const ALL: [Series; 4] = [
     Series {
@@ -41,6 +48,9 @@ pub const ALL: [Series; 4] = [
     // The newest there is: unstable moves, so no number is pinned.
     Series { name: "7", suites: &[Suite::Main("unstable")], prefix: "linux-binary-7." },
 ];
+
+/// A kernel that is not Debian's, or not as Debian packs it: named by its path.
+pub const OWN: Series = Series { name: "own", suites: &[], prefix: "" };
 
 /// The series of that name.
 pub fn find(name: &str) -> Option<Series> {
@@ -128,6 +138,14 @@ fn newest_first(series: Series, arch: Arch, names: impl Iterator<Item = String>)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_release_tells_its_series() {
+        let has = |series: &str, release: &str| find(series).unwrap().has(release);
+        assert!(has("6.1", "6.1.0-56-cloud-arm64") && has("7", "7.2.13+deb14-cloud-amd64"));
+        assert!(!has("6.1", "6.12.9-cloud-amd64") && !has("5.10", "5.1"));
+        assert!(OWN.has("5.10.0-216.0.0.oe2203sp4"));
+    }
 
     #[test]
     fn newest_is_the_highest_number_and_no_backport() {

@@ -60,6 +60,17 @@ pub fn select(wanted: &Wanted<'_>, all: bool) -> Vec<Machine> {
     matrix().into_iter().filter(|machine| wanted.takes(machine) && (!few || in_subset(machine))).collect()
 }
 
+/// The machines for a kernel of one's own: the usual one, unless others are `wanted`.
+pub fn for_own(wanted: &Wanted<'_>) -> Vec<Machine> {
+    let arches = if wanted.arches.is_empty() { &[Arch::host()][..] } else { wanted.arches };
+    let usual = [topology::ALL[0]];
+    let shapes = if wanted.topologies.is_empty() { &usual[..] } else { wanted.topologies };
+    let on = |arch: Arch| {
+        shapes.iter().map(move |topology| Machine { arch, series: kernels::OWN, topology: *topology })
+    };
+    arches.iter().flat_map(|arch| on(*arch)).collect()
+}
+
 /// What `cargo xtask test` boots: the oldest and the newest kernel, and the other architecture.
 const SUBSET: [(Arch, &str, &str); 3] =
     [(Arch::X86_64, "5.10", "a3-mini"), (Arch::X86_64, "7", "a3-mini"), (Arch::Aarch64, "6.1", "a3-mini")];
@@ -117,6 +128,15 @@ mod tests {
         assert_eq!(suites(None), ["guest"]);
         assert_eq!(suites(Some("storm")), ["guest"]);
         assert_eq!(suites(Some("bpf_live::tasks")), ["bpf_live"]);
+    }
+
+    #[test]
+    fn a_kernel_of_ones_own_boots_the_usual_machine_or_what_is_asked_for() {
+        let names = |wanted: &Wanted<'_>| for_own(wanted).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(names(&Wanted::default()), [format!("{} own a3-mini", Arch::host())]);
+        let shapes = [topology::find("cxl").unwrap(), topology::find("one").unwrap()];
+        let wanted = Wanted { topologies: &shapes, arches: &[Arch::Aarch64], ..Wanted::default() };
+        assert_eq!(names(&wanted), ["aarch64 own cxl", "aarch64 own one"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! `docs/kernels.md` what came out.
 
 mod console;
+mod contents;
 mod image;
 mod kernels;
 mod matrix;
@@ -11,11 +12,11 @@ mod table;
 mod topology;
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::btree_map::Entry,
     fs,
     path::{Path, PathBuf},
-    process::{ExitCode, Stdio},
-    sync::Mutex,
+    process::{Command, ExitCode, Stdio},
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -24,14 +25,13 @@ use anyhow::{Context as _, Result, bail};
 
 use self::{
     console::{Console, End},
-    image::Image,
     kernels::{Kernel, Kernels, Series},
     matrix::Machine,
     qemu::Guest,
     topology::Topology,
 };
 use crate::{
-    build::{Arch, Build, Profile},
+    build::Arch,
     setup::{self, Purpose},
     sh,
     tally::Tally,
@@ -63,8 +63,11 @@ pub struct TestArgs {
     /// Architecture; repeatable
     #[arg(long)]
     arch: Vec<Arch>,
+    /// A kernel image of your own, instead of Debian's; it needs BTF, and drivers built in
+    #[arg(long, value_name = "PATH", conflicts_with = "kernel")]
+    vmlinuz: Option<PathBuf>,
     /// The whole matrix, and its result into docs/kernels.md
-    #[arg(long, conflicts_with_all = ["filter", "kernel", "topology", "arch"])]
+    #[arg(long, conflicts_with_all = ["filter", "kernel", "topology", "arch", "vmlinuz"])]
     all: bool,
     /// Look for newer kernels than those kept
     #[arg(long)]
@@ -83,6 +86,9 @@ pub struct ShellArgs {
     /// Kernel series
     #[arg(long, value_parser = series, default_value = "6.1")]
     kernel: Series,
+    /// A kernel image of your own, instead of Debian's
+    #[arg(long, value_name = "PATH", conflicts_with = "kernel")]
+    vmlinuz: Option<PathBuf>,
     /// Shape of the machine
     #[arg(long, value_parser = topology, default_value = "a3-mini")]
     topology: Topology,
@@ -178,17 +184,32 @@ impl Ran {
 
 fn test(args: &TestArgs) -> Result<Tally> {
     let wanted = matrix::Wanted { kernels: &args.kernel, topologies: &args.topology, arches: &args.arch };
-    let machines = matrix::select(&wanted, args.all);
+    let machines = match &args.vmlinuz {
+        Some(_) => matrix::for_own(&wanted),
+        None => matrix::select(&wanted, args.all),
+    };
     if machines.is_empty() {
         bail!("no machine of the matrix is like that; `cargo xtask vm list` shows them");
     }
-    test_on(&machines, &get_kernels(&machines, args.refresh)?, args)
+    let kernels = match &args.vmlinuz {
+        Some(path) => {
+            let kernel = own_kernel(path)?;
+            machines.iter().map(|machine| (machine.key(), kernel.clone())).collect()
+        }
+        None => get_kernels(&machines, args.refresh)?,
+    };
+    test_on(&machines, &kernels, args)
+}
+
+fn own_kernel(path: &Path) -> Result<Kernel> {
+    let path = fs::canonicalize(path).with_context(|| path.display().to_string())?;
+    Ok(Kernel { package: path.display().to_string(), path })
 }
 
 fn test_on(machines: &[Machine], kernels: &Kernels, args: &TestArgs) -> Result<Tally> {
-    let images = build_images(machines)?;
+    let images = contents::build_all(machines)?;
     let todo = Mutex::new(machines.iter());
-    let ran = Mutex::new(Vec::new());
+    let report = Mutex::new(table::Report::new(machines, kernels, commit()));
     let next = || todo.lock().ok().and_then(|mut todo| todo.next().copied());
     let work = || {
         while let Some(machine) = next() {
@@ -196,29 +217,31 @@ fn test_on(machines: &[Machine], kernels: &Kernels, args: &TestArgs) -> Result<T
             let one = run_one(machine, kernel, &images[machine.arch.name()], args);
             // Why one machine does not start is its own failure: the others' results are worth keeping.
             let one = one.unwrap_or_else(|error| Ran::not_started(machine, &error));
-            if let Ok(mut ran) = ran.lock() {
-                ran.push(one);
+            let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+            report.add(one);
+            // It takes hours: what came out so far is there if it is ended early.
+            if args.all
+                && let Err(error) = table::keep(&report.markdown(), &sh::root().join("docs/kernels.md"))
+            {
+                eprintln!("error: {error:#}");
             }
         }
     };
     thread::scope(|scope| (0..args.jobs.max(1)).for_each(|_| drop(scope.spawn(work))));
-    let mut ran = ran.into_inner().unwrap_or_default();
-    ran.sort_by_key(|one: &Ran| machines.iter().position(|machine| *machine == one.machine));
-    let text = table::markdown(&ran, kernels);
-    println!("{text}");
-    if args.all {
-        table::keep(&text, &sh::root().join("docs/kernels.md"))?;
+    let report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!("{}", report.markdown());
+    let tally = report.tally();
+    if tally.is_empty() {
+        eprintln!("error: no test of that name is about these machines");
     }
-    Ok(table::tally(&ran))
+    Ok(tally)
 }
 
-/// Builds the image of each architecture that these machines need.
-fn build_images(machines: &[Machine]) -> Result<BTreeMap<&'static str, PathBuf>> {
-    let arches: Vec<Arch> =
-        Arch::ALL.into_iter().filter(|arch| machines.iter().any(|machine| machine.arch == *arch)).collect();
-    // Before anything is built: what it would fail for.
-    arches.iter().try_for_each(|arch| setup::ensure(Purpose::Vm(*arch)))?;
-    arches.into_iter().map(|arch| Ok((arch.name(), build_image(arch)?))).collect()
+/// The commit that the tests are of; a plus if something was changed since.
+fn commit() -> String {
+    let mut git = Command::new("git");
+    git.args(["describe", "--always", "--exclude=*", "--dirty=+"]).current_dir(sh::root());
+    sh::output(&mut git).map_or("unknown".to_owned(), |text| text.trim().to_owned())
 }
 
 /// Gets the kernels that these machines need.
@@ -232,41 +255,6 @@ fn get_kernels(machines: &[Machine], refresh: bool) -> Result<Kernels> {
     Ok(kernels)
 }
 
-/// The packages that the test programs are of.
-const PACKAGES: [&str; 2] = ["numa-agent", "numa-agent-tests"];
-
-/// What tests start besides: all of them are busybox, which has many more, also for `vm shell`.
-const COMMANDS: [&str; 5] = ["sh", "sleep", "true", "unshare", "taskset"];
-
-/// Builds everything that is in a guest, and packs it.
-fn build_image(arch: Arch) -> Result<PathBuf> {
-    let build = Build::for_arch(arch, Profile::Guest)?;
-    let mut image = Image::new();
-    for (suite, built) in matrix::SUITES.iter().zip(build.test_binaries(&PACKAGES, &matrix::SUITES)?) {
-        image.program(&built, &suite_path(suite))?;
-    }
-    image.program(&build.built("guest-init"), Path::new("/init"))?;
-    for name in ["numa-agent", "serving-stack"] {
-        let program = build.built(name);
-        // Tests find these where cargo has put them.
-        image.program(&program, &program)?;
-        image.program(&program, &Path::new("/bin").join(name))?;
-    }
-    image.program(&packages::busybox(arch)?, Path::new("/bin/busybox"))?;
-    for name in COMMANDS {
-        image.link(&Path::new("/bin").join(name), "busybox");
-    }
-    let dir = vm_dir();
-    fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
-    let path = dir.join(format!("image-{arch}"));
-    image.write(&path).with_context(|| path.display().to_string())?;
-    Ok(path)
-}
-
-fn suite_path(name: &str) -> PathBuf {
-    Path::new("/tests").join(name)
-}
-
 /// Seconds until init is up, at most; by far not as much on a machine with nothing else to do.
 fn boot_limit(machine: &Machine) -> u64 {
     60 + u64::from(machine.topology.cpus(machine.arch)) * 5
@@ -276,7 +264,7 @@ fn run_one(machine: Machine, kernel: &Kernel, image: &Path, args: &TestArgs) -> 
     let each = args.limit.unwrap_or(180);
     let suites = matrix::suites(args.filter.as_deref());
     let mut init_args = vec![format!("--topology={}", machine.topology.name), format!("--limit={each}")];
-    init_args.extend(suites.iter().map(|suite| format!("--suite={}", suite_path(suite).display())));
+    init_args.extend(suites.iter().map(|suite| format!("--suite={}", contents::suite_path(suite).display())));
     init_args.extend(args.filter.iter().map(|filter| format!("--filter={filter}")));
     init_args.extend(machine.topology.init_args());
     let guest =
@@ -298,6 +286,9 @@ fn run_one(machine: Machine, kernel: &Kernel, image: &Path, args: &TestArgs) -> 
     if args.filter.is_none() && console.fault().is_none() && console.count(End::Ok) == 0 {
         console.broken.push("no test ran".to_owned());
     }
+    if let Some(release) = console.kernel.as_deref().filter(|release| !machine.series.has(release)) {
+        console.broken.push(format!("{release} came up, which is no {}", machine.series.name));
+    }
     if let Some(fault) = console.fault() {
         println!("{machine}: {fault}; see {}", log.display());
     }
@@ -307,8 +298,11 @@ fn run_one(machine: Machine, kernel: &Kernel, image: &Path, args: &TestArgs) -> 
 
 fn shell(args: &ShellArgs) -> Result<ExitCode> {
     setup::ensure(Purpose::Vm(args.arch))?;
-    let kernel = kernels::get(args.kernel, args.arch, false)?;
-    let image = build_image(args.arch)?;
+    let kernel = match &args.vmlinuz {
+        Some(path) => own_kernel(path)?,
+        None => kernels::get(args.kernel, args.arch, false)?,
+    };
+    let image = contents::build(args.arch)?;
     let mut init_args = vec![format!("--topology={}", args.topology.name), "--shell".to_owned()];
     init_args.extend(args.topology.init_args());
     let guest =

@@ -46,7 +46,9 @@ impl Guest<'_> {
             }
         }
         qemu.args(self.topology.arguments(self.arch));
-        qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"]);
+        // Ctrl-C is the guest's, where there is somebody to press it.
+        qemu.args(["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
+        qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         qemu.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.image);
         qemu.arg("-append").arg(self.append());
         qemu

@@ -4,37 +4,60 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use super::{Arch, Ran, console::End, kernels::Kernels, topology};
+use super::{Arch, Ran, console::End, kernels::Kernels, matrix::Machine, topology};
 use crate::tally::Tally;
 
 /// What the table replaces in the document.
 const BEGIN: &str = "<!-- written by `cargo xtask vm test --all` -->";
 const FINISH: &str = "<!-- end of what it wrote -->";
 
-/// Counts all tests; a machine that gave no verdict is one failure.
-pub fn tally(ran: &[Ran]) -> Tally {
-    let mut tally = Tally::default();
-    for one in ran {
-        let count = |end| one.console.count(end) as u64;
-        tally.passed += count(End::Ok);
-        tally.failed += count(End::Failed) + u64::from(one.console.fault().is_some());
-        tally.skipped += count(End::Skipped);
-    }
-    tally
+/// What has come out so far.
+pub struct Report<'a> {
+    machines: &'a [Machine],
+    kernels: &'a Kernels,
+    commit: String,
+    ran: Vec<Ran>,
 }
 
-/// Machines, then tests by shape with the kernels in the cells.
-pub fn markdown(ran: &[Ran], kernels: &Kernels) -> String {
-    let mut text = machines(ran, kernels);
-    for arch in Arch::ALL {
-        let of_arch: Vec<&Ran> = ran.iter().filter(|one| one.machine.arch == arch).collect();
-        if !of_arch.is_empty() {
-            let _ = writeln!(text, "\n{arch}, tests by shape of the machine:\n");
-            text.push_str(&tests(&of_arch));
-        }
+impl<'a> Report<'a> {
+    /// Nothing yet, of these machines, with the tests of that commit.
+    pub fn new(machines: &'a [Machine], kernels: &'a Kernels, commit: String) -> Self {
+        Self { machines, kernels, commit, ran: Vec::new() }
     }
-    text.push_str(&remarks(ran));
-    text
+
+    /// One more.
+    pub fn add(&mut self, one: Ran) {
+        self.ran.push(one);
+        self.ran.sort_by_key(|one| self.machines.iter().position(|machine| *machine == one.machine));
+    }
+
+    /// Counts all tests; a machine that gave no verdict is one failure.
+    pub fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        for one in &self.ran {
+            let count = |end| one.console.count(end) as u64;
+            tally.passed += count(End::Ok);
+            tally.failed += count(End::Failed) + u64::from(one.console.fault().is_some());
+            tally.skipped += count(End::Skipped);
+        }
+        tally
+    }
+
+    /// Machines, then tests by shape with the kernels in the cells.
+    pub fn markdown(&self) -> String {
+        let (ran, all) = (self.ran.len(), self.machines.len());
+        let mut text = format!("{ran} of {all} machines, at commit {}: {}.\n\n", self.commit, self.tally());
+        text.push_str(&machines(&self.ran, self.kernels));
+        for arch in Arch::ALL {
+            let of_arch: Vec<&Ran> = self.ran.iter().filter(|one| one.machine.arch == arch).collect();
+            if !of_arch.is_empty() {
+                let _ = writeln!(text, "\n{arch}, tests by shape of the machine:\n");
+                text.push_str(&tests(&of_arch));
+            }
+        }
+        text.push_str(&remarks(&self.ran));
+        text
+    }
 }
 
 fn machines(ran: &[Ran], kernels: &Kernels) -> String {
@@ -83,17 +106,17 @@ fn tests(ran: &[&Ran]) -> String {
 }
 
 fn cell(ran: &[&Ran], test: &str, shape: &str) -> String {
-    let mut by_end: Vec<(End, Vec<&str>)> = Vec::new();
+    let mut by_end: Vec<(String, Vec<&str>)> = Vec::new();
     for one in ran.iter().filter(|one| one.machine.topology.name == shape) {
-        let Some(tested) = one.console.tests.iter().find(|tested| tested.name == test) else { continue };
-        match by_end.iter_mut().find(|(end, _)| *end == tested.end) {
+        let tested = one.console.tests.iter().find(|tested| tested.name == test);
+        let end = tested.map_or("NOT REACHED".to_owned(), |tested| tested.end.to_string());
+        match by_end.iter_mut().find(|(known, _)| *known == end) {
             Some((_, kernels)) => kernels.push(one.machine.series.name),
-            None => by_end.push((tested.end, vec![one.machine.series.name])),
+            None => by_end.push((end, vec![one.machine.series.name])),
         }
     }
     match &by_end[..] {
-        [] => String::new(),
-        [(End::Elsewhere, _)] => "-".to_owned(),
+        [(end, _)] if *end == End::Elsewhere.to_string() => end.clone(),
         all => {
             let parts: Vec<String> = all.iter().map(|(end, on)| format!("{end} {}", on.join(", "))).collect();
             parts.join("; ")
@@ -148,7 +171,7 @@ fn replaced(document: &str, tables: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{console::Console, kernels, matrix::Machine},
+        super::{console::Console, kernels},
         *,
     };
 
@@ -174,13 +197,20 @@ mod tests {
             ),
             ran("6.1", "one", "vm: up 6.1.0 one\nvm: elsewhere guest::a 1\nvm: begin guest::b"),
         ];
-        let text = markdown(&ran, &Kernels::new());
+        let (machines, kernels) = (ran.each_ref().map(|one| one.machine), Kernels::new());
+        let mut report = Report::new(&machines, &kernels, "abc".to_owned());
+        // In whatever order they are done.
+        ran.into_iter().rev().for_each(|one| report.add(one));
+        let text = report.markdown();
+        assert!(
+            text.starts_with("3 of 3 machines, at commit abc: 2 passed, 2 failed, 1 skipped.\n"),
+            "{text}"
+        );
         assert!(text.contains("| `guest::a` | skipped 5.10; ok 6.1 | - |"), "{text}");
-        assert!(text.contains("| `guest::b` | ok 5.10; FAILED 6.1 |  |"), "{text}");
+        assert!(text.contains("| `guest::b` | ok 5.10; FAILED 6.1 | NOT REACHED 6.1 |"), "{text}");
         assert!(text.contains("- x86_64 5.10 snc: `guest::a` skipped: no such thing"), "{text}");
         assert!(text.contains("- x86_64 6.1 snc: `guest::b` FAILED: off by one\n"), "{text}");
         assert!(text.contains("- x86_64 6.1 one: it ended without a verdict, in guest::b"), "{text}");
-        assert_eq!(tally(&ran).to_string(), "2 passed, 2 failed, 1 skipped");
     }
 
     #[test]
