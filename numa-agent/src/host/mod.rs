@@ -3,6 +3,7 @@
 
 pub mod binding;
 pub mod bpf;
+pub mod client;
 pub mod cpuset;
 pub mod files;
 pub mod numa_maps;

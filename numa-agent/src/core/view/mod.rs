@@ -16,6 +16,16 @@ use super::{
 
 /// Version of the lines.
 pub const SCHEMA: u32 = 1;
+/// Where the agent listens unless it is told otherwise.
+pub const SOCKET: &str = "/run/numa-agent/agent.sock";
+/// The fastest pace of snapshots, in milliseconds.
+pub const FASTEST_MS: u64 = 200;
+/// The slowest.
+pub const SLOWEST_MS: u64 = 3_600_000;
+/// The most threads that a snapshot lists.
+pub const LISTED: usize = 512;
+/// The longest request, its end of line included, in bytes.
+pub const MAX_REQUEST: usize = 4096;
 
 /// One line from the agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,9 +64,9 @@ pub enum Line {
 pub enum Request {
     /// One [`Line::Status`], and the end.
     Status,
-    /// [`Line::Snapshot`] every so often, and [`Line::Event`] as they come, until the viewer goes.
+    /// A [`Line::Status`] at once, then a [`Line::Snapshot`] every so often, and [`Line::Event`] as they come, until the viewer goes.
     Watch {
-        /// Milliseconds between snapshots: the viewer sets its own pace, from 200 on.
+        /// Milliseconds between snapshots: the viewer sets its own pace, from [`FASTEST_MS`] to [`SLOWEST_MS`].
         interval_ms: u64,
     },
 }

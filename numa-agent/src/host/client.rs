@@ -1,0 +1,251 @@
+//! The near end of the agent's socket: sends one request, and gives the lines that come.
+
+use std::{
+    fmt,
+    io::{self, BufRead, BufReader, Read, Write},
+    os::{fd::AsRawFd, unix::net::UnixStream},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_to, socket},
+};
+
+use crate::core::view::{Line, Request, SCHEMA};
+
+/// How long an agent may take to answer, beyond the time that the viewer has asked for.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest line, in bytes: far more than ten thousand threads make.
+const MAX_LINE: u64 = 64 << 20;
+
+/// Why there are no lines.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// There is no socket, or nobody listens on it.
+    #[error("no agent listens on {0}; `numa-agent run` starts one, and --socket says where another listens")]
+    NoAgent(PathBuf),
+    /// We may not look.
+    #[error("no permission to use {0}: it is for root and the members of its group (`ls -l` shows which)")]
+    Denied(PathBuf),
+    /// Somebody listens and does not answer.
+    #[error("{0} does not answer; the agent may be stopped or overloaded")]
+    Silent(Peer),
+    /// The agent says no.
+    #[error("{0} refuses: {1}")]
+    Refused(Peer, String),
+    /// It has closed the connection.
+    #[error("{0} has closed the connection: it ended, or we did not keep up")]
+    Ended(Peer),
+    /// What came is none of the lines that we know.
+    #[error("{0} sends lines that this version (schema {SCHEMA}) does not understand: {1}")]
+    Strange(Peer, String),
+    /// Anything else.
+    #[error("{0}: {1}")]
+    Failed(Peer, io::Error),
+}
+
+/// Who is at the other end.
+#[derive(Debug, Clone)]
+pub enum Peer {
+    /// The agent that listens there.
+    Agent(PathBuf),
+    /// This very program.
+    Ourselves,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent(path) => write!(f, "the agent at {}", path.display()),
+            Self::Ourselves => f.write_str("the observer in this process"),
+        }
+    }
+}
+
+/// The lines of a connection, as they come; after an error that [may pass](ClientError::may_pass) there may be more.
+#[derive(Debug)]
+pub struct Lines {
+    peer: Peer,
+    reader: BufReader<UnixStream>,
+    /// The beginning of a line whose end has not come.
+    partial: Vec<u8>,
+}
+
+impl ClientError {
+    /// Whether another look at the same connection may succeed.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Silent(_))
+    }
+}
+
+/// Asks the agent that listens on `path`.
+///
+/// # Errors
+/// If none does, or we may not.
+pub fn connect(path: &Path, request: Request) -> Result<Lines, ClientError> {
+    let stream = open(path).map_err(|errno| match errno {
+        Errno::ENOENT | Errno::ENOTDIR | Errno::ECONNREFUSED => ClientError::NoAgent(path.into()),
+        Errno::EACCES | Errno::EPERM => ClientError::Denied(path.into()),
+        // Its queue of connections is full.
+        Errno::EAGAIN => ClientError::Silent(Peer::Agent(path.into())),
+        other => ClientError::Failed(Peer::Agent(path.into()), other.into()),
+    })?;
+    ask(stream, Peer::Agent(path.into()), request)
+}
+
+/// Asks over a connection that there is already.
+///
+/// # Errors
+/// If the request cannot be sent.
+pub fn ask(mut stream: UnixStream, peer: Peer, request: Request) -> Result<Lines, ClientError> {
+    let interval = match request {
+        Request::Status => Duration::ZERO,
+        Request::Watch { interval_ms } => Duration::from_millis(interval_ms),
+    };
+    let send = |stream: &mut UnixStream| {
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(PATIENCE + 2 * interval))?;
+        let mut line = serde_json::to_vec(&request)?;
+        line.push(b'\n');
+        match stream.write_all(&line) {
+            // It has said why before it closed.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        }
+    };
+    send(&mut stream).map_err(|error| failed(&peer, error))?;
+    Ok(Lines { peer, reader: BufReader::new(stream), partial: Vec::new() })
+}
+
+/// Never waits, as a blocking connect does for as long as the other's queue is full.
+fn open(path: &Path) -> nix::Result<UnixStream> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let descriptor = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect_to(descriptor.as_raw_fd(), &UnixAddr::new(path)?)?;
+    let stream = UnixStream::from(descriptor);
+    stream.set_nonblocking(false).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
+    Ok(stream)
+}
+
+fn failed(peer: &Peer, error: io::Error) -> ClientError {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Silent(peer.clone()),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => ClientError::Ended(peer.clone()),
+        _ => ClientError::Failed(peer.clone(), error),
+    }
+}
+
+impl Lines {
+    fn read(&mut self) -> Result<Option<Line>, ClientError> {
+        loop {
+            let room = MAX_LINE.saturating_sub(self.partial.len() as u64);
+            match self.reader.by_ref().take(room).read_until(b'\n', &mut self.partial) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(&self.peer, error)),
+                Ok(_) if self.partial.ends_with(b"\n") => break,
+                Ok(0) if self.partial.is_empty() => return Ok(None),
+                // Nothing comes any more, or too much has.
+                Ok(_) => return Err(ClientError::Ended(self.peer.clone())),
+            }
+        }
+        let line = std::mem::take(&mut self.partial);
+        match serde_json::from_slice(&line) {
+            Ok(Line::Error { error, .. }) => Err(ClientError::Refused(self.peer.clone(), error)),
+            Ok(line) => Ok(Some(line)),
+            Err(error) => Err(ClientError::Strange(self.peer.clone(), error.to_string())),
+        }
+    }
+
+    /// The next line, which has to come.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn answer(&mut self) -> Result<Line, ClientError> {
+        self.read()?.ok_or_else(|| ClientError::Ended(self.peer.clone()))
+    }
+}
+
+/// Ends when the agent closes the connection.
+impl Iterator for Lines {
+    type Item = Result<Line, ClientError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.read().transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    const WATCH: Request = Request::Watch { interval_ms: 200 };
+
+    /// The lines of a peer that has sent `bytes` and closed, and what it was asked.
+    fn sent(bytes: &[u8]) -> (Vec<Result<Line, ClientError>>, String) {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let lines = ask(near, Peer::Ourselves, WATCH).unwrap();
+        let mut asked = String::new();
+        BufReader::new(&far).read_line(&mut asked).unwrap();
+        far.write_all(bytes).unwrap();
+        drop(far);
+        (lines.take(8).collect(), asked)
+    }
+
+    #[test]
+    fn asks_once_and_gives_every_line() {
+        let missed = br#"{"kind":"missed","schema":1,"events":2}"#;
+        let (lines, asked) = sent(&[missed.as_slice(), b"\n", missed, b"\n"].concat());
+        assert_eq!(serde_json::from_str::<Request>(&asked).unwrap(), WATCH);
+        let lines: Vec<Line> = lines.into_iter().map(Result::unwrap).collect();
+        assert_eq!(lines, vec![Line::Missed { schema: 1, events: 2 }; 2]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let (mut lines, _) = sent(b"{\"kind\":\"error\",\"schema\":1,\"error\":\"too many viewers\"}\n");
+        let error = lines.remove(0).unwrap_err().to_string();
+        assert!(error.contains("too many viewers"), "{error}");
+        let (mut lines, _) = sent(b"{\"kind\":\"status\",\"schema\":7}\n");
+        assert!(matches!(lines.remove(0), Err(ClientError::Strange(..))));
+        let (mut lines, _) = sent(b"{\"kind\":\"mis");
+        assert!(matches!(lines.remove(0), Err(ClientError::Ended(_))));
+    }
+
+    #[test]
+    fn nobody_there_is_told_from_nobody_who_answers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let no_agent = |path: &Path| matches!(connect(path, WATCH), Err(ClientError::NoAgent(_)));
+        assert!(no_agent(&path) && no_agent(&dir.path().join("no/such")));
+        let listener = UnixListener::bind(&path).unwrap();
+        // Who never accepts has a queue that gets full.
+        let mut open = Vec::new();
+        let error = loop {
+            match connect(&path, WATCH) {
+                Ok(lines) => open.push(lines),
+                Err(error) => break error,
+            }
+            assert!(open.len() < 100_000);
+        };
+        assert!(matches!(error, ClientError::Silent(_)), "{error}");
+        drop((listener, open));
+        assert!(no_agent(&path), "left behind");
+    }
+
+    #[test]
+    fn a_line_that_takes_long_is_whole_in_the_end() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let mut lines = ask(near, Peer::Ourselves, WATCH).unwrap();
+        lines.reader.get_ref().set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+        far.write_all(b"{\"kind\":\"missed\",").unwrap();
+        let error = lines.next().unwrap().unwrap_err();
+        assert!(error.may_pass(), "{error}");
+        far.write_all(b"\"schema\":1,\"events\":9}\n").unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), Line::Missed { schema: 1, events: 9 });
+    }
+}
