@@ -22,6 +22,8 @@ use crate::{
 
 /// How often the machine is looked at.
 const PERIOD: Duration = Duration::from_secs(1);
+/// How often it is read in full, for one reading during which it stays as it is.
+const READINGS: u32 = 5;
 
 /// What the loop knows of the machine.
 pub(super) struct Machine {
@@ -32,18 +34,36 @@ pub(super) struct Machine {
     /// As the thread has told it last.
     told: Outline,
     /// It is being read.
-    pub(super) survey: Option<JoinHandle<anyhow::Result<Topology>>>,
+    pub(super) survey: Option<JoinHandle<anyhow::Result<Survey>>>,
+    /// It could not be read, and that has been said.
+    unread: bool,
 }
+
+/// The machine, and what of it may change, at one moment.
+pub(super) type Survey = (Outline, Topology);
 
 impl Machine {
     pub(super) fn new(outline: Outline) -> Self {
-        Self { planned: outline.clone(), reading: outline.clone(), told: outline, survey: None }
+        Self {
+            planned: outline.clone(),
+            reading: outline.clone(),
+            told: outline,
+            survey: None,
+            unread: false,
+        }
     }
 
     /// Somebody begins to read it in full; what changes from now on will be told.
     pub(super) fn begin(&mut self) {
         self.survey = None;
         self.reading.clone_from(&self.told);
+    }
+
+    /// It has been read in full, and this is how it was.
+    fn read(&mut self, outline: Outline) {
+        self.reading.clone_from(&outline);
+        self.told = outline;
+        self.unread = false;
     }
 
     /// It has been read and planned for, or gives no plan; what changed, in words.
@@ -77,6 +97,20 @@ pub(super) fn watch(options: Arc<Options>, machine: &Machine) -> UnboundedReceiv
     changes
 }
 
+/// Reads the machine in full.
+fn survey(options: &Options) -> anyhow::Result<Survey> {
+    let mut before = (options.outline)()?;
+    for _ in 0..READINGS {
+        let topology = (options.topology)()?;
+        let after = (options.outline)()?;
+        if after == before {
+            return Ok((after, topology));
+        }
+        before = after;
+    }
+    anyhow::bail!("it changes all the time")
+}
+
 impl Agent {
     pub(super) fn note_change(&mut self, outline: Outline) {
         self.machine.told = outline;
@@ -93,12 +127,28 @@ impl Agent {
         }
         self.machine.begin();
         let options = Arc::clone(&self.options);
-        self.machine.survey = Some(tokio::task::spawn_blocking(move || (options.topology)()));
+        self.machine.survey = Some(tokio::task::spawn_blocking(move || survey(&options)));
     }
 
-    pub(super) fn finish_survey(&mut self, topology: Done<Topology>) {
+    pub(super) fn finish_survey(&mut self, survey: Done<Survey>) {
+        let topology = match flat(survey) {
+            Ok((outline, topology)) => {
+                self.machine.read(outline);
+                topology
+            }
+            Err(error) => {
+                // The loop asks for another with its next look at the losses.
+                if !std::mem::replace(&mut self.machine.unread, true) {
+                    let changes = self.machine.planned.changes(&self.machine.told);
+                    self.say_warning(&format!(
+                        "{changes}; the machine cannot be read: {error:#}; it is tried again every second"
+                    ));
+                }
+                return;
+            }
+        };
         let changes = self.machine.settle();
-        match flat(topology).and_then(|topology| Ok(self.engine.replanned(topology)?)) {
+        match self.engine.replanned(topology) {
             Ok(next) => {
                 self.take_over(next);
                 self.step_aside();

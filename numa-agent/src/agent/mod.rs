@@ -32,7 +32,7 @@ use tokio::{
 
 use self::{
     executor::Executor,
-    machine::Machine,
+    machine::{Machine, Survey},
     measuring::MemoryJob,
     output::Output,
     reload::Reload,
@@ -118,7 +118,7 @@ enum Input {
     /// The machine is another now.
     Changed(Outline),
     /// It has been read anew.
-    Surveyed(Done<Topology>),
+    Surveyed(Done<Survey>),
     /// Time for the next scan.
     Reconcile,
     /// Time to see whether the kernel programs lost something.
@@ -309,7 +309,7 @@ impl Agent {
                 () = session::over(&mut self.session) => Input::Over,
                 reload = finished(&mut self.reload) => Input::Reloaded(reload),
                 Some(outline) = changes.recv() => Input::Changed(outline),
-                topology = finished(&mut self.machine.survey) => Input::Surveyed(topology),
+                survey = finished(&mut self.machine.survey) => Input::Surveyed(survey),
                 scan = finished(&mut self.scan) => Input::Scanned(scan),
                 report = finished(&mut self.reporting) => Input::Reported(report),
                 memory = finished(&mut self.memory) => Input::Settled(memory),
@@ -334,13 +334,14 @@ impl Agent {
                 Input::Reload => self.start_reload(),
                 Input::Reloaded(reload) => self.finish_reload(reload),
                 Input::Changed(outline) => self.note_change(outline),
-                Input::Surveyed(topology) => self.finish_survey(topology),
+                Input::Surveyed(survey) => self.finish_survey(survey),
                 Input::Events => backlog = self.drain(),
                 Input::Scanned(scan) => self.finish_scan(scan),
                 Input::Reconcile => self.rescan = true,
                 Input::Losses => {
                     self.note_losses();
                     self.drain_sends();
+                    self.survey_if_changed();
                 }
                 Input::Sends => self.drain_sends(),
                 Input::Tick => self.tick(),
@@ -459,13 +460,15 @@ impl Agent {
         if self.options.dry_run {
             return;
         }
-        for tid in procfs::own_threads() {
-            match Host.set_affinity(tid, &self.engine.plan().others.cpus) {
-                Err(SysError { errno: Errno::ESRCH, .. }) | Ok(()) => {}
-                Err(error) => {
-                    tracing::warn!("the agent stays where it is, not with the background processes: {error}");
-                }
-            }
+        let cpus = &self.engine.plan().others.cpus;
+        let moved = procfs::own_threads().context("/proc/self/task").and_then(|tids| {
+            tids.into_iter().try_for_each(|tid| match Host.set_affinity(tid, cpus) {
+                Err(SysError { errno: Errno::ESRCH, .. }) | Ok(()) => Ok(()),
+                Err(error) => Err(error.into()),
+            })
+        });
+        if let Err(error) = moved {
+            tracing::warn!("the agent stays where it is, not with the background processes: {error:#}");
         }
     }
 }

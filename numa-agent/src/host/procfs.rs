@@ -179,10 +179,14 @@ pub fn own_processes(root: &Path) -> Vec<TaskId> {
 }
 
 /// The threads of this process.
-#[must_use]
-pub fn own_threads() -> Vec<u32> {
-    let entries = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+///
+/// # Errors
+/// If `/proc/self/task` cannot be read.
+pub fn own_threads() -> std::io::Result<Vec<u32>> {
+    let names: Vec<_> = std::fs::read_dir("/proc/self/task")?
+        .map(|entry| Ok(entry?.file_name()))
+        .collect::<std::io::Result<_>>()?;
+    Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
 }
 
 /// Whether a command line starts an agent by name, or holds the agent's own arguments.

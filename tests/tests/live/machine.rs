@@ -92,3 +92,33 @@ fn a_machine_too_small_for_the_plan_leaves_it_in_force() {
     stage.settle();
     agent.stop();
 }
+
+#[test]
+fn a_machine_that_cannot_be_read_is_tried_until_it_can() {
+    let Some(stage) = stage("unreadable") else { return };
+    stage.plan_by("auto");
+    let mut agent = stage.agent_with(&["--reconcile", "0"]);
+    let mut puppet = stage.puppet("worker");
+    let thread = puppet.thread("forward_0").unwrap();
+    stage.settle();
+
+    let cpu = stage.members.first().unwrap();
+    let package =
+        stage.dir.path().join(format!("sys/devices/system/cpu/cpu{cpu}/topology/physical_package_id"));
+    let id = std::fs::read_to_string(&package).unwrap();
+    // What no plan is made of, in the middle of a change.
+    std::fs::write(&package, "none\n").unwrap();
+    let offline = stage.dir.path().join("sys/devices/system/cpu/online");
+    std::fs::write(&offline, format!("{}\n", stage.members)).unwrap();
+    let warning = agent.wait_for("warning", |event| event["event"] == "warning");
+    let text = warning["warning"].as_str().unwrap();
+    assert!(text.contains("cannot be read") && text.contains("physical_package_id"), "{text}");
+    stage.settle_on(thread, &stage.forward);
+
+    // Nothing else changes any more.
+    std::fs::write(&package, id).unwrap();
+    agent.wait_for("new plan", |event| event["event"] == "replanned");
+    stage.settle_on(thread, &stage.members);
+    assert_eq!(count(&agent, "warning"), 1, "once: {}", agent.stderr());
+    agent.stop();
+}
