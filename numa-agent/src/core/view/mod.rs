@@ -86,6 +86,8 @@ pub struct Status {
     pub groups: Vec<Group>,
     /// Where background processes belong; `None` without a plan.
     pub others: Option<Place>,
+    /// Processes without a group: the background ones, all where there is no plan.
+    pub background: Vec<Process>,
     /// What was done and what was lost since the agent started.
     pub counts: Counts,
     /// What people should know, in words.
@@ -126,7 +128,7 @@ pub struct Agent {
 pub struct Socket {
     /// Its id.
     pub id: u32,
-    /// Its nodes.
+    /// Its nodes with CPUs; one that spans sockets is listed on each.
     pub nodes: Vec<Node>,
 }
 
@@ -135,9 +137,9 @@ pub struct Socket {
 pub struct Node {
     /// Its id.
     pub id: u32,
-    /// Its online CPUs, of which there are none where it has memory alone.
+    /// Its online CPUs on this socket.
     pub cpus: CpuSet,
-    /// Threads that are managed and belong here, by role.
+    /// Threads that are managed and belong here, by role; one that belongs on several nodes counts on each.
     pub planned: BTreeMap<ThreadRole, u64>,
     /// Threads that are managed and were last seen on its CPUs; in a status without measurements nobody has been seen.
     pub present: u64,
@@ -193,7 +195,7 @@ pub struct Counts {
     pub processes: u64,
     /// Their threads.
     pub threads: u64,
-    /// Attempts to bind, by how they ended: `bound`, `unchanged`, `failed`, `gone`.
+    /// Attempts to bind, by how they ended: `bound`, `unchanged`, `failed`, `gone`; `planned` where nothing is changed.
     pub results: BTreeMap<String, u64>,
     /// Masks set, by what led to it: `exec`, `clone`, `rename`, `sched_setaffinity` and so on.
     pub bound_by_cause: BTreeMap<String, u64>,
