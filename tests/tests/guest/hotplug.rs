@@ -122,8 +122,8 @@ fn a_cpu_that_is_gone_for_a_moment_leaves_nobody_loose() {
     let Some(stage) = stage("flicker", &["a3-mini", "2s1n"]) else { return };
     let node = stage.member_places(1);
     a_cpu_for_each_group(&stage, &node);
-    // Shorter than a second, the change itself may go unseen.
-    let agent = stage.agent(&["--reconcile", "1"]);
+    // No reconcile: it is the change that is answered.
+    let agent = stage.agent(&["--reconcile", "0"]);
     let first = stage.puppet("worker", 0);
     stage.settle_on_any(first.pid(), &stage.member_places(0));
     let puppet = stage.puppet("worker", 1);
@@ -136,6 +136,8 @@ fn a_cpu_that_is_gone_for_a_moment_leaves_nobody_loose() {
         let last = records.iter().rfind(|look| look.pid == puppet.pid()).expect("a look");
         if last.cpus.intersection(&own).is_empty() { Ok(()) } else { Err(format!("still there: {last:?}")) }
     });
+    // Long enough for a look at the machine, and hardly for two, after which it would count as settled.
+    sleep(Duration::from_millis(1200));
     set_online(&own, true);
     stage.settle_on(puppet.pid(), &own);
     agent.stop();
