@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod bench;
 pub mod browser;
+pub mod cast;
 pub mod cpuset;
 pub mod guest;
 pub mod hwloc;

@@ -1,10 +1,10 @@
 //! Who ends up where while the agent runs, on the nodes that this machine really has.
 
 use nix::sys::signal::Signal;
-use numa_agent_tests::{eventually, stack::puppet::Order, witness::Point};
+use numa_agent_tests::{cast::is_forward, eventually, stack::puppet::Order, witness::Point};
 use serde_json::Value;
 
-use crate::stage::{Stage, is_forward, stage};
+use crate::stage::{Stage, stage};
 
 #[test]
 fn instances_take_sockets_in_turn_before_and_after_the_agent() {

@@ -1,10 +1,10 @@
 //! The guide's policy on the guide's machine: what is planned, and where `bind --apply` puts who runs already.
 
 use numa_agent::core::idset::CpuSet;
-use numa_agent_tests::agent;
+use numa_agent_tests::{agent, cast::is_forward};
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, is_forward, stage};
+use crate::stage::{Stage, stage};
 
 /// The plan for what runs now.
 fn bind(stage: &Stage, more: &[&str]) -> Value {

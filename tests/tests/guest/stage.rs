@@ -1,17 +1,15 @@
 //! What a guest's test works with: the shape that the machine was given, and the processes that play on it.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, ops::Deref};
 
 use numa_agent::core::idset::{CpuSet, NodeSet};
 use numa_agent_tests::{
     agent::Agent,
-    eventually, guest,
-    stack::{Family, Load, crew::Stack, puppet::Puppet},
-    sys::Birth,
-    witness::{self, Point, Record, now_ns},
+    cast::Cast,
+    guest,
+    stack::{Load, crew::Stack},
+    witness::{self, Point, Record},
 };
-use serde_json::{Value, json};
-use tempfile::TempDir;
 
 /// The machine as the kernel shows it: read here in the plainest way, not with the agent's own reader.
 #[derive(Debug)]
@@ -88,9 +86,15 @@ pub fn number_list<T: std::str::FromStr<Err: std::fmt::Display>>(path: &str) -> 
 pub struct Stage {
     /// The machine it runs on.
     pub machine: Machine,
-    /// What the test's processes have in common.
-    pub family: Family,
-    dir: TempDir,
+    cast: Cast,
+}
+
+impl Deref for Stage {
+    type Target = Cast;
+
+    fn deref(&self) -> &Cast {
+        &self.cast
+    }
 }
 
 /// The stage for `test`, or `None` with a word why not: outside a guest, and on machines of other shapes than `on` (none: any).
@@ -103,42 +107,16 @@ pub fn stage(test: &str, on: &[&str]) -> Option<Stage> {
         guest::elsewhere(test, &format!("it is about {}", on.join(", ")));
         return None;
     }
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    fs::create_dir(dir.path().join("witness")).expect("a directory for the witness");
-    let family = Family {
-        exe: env!("CARGO_BIN_EXE_serving-stack").into(),
-        out: dir.path().join("witness"),
-        tag: test.to_owned(),
-    };
-    let stage = Stage { machine: Machine::read(), family, dir };
+    let cast = Cast::new(env!("CARGO_BIN_EXE_serving-stack"), test);
+    let stage = Stage { machine: Machine::read(), cast };
     stage.write_config(&stage.config());
     Some(stage)
 }
 
 impl Stage {
-    /// Where the configuration is.
-    pub fn config_path(&self) -> PathBuf {
-        self.dir.path().join("numa.json")
-    }
-
-    /// A configuration for this test's processes, everything else as it is by default.
-    pub fn config(&self) -> Value {
-        json!({
-            "group_patterns": [format!("--role (scheduler|worker|rpc_proxy) --tag {} ", self.family.tag)],
-            "other_patterns": [format!("--role motor --tag {} ", self.family.tag)],
-            "report": self.dir.path().join("report.md"),
-        })
-    }
-
-    /// Writes a configuration.
-    pub fn write_config(&self, config: &Value) {
-        fs::write(self.config_path(), config.to_string()).expect("write the configuration");
-    }
-
     /// Arguments that lead a command to the configuration, and what follows.
     pub fn args(&self, more: &[&str]) -> Vec<String> {
-        let config = self.config_path().to_str().expect("a temporary directory in UTF-8").to_owned();
-        ["--config".to_owned(), config].into_iter().chain(more.iter().map(|&arg| arg.to_owned())).collect()
+        self.cast.args().into_iter().chain(more.iter().map(|&arg| arg.to_owned())).collect()
     }
 
     /// A running agent.
@@ -150,16 +128,6 @@ impl Stage {
     pub fn stack(&self) -> Stack {
         let load = Load { workers: 1, forward: 2, tick_ms: 50, work: 200 };
         Stack::start(self.family.clone(), load, 0).expect("start the stack")
-    }
-
-    /// A puppet.
-    pub fn puppet(&self, role: &str, instance: u32) -> Puppet {
-        Puppet::start(&self.family, role, instance, Birth::Session).expect("start a puppet")
-    }
-
-    /// All looks so far.
-    pub fn records(&self) -> Vec<Record> {
-        witness::read(&self.family.out).expect("read the witness records")
     }
 
     /// Whether the guide's policy fits: every socket has two nodes.
@@ -205,55 +173,21 @@ impl Stage {
 
     /// Waits until thread `tid` has seen itself with the mask `cpus`, and on one of them, twice in a row from now on.
     pub fn settle_on(&self, tid: u32, cpus: &CpuSet) {
-        self.settle_where(tid, |look| look.cpus == *cpus, cpus);
+        self.settle_thread(tid, cpus, |look| look.cpus == *cpus && cpus.contains(look.cpu));
     }
 
     /// The same with any mask within `cpus`.
     pub fn settle_on_any(&self, tid: u32, cpus: &CpuSet) {
-        self.settle_where(tid, |look| look.cpus.is_subset(cpus), cpus);
-    }
-
-    fn settle_where(&self, tid: u32, fits: impl Fn(&Record) -> bool, cpus: &CpuSet) {
-        let since = now_ns();
-        eventually(|| {
-            let records = self.records();
-            let looks: Vec<_> =
-                records.iter().filter(|look| look.tid == tid && look.at_ns >= since).collect();
-            let on_plan = |look: &&&Record| fits(look) && look.cpus.contains(look.cpu);
-            if looks.iter().rev().take_while(on_plan).count() >= 2 {
-                return Ok(());
-            }
-            Err(format!("{tid} is not on {cpus}: {:?}", looks.last()))
-        });
+        self.settle_thread(tid, cpus, |look| look.cpus.is_subset(cpus) && look.cpus.contains(look.cpu));
     }
 
     /// Waits until every living thread's last look at itself saw exactly the mask that `plan` says; `None`: any.
     pub fn settle(&self, plan: impl Fn(&Record) -> Option<CpuSet>) {
-        self.settle_all(plan, |mask, plan| mask == plan);
+        self.settle_all(plan, |mask, place| mask == place, 1);
     }
 
     /// The same with any mask within the plan's.
     pub fn settle_within(&self, plan: impl Fn(&Record) -> Option<CpuSet>) {
-        self.settle_all(plan, CpuSet::is_subset);
+        self.settle_all(plan, CpuSet::is_subset, 1);
     }
-
-    fn settle_all(&self, plan: impl Fn(&Record) -> Option<CpuSet>, fits: impl Fn(&CpuSet, &CpuSet) -> bool) {
-        let since = now_ns();
-        eventually(|| {
-            for ((pid, tid), looks) in witness::by_thread(&self.records(), 0) {
-                let last = looks[looks.len() - 1];
-                let lives = PathBuf::from(format!("/proc/{pid}/task/{tid}")).exists();
-                let Some(cpus) = plan(last).filter(|_| last.point != Point::End && lives) else { continue };
-                if last.at_ns < since || !fits(&last.cpus, &cpus) || !last.cpus.contains(last.cpu) {
-                    return Err(format!("belongs on {cpus}: {last:?}"));
-                }
-            }
-            Ok(())
-        });
-    }
-}
-
-/// Whether the guide's default patterns call a thread of that name a forward thread.
-pub fn is_forward(comm: &str) -> bool {
-    ["forward", "prefill", "decode"].iter().any(|name| comm.contains(name))
 }

@@ -15,6 +15,7 @@ mod unseen;
 
 use std::{
     fs,
+    ops::Deref,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -25,9 +26,10 @@ use numa_agent::core::{
 };
 use numa_agent_tests::{
     agent::Agent,
+    cast::{Cast, is_forward, utf8},
     eventually,
     stack::{
-        Family, Load,
+        Load,
         crew::Stack,
         puppet::{Order, Puppet},
     },
@@ -36,7 +38,6 @@ use numa_agent_tests::{
     witness::{self, Point, Record, now_ns},
 };
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 /// Agents of different tests would bind each other's CPUs full; the machine has few.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -49,10 +50,16 @@ struct Stage {
     members: CpuSet,
     /// The second half: where forward threads belong.
     forward: CpuSet,
-    /// What the test's processes have in common.
-    family: Family,
-    dir: TempDir,
+    cast: Cast,
     _turn: MutexGuard<'static, ()>,
+}
+
+impl Deref for Stage {
+    type Target = Cast;
+
+    fn deref(&self) -> &Cast {
+        &self.cast
+    }
 }
 
 /// The stage for `test`, or `None` with a word why not.
@@ -85,43 +92,29 @@ impl Stage {
     fn new(test: &str, all: CpuSet, turn: MutexGuard<'static, ()>) -> Self {
         let members: CpuSet = all.iter().take(all.len() / 2).collect();
         let forward = all.difference(&members);
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        write_sysfs(&machine(&[&members, &forward]), &dir.path().join("sys")).expect("write a sysfs tree");
-        fs::create_dir(dir.path().join("witness")).expect("a directory for the witness");
-        let family = Family {
-            exe: env!("CARGO_BIN_EXE_serving-stack").into(),
-            out: dir.path().join("witness"),
-            // Not only the test's name: other runs on this machine must not match.
-            tag: format!("{test}-{}", std::process::id()),
-        };
-        let stage = Self { all, members, forward, family, dir, _turn: turn };
+        // Not only the test's name: other runs on this machine must not match.
+        let tag = format!("{test}-{}", std::process::id());
+        let cast = Cast::new(env!("CARGO_BIN_EXE_serving-stack"), &tag);
+        let sys = cast.dir.path().join("sys");
+        write_sysfs(&machine(&[&members, &forward]), &sys).expect("write a sysfs tree");
+        let stage = Self { all, members, forward, cast, _turn: turn };
         stage.write_config(&stage.config());
         stage
     }
 
-    fn config_path(&self) -> PathBuf {
-        self.dir.path().join("numa.json")
-    }
-
-    /// A configuration for this test's processes only.
+    /// A configuration for this test's processes only, on the stage's machine.
     fn config(&self) -> Value {
-        json!({
-            "policy": "paired", "layout": "shared", "groups_per_socket": 0,
-            "group_patterns": [format!("--role (scheduler|worker|rpc_proxy) --tag {} ", self.family.tag)],
-            "other_patterns": [format!("--role motor --tag {} ", self.family.tag)],
-            "report": self.dir.path().join("report.md"),
-        })
-    }
-
-    fn write_config(&self, config: &Value) {
-        fs::write(self.config_path(), config.to_string()).expect("write the configuration");
+        let mut config = self.cast.config();
+        (config["policy"], config["layout"]) = (json!("paired"), json!("shared"));
+        config["groups_per_socket"] = json!(0);
+        config
     }
 
     /// Arguments that lead `run` and `bind` to the stage's machine and configuration.
     fn args(&self) -> Vec<String> {
-        let text = |path: PathBuf| path.to_str().expect("a temporary directory in UTF-8").to_owned();
-        let (config, sys) = (text(self.config_path()), text(self.dir.path().join("sys")));
-        vec!["--config".into(), config, "--sysfs-root".into(), sys]
+        let mut args = self.cast.args();
+        args.extend(["--sysfs-root".to_owned(), utf8(&self.dir.path().join("sys"))]);
+        args
     }
 
     fn agent(&self) -> Agent {
@@ -138,18 +131,13 @@ impl Stage {
     }
 
     fn puppet(&self, role: &str) -> Puppet {
-        Puppet::start(&self.family, role, 0, Birth::Session).expect("start a puppet")
-    }
-
-    fn records(&self) -> Vec<Record> {
-        witness::read(&self.family.out).expect("read the witness records")
+        self.cast.puppet(role, 0)
     }
 
     /// Where a thread with such a record belongs; `None`: it is nobody's business.
     fn plan(&self, look: &Record) -> Option<&CpuSet> {
-        let forward = ["forward", "prefill", "decode"].iter().any(|name| look.comm.contains(name));
         match look.role.as_str() {
-            "scheduler" | "worker" | "rpc_proxy" if forward => Some(&self.forward),
+            "scheduler" | "worker" | "rpc_proxy" if is_forward(&look.comm) => Some(&self.forward),
             "scheduler" | "worker" | "rpc_proxy" | "motor" => Some(&self.members),
             _ => None,
         }
@@ -157,37 +145,12 @@ impl Stage {
 
     /// Waits until every living thread that has a place has seen itself on it, mask and CPU, twice in a row from now on.
     fn settle(&self) -> Vec<Record> {
-        let since = now_ns();
-        eventually(|| {
-            let records = self.records();
-            for ((pid, tid), looks) in witness::by_thread(&records, 0) {
-                let last = looks[looks.len() - 1];
-                let Some(plan) = self.plan(last).filter(|_| last.point != Point::End && lives(pid, tid))
-                else {
-                    continue;
-                };
-                let on_plan =
-                    |look: &&Record| look.at_ns >= since && look.cpus == *plan && plan.contains(look.cpu);
-                if looks.iter().rev().take_while(|look| on_plan(look)).count() < 2 {
-                    return Err(format!("belongs on {plan}: {last:?}"));
-                }
-            }
-            Ok(records)
-        })
+        self.settle_all(|look| self.plan(look).cloned(), |mask, place| mask == place, 2)
     }
 
     /// Waits until thread `tid` has seen itself with mask `cpus` twice in a row from now on.
     fn settle_on(&self, tid: u32, cpus: &CpuSet) {
-        let since = now_ns();
-        eventually(|| {
-            let records = self.records();
-            let looks: Vec<_> =
-                records.iter().filter(|look| look.tid == tid && look.at_ns >= since).collect();
-            if looks.iter().rev().take_while(|look| look.cpus == *cpus).count() >= 2 {
-                return Ok(());
-            }
-            Err(format!("{tid} is not on {cpus}: {:?}", looks.last()))
-        });
+        self.settle_thread(tid, cpus, |look| look.cpus == *cpus);
     }
 
     /// Asserts that every look of `pid` from `since` until one from now on saw the mask `cpus`.
@@ -209,10 +172,6 @@ impl Stage {
         self.settle_on(puppet.pid(), &self.members);
         puppet.stop().expect("stop a puppet");
     }
-}
-
-fn lives(pid: u32, tid: u32) -> bool {
-    PathBuf::from(format!("/proc/{pid}/task/{tid}")).exists()
 }
 
 /// One socket with nodes that have these CPUs.
