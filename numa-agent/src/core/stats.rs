@@ -81,6 +81,18 @@ impl Stats {
         self.results.get(result).copied().unwrap_or(0)
     }
 
+    /// Attempts to bind, by what they came to.
+    #[must_use]
+    pub fn results(&self) -> &BTreeMap<&'static str, u64> {
+        &self.results
+    }
+
+    /// Masks set, by what led to it.
+    #[must_use]
+    pub fn causes(&self) -> &BTreeMap<&'static str, u64> {
+        &self.causes
+    }
+
     /// All of it as JSON: times in microseconds.
     #[must_use]
     pub fn json(&self) -> Value {

@@ -99,7 +99,7 @@ impl Reader<'_> {
             preempt_wait: of(duration::PREEMPT_WAIT),
             slice: of(duration::SLICE),
             gap: of(duration::GAP),
-            preemptors: occupants(&account.preemptors, &account.preemptors_rest),
+            preemptors: preemptors(account),
             irq: self.measured.irq.then(|| stolen(&account.irq)),
             softirq: self.measured.softirq.then(|| stolen(&account.softirq)),
             numa_balancing: self
@@ -216,6 +216,12 @@ fn before_bind_ns(account: &Account, home: &Home) -> u64 {
 #[must_use]
 pub fn intruders(state: &CpuState) -> Vec<Occupant> {
     occupants(&state.intruders, &state.intruders_rest)
+}
+
+/// Who had the CPU while a thread waited, longest first, the unnamed last.
+#[must_use]
+pub fn preemptors(account: &Account) -> Vec<Occupant> {
+    occupants(&account.preemptors, &account.preemptors_rest)
 }
 
 fn occupants(named: &[numa_ebpf::account::Occupant], rest: &numa_ebpf::account::Occupant) -> Vec<Occupant> {

@@ -5,12 +5,12 @@
 //! when it has ended.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Weak},
 };
 
 use numa_ebpf::{
-    account::{Account, NODES},
+    account::{Account, MATRIX, NODES},
     place::NO_PLAN,
 };
 
@@ -81,6 +81,9 @@ pub struct Assign {
 /// Threads that ended and are not kept one by one.
 pub type Rest = BTreeMap<(Option<String>, ThreadRole), (u64, Figures)>;
 
+/// Moves from (row) place to (column) place, see [`Places::row`].
+pub type Moves = [u64; MATRIX * MATRIX];
+
 /// Threads that were measured, and of which it is not known whose they were.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Unattributed {
@@ -106,6 +109,8 @@ pub struct Observer {
     dwellings: BTreeMap<TaskId, Dwelling>,
     ended: VecDeque<Arc<Kept>>,
     rest: Rest,
+    /// Of all that ended.
+    moves_of_ended: Moves,
     timeline: Timeline,
     unmeasured: u64,
     unattributed: Unattributed,
@@ -141,6 +146,7 @@ impl Observer {
             dwellings: BTreeMap::new(),
             ended: VecDeque::new(),
             rest: Rest::new(),
+            moves_of_ended: [0; MATRIX * MATRIX],
             timeline: Timeline::new(now_ns, limits.intervals, measured.migrations),
             unmeasured: 0,
             unattributed: Unattributed::default(),
@@ -224,6 +230,7 @@ impl Observer {
         let seen = Seen::new(&self.reader(), account, home.as_deref(), now_ns);
         self.timeline.add(followed.labels.role, &before, &seen, true);
         self.tally(&followed.labels, account, now_ns);
+        self.moves_of_ended.iter_mut().zip(account.moves).for_each(|(sum, count)| *sum += u64::from(count));
         let Followed { labels, .. } = followed;
         let ended =
             Kept { task, labels, home, ended: true, read_at_ns: now_ns, account: Packed::new(account) };
@@ -375,6 +382,31 @@ impl Observer {
             intervals: self.timeline.intervals(self.began_ns),
             unmeasured: self.unmeasured + unmeasured,
         }
+    }
+
+    /// Where each CPU is, for who wants to keep it.
+    #[must_use]
+    pub fn shared_places(&self) -> Arc<Places> {
+        Arc::clone(&self.places)
+    }
+
+    /// What is measured.
+    #[must_use]
+    pub fn measured(&self) -> Measured {
+        self.measured
+    }
+
+    /// All moves of all threads that ended.
+    #[must_use]
+    pub fn moves_of_ended(&self) -> &Moves {
+        &self.moves_of_ended
+    }
+
+    /// The threads that ended since then, as far as they are kept one by one.
+    #[must_use]
+    pub fn ended_since(&self, at_ns: u64) -> BTreeSet<TaskId> {
+        let ended = self.ended.iter().rev().take_while(|ended| ended.read_at_ns >= at_ns);
+        ended.map(|ended| ended.task).collect()
     }
 
     fn reader(&self) -> Reader<'_> {

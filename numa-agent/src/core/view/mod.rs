@@ -3,6 +3,11 @@
 //!
 //! `None`, in JSON `null`, is "not measured", never zero. Names are as their owners chose them: not safe to print as they are.
 
+pub mod build;
+pub mod gained;
+pub mod load;
+pub mod request;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
