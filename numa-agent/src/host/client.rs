@@ -120,8 +120,8 @@ pub fn ask(mut stream: UnixStream, peer: Peer, request: Request) -> Result<Lines
     Ok(Lines { peer, reader: BufReader::new(stream), partial: Vec::new() })
 }
 
-/// Never waits, as a blocking connect does for as long as the other's queue is full.
-fn open(path: &Path) -> nix::Result<UnixStream> {
+/// Connects; never waits, as a blocking connect does for as long as the other's queue is full.
+pub(super) fn open(path: &Path) -> nix::Result<UnixStream> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let descriptor = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     connect_to(descriptor.as_raw_fd(), &UnixAddr::new(path)?)?;

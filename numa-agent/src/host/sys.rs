@@ -7,7 +7,7 @@ use std::{
     fmt,
     io::{self, Read, Write},
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::{fs::MetadataExt, process::CommandExt},
     },
     process::{Child, Command},
@@ -225,6 +225,47 @@ pub fn send_signal(pid: u32, signal: Signal) -> io::Result<()> {
     Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), signal)?)
 }
 
+/// Who is at the other end of a UNIX socket, as of `connect(2)`; for who has connected, of `listen(2)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its pid.
+    pub pid: u32,
+    /// Effective user.
+    pub uid: u32,
+    /// Effective and supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// Who that is.
+///
+/// # Errors
+/// As `getsockopt(2)`.
+pub fn peer(socket: &impl AsFd) -> io::Result<Peer> {
+    let known = nix::sys::socket::getsockopt(socket, nix::sys::socket::sockopt::PeerCredentials)?;
+    // As many as anybody can have (`NGROUPS_MAX`), and one that is not the kernel's to fill.
+    let mut groups = vec![0u32; 65_536];
+    let mut bytes = size_of_val(groups.as_slice()) as libc::socklen_t;
+    // SAFETY: the kernel writes no more than `bytes` bytes into `groups`, and how many into `bytes`; both outlive the call.
+    let result = unsafe {
+        let descriptor = socket.as_fd().as_raw_fd();
+        libc::getsockopt(
+            descriptor,
+            libc::SOL_SOCKET,
+            libc::SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            &mut bytes,
+        )
+    };
+    match Errno::result(result) {
+        Ok(_) => groups.truncate(bytes as usize / size_of::<u32>()),
+        // It had no credentials yet.
+        Err(Errno::ENODATA) => groups.clear(),
+        Err(errno) => return Err(errno.into()),
+    }
+    groups.push(known.gid());
+    Ok(Peer { pid: known.pid().cast_unsigned(), uid: known.uid(), groups })
+}
+
 /// Gives memory that was freed back to the kernel. The C library keeps it otherwise: for a daemon, forever.
 pub fn release_freed_memory() {
     #[cfg(target_env = "gnu")]
@@ -316,6 +357,16 @@ mod tests {
         drop(gate);
         assert!(starter.join().unwrap().is_err());
         assert!(!dir.path().join("ran").exists());
+    }
+
+    #[test]
+    fn a_peer_is_who_it_is() {
+        let (near, _far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let peer = peer(&near).unwrap();
+        assert_eq!((peer.pid, peer.uid), (std::process::id(), nix::unistd::geteuid().as_raw()));
+        let ours = nix::unistd::getgroups().unwrap().into_iter().chain([nix::unistd::getegid()]);
+        let ours: std::collections::BTreeSet<u32> = ours.map(|group| group.as_raw()).collect();
+        assert_eq!(peer.groups.into_iter().collect::<std::collections::BTreeSet<u32>>(), ours);
     }
 
     #[test]
