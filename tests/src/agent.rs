@@ -115,6 +115,10 @@ impl Agent {
         if !args.iter().any(|arg| arg == "--jitter-report") {
             command.arg("--jitter-report").arg(reports.path().join("jitter.md"));
         }
+        // Where it would listen there may be another already.
+        if !args.iter().any(|arg| arg == "--socket" || arg == "--no-socket") {
+            command.arg("--socket").arg(reports.path().join("agent.sock"));
+        }
         command.args(args).stdout(Stdio::piped()).stderr(stderr);
         born(&mut command, Birth::Plain);
         let mut child = command.spawn().expect("numa-agent starts");
@@ -138,6 +142,12 @@ impl Agent {
     #[must_use]
     pub fn report(&self) -> PathBuf {
         self.reports.path().join("jitter.md")
+    }
+
+    /// Where viewers connect, unless its arguments say otherwise.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.reports.path().join("agent.sock")
     }
 
     /// All events so far.

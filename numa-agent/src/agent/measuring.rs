@@ -60,7 +60,9 @@ impl Agent {
             self.executor.marks.close_interval();
             self.progress();
         }
-        if let Some(living) = pass.living {
+        if pass.for_viewers {
+            self.show(pass);
+        } else if let Some(living) = pass.living {
             let draft = self.executor.marks.observer.draft(living, sys::monotonic_ns());
             self.start_report(draft);
         }

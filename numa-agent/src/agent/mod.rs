@@ -15,10 +15,12 @@ mod reports;
 mod scans;
 mod session;
 mod tapped;
+mod viewers;
 mod watch;
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -38,6 +40,7 @@ use self::{
     reload::Reload,
     session::Watched,
     tapped::Tapped,
+    viewers::{Server, Viewing, Want},
     watch::{Pass, Watch},
 };
 pub use self::{
@@ -46,7 +49,7 @@ pub use self::{
     measuring::Jitter,
     output::LineFormat,
     reports::Reports,
-    session::{CannotRun, Progress, Session, record},
+    session::{CannotRun, Progress, Session, observe, record},
 };
 use crate::{
     core::{
@@ -105,6 +108,19 @@ pub struct Options {
     pub max_accounts: Option<u32>,
     /// What to do with what is measured.
     pub jitter: Jitter,
+    /// Where viewers connect.
+    pub socket: Socket,
+}
+
+/// Where viewers connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Socket {
+    /// At [`view::SOCKET`]; nowhere, with a warning, where it cannot be made.
+    Default,
+    /// There, or the agent does not start.
+    At(PathBuf),
+    /// Nowhere.
+    None,
 }
 
 /// One thing the loop deals with.
@@ -135,6 +151,8 @@ enum Input {
     Reported(Done<()>),
     /// The memory of processes has been read.
     Settled(Done<BTreeMap<TaskId, Memory>>),
+    /// Viewers want something.
+    Wanted(Want),
     /// SIGHUP.
     Reload,
     /// SIGTERM or SIGINT.
@@ -157,7 +175,7 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     let result = runtime.block_on(async {
         // Before anything takes long: a signal that comes while we start must not kill us.
         let mut signals = Signals::new().context("signal handlers")?;
-        let mut agent = Agent::start(options)?;
+        let mut agent = Agent::start(options, None)?;
         agent.turn(&mut signals).await?;
         agent.finish().await;
         Ok(())
@@ -219,10 +237,15 @@ struct Agent {
     /// Recording, and not for ever.
     session: Option<Watched>,
     tapped: Option<Tapped>,
+    /// Who looks on, if anybody can.
+    viewing: Option<Viewing>,
+    /// Goes last: it waits until nobody has anything to tell viewers any more.
+    _server: Option<Server>,
 }
 
 impl Agent {
-    fn start(mut options: Options) -> anyhow::Result<Self> {
+    /// `door` is where viewers come from if not by the socket.
+    fn start(mut options: Options, door: Option<viewers::Door>) -> anyhow::Result<Self> {
         let settings = (options.settings)()?;
         // What changes while the rest is read is seen later.
         let outline = (options.outline)()?;
@@ -242,6 +265,11 @@ impl Agent {
             );
         }
         let tapped = programs.take_tap().map(Tapped::new);
+        // Before anything is bound: another agent may be at it already.
+        let (server, feed) = viewers::open(&options.socket, door)?.unzip();
+        let started_at = sys::now_rfc3339();
+        let about = viewers::about(&options, programs.health(), &started_at);
+        let viewing = feed.clone().map(|feed| Viewing::new(feed, about));
         let mut stats = Stats::default();
         stats.counts_migrations = programs.health().has("migrate");
         let planned = options.jitter.processes.is_none();
@@ -250,14 +278,14 @@ impl Agent {
             marks: Watch::start(programs, &engine, planned, options.jitter.limits),
             scanner: scanner(&engine, false),
             dry_run: options.dry_run,
-            output: Output::start(options.format, options.messages.clone()),
+            output: Output::start(options.format, options.messages.clone(), feed),
             stats,
         };
         let mut agent = Self {
             options: Arc::new(options),
             engine,
             executor,
-            started_at: sys::now_rfc3339(),
+            started_at,
             lost: DropCounts::default(),
             unreadable: 0,
             rescan: false,
@@ -272,6 +300,8 @@ impl Agent {
             memory: None,
             session: None,
             tapped,
+            viewing,
+            _server: server,
         };
         agent.scan_now()?;
         agent.step_aside();
@@ -318,6 +348,7 @@ impl Agent {
                 () = tapped::half_full(sends.as_ref()) => Input::Sends,
                 _ = ticks.tick() => Input::Tick,
                 _ = reports.tick() => Input::Report,
+                want = viewers::wanted(&self.viewing), if self.pass.is_none() => Input::Wanted(want),
                 // Yielding lets the runtime look at signals and timers, which a future that is ready at once does not.
                 () = tokio::task::yield_now(), if busy => if backlog { Input::Events } else { Input::Measure },
                 ready = ring.readable() => {
@@ -354,6 +385,8 @@ impl Agent {
                     }
                 }
                 Input::Report => self.want_report(),
+                Input::Wanted(Want::Nothing) if self.session.is_some() => break,
+                Input::Wanted(want) => self.look(want),
                 Input::Reported(report) => self.finish_report(report),
                 Input::Settled(memory) => self.settle(memory),
             }

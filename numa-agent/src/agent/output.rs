@@ -4,7 +4,10 @@
 
 use serde_json::{Value, json};
 
-use super::lines::{LineQueue, PATIENCE};
+use super::{
+    lines::{LineQueue, PATIENCE},
+    viewers::Feed,
+};
 use crate::{
     core::{
         engine::{Bind, Cause},
@@ -29,19 +32,39 @@ pub struct Output {
     format: LineFormat,
     lines: LineQueue,
     messages: LineQueue,
+    /// To viewers, who get all of them as JSON.
+    feed: Option<Feed>,
 }
 
 impl Output {
-    /// Lines to standard output in `format`; `messages` lead to standard error.
+    /// Lines to standard output in `format`, and to `feed`; `messages` lead to standard error.
     #[must_use]
-    pub fn start(format: LineFormat, messages: LineQueue) -> Self {
-        Self { format, lines: LineQueue::start(std::io::stdout()), messages }
+    pub fn start(format: LineFormat, messages: LineQueue, feed: Option<Feed>) -> Self {
+        Self { format, lines: LineQueue::start(std::io::stdout()), messages, feed }
     }
 
     /// Whether nobody hears of what is done.
     #[must_use]
     pub fn is_silent(&self) -> bool {
-        self.format == LineFormat::Silent
+        self.format == LineFormat::Silent && !self.is_watched()
+    }
+
+    fn is_watched(&self) -> bool {
+        self.feed.as_ref().is_some_and(Feed::is_watched)
+    }
+
+    /// A line of JSON, to all who want it.
+    fn json(&self, value: impl FnOnce() -> Value) {
+        if self.format != LineFormat::Json && !self.is_watched() {
+            return;
+        }
+        let line = json_line(&value());
+        if let Some(feed) = self.feed.as_ref().filter(|feed| feed.is_watched()) {
+            feed.event(&line);
+        }
+        if self.format == LineFormat::Json {
+            self.lines.line(line);
+        }
     }
 
     /// A line for people, beside the log.
@@ -51,30 +74,24 @@ impl Output {
 
     /// One attempt to bind.
     pub fn bound(&mut self, bind: &Bind, outcome: &BindOutcome, latency_ns: Option<u64>) {
-        match self.format {
-            LineFormat::Json => self.lines.line(json_line(&bound_json(bind, outcome, latency_ns))),
-            LineFormat::Silent => {}
-            LineFormat::Text if matches!(outcome, BindOutcome::Unchanged(_) | BindOutcome::Gone) => {}
-            LineFormat::Text => self.lines.line(bound_text(bind, outcome, latency_ns)),
+        self.json(|| bound_json(bind, outcome, latency_ns));
+        let changed = !matches!(outcome, BindOutcome::Unchanged(_) | BindOutcome::Gone);
+        if self.format == LineFormat::Text && changed {
+            self.lines.line(bound_text(bind, outcome, latency_ns));
         }
     }
 
     /// Anything else: `fields` in JSON, `text` for people.
     pub fn event(&mut self, name: &str, fields: Value, text: impl FnOnce() -> Option<String>) {
-        match self.format {
-            LineFormat::Json => {
-                let mut line = json!({ "schema": 1, "event": name });
-                if let (Value::Object(line), Value::Object(fields)) = (&mut line, fields) {
-                    line.extend(fields);
-                }
-                self.lines.line(json_line(&line));
+        self.json(|| {
+            let mut line = json!({ "schema": 1, "event": name });
+            if let (Value::Object(line), Value::Object(fields)) = (&mut line, fields) {
+                line.extend(fields);
             }
-            LineFormat::Silent => {}
-            LineFormat::Text => {
-                if let Some(text) = text() {
-                    self.lines.line(text);
-                }
-            }
+            line
+        });
+        if let Some(text) = (self.format == LineFormat::Text).then(text).flatten() {
+            self.lines.line(text);
         }
     }
 

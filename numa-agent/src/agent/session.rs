@@ -1,11 +1,11 @@
 //! A recording session: the agent's loop, which changes nothing and ends by itself.
 
-use std::{process::ExitStatus, time::Duration};
+use std::{os::unix::net::UnixStream, process::ExitStatus, sync::mpsc::sync_channel, time::Duration};
 
 use anyhow::Context;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Agent, Options, Signals, measuring::read_memory};
+use super::{Agent, LineFormat, Options, Signals, Socket, measuring::read_memory, viewers::Door};
 use crate::{
     core::{jitter::recording::Recording, task::TaskId},
     host::sys::{self, Gated, Signal},
@@ -71,7 +71,7 @@ pub fn record(options: Options, session: Session) -> anyhow::Result<Option<ExitS
     let result = runtime.block_on(async {
         let mut signals = Signals::new().context("signal handlers")?;
         let Session { duration, processes, command, numa_maps, mut progress, write } = session;
-        let mut agent = Agent::start(options)?;
+        let mut agent = Agent::start(options, None)?;
         anyhow::ensure!(
             agent.executor.marks.programs.health().has("switch"),
             "the kernel does not take the program `switch`, without which nothing is measured; see `numa-agent doctor`"
@@ -103,6 +103,49 @@ pub fn record(options: Options, session: Session) -> anyhow::Result<Option<ExitS
     });
     runtime.shutdown_background();
     result
+}
+
+/// Observes on threads of its own, and changes nothing; gives the near end of a connection, on which to ask as on the socket
+/// (`host::client::ask`). The observer ends when that is closed, and closes it when a signal ends it.
+///
+/// # Errors
+/// If it cannot start.
+pub fn observe(options: Options) -> anyhow::Result<UnixStream> {
+    let (near, far) = UnixStream::pair().context("a connection to the observer")?;
+    let (told, started) = sync_channel(1);
+    let options = Options { dry_run: true, format: LineFormat::Silent, socket: Socket::None, ..options };
+    let begun = told.clone();
+    let observe = move || -> anyhow::Result<()> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("event loop")?;
+        let result = runtime.block_on(async {
+            let mut signals = Signals::new().context("signal handlers")?;
+            let mut agent = Agent::start(options, Some(Door::One(far)))?;
+            agent.session = Some(Watched::endless());
+            // The caller waits for it.
+            let _ = begun.send(Ok(()));
+            agent.turn(&mut signals).await
+        });
+        runtime.shutdown_background();
+        result
+    };
+    let thread = std::thread::Builder::new().name("observer".to_owned());
+    thread.spawn(move || {
+        if let Err(error) = observe() {
+            tracing::debug!("the observer ends: {error:#}");
+            // Once it has begun, the end of the connection says it.
+            let _ = told.try_send(Err(error));
+        }
+    })?;
+    started.recv().context("the observer's start")??;
+    Ok(near)
+}
+
+impl Watched {
+    /// Until nobody looks on any more.
+    fn endless() -> Self {
+        Self { end: None, processes: Vec::new(), command: None, progress: Box::new(|_| {}), asked: false }
+    }
 }
 
 impl Command {

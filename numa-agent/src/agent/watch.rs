@@ -69,15 +69,26 @@ pub struct Pass {
     last: Option<TaskId>,
     /// The interval ends with it.
     pub closes: bool,
-    /// For a draft: the threads that live.
+    /// For a draft or for viewers: the threads that live.
     pub living: Option<Vec<Arc<Kept>>>,
+    /// It is viewers who wait for it.
+    pub for_viewers: bool,
+    /// When it began, in monotonic nanoseconds.
+    pub began_ns: u64,
 }
 
 impl Pass {
     /// One that begins.
     #[must_use]
     pub fn new(closes: bool, drafts: bool) -> Self {
-        Self { last: None, closes, living: drafts.then(Vec::new) }
+        let began_ns = sys::monotonic_ns();
+        Self { last: None, closes, living: drafts.then(Vec::new), for_viewers: false, began_ns }
+    }
+
+    /// One for viewers.
+    #[must_use]
+    pub fn for_viewers() -> Self {
+        Self { for_viewers: true, ..Self::new(false, true) }
     }
 }
 
@@ -93,6 +104,12 @@ impl Watch {
         let observer = Observer::new(sys::monotonic_ns(), places, homes, measured, limits);
         let groups = engine.plan().groups.len();
         Self { programs, observer, planned, critical, groups, unheard: HashMap::new(), sweep: None }
+    }
+
+    /// Whether threads belong where the plan says.
+    #[must_use]
+    pub fn is_planned(&self) -> bool {
+        self.planned
     }
 
     /// Follows a plan that may have grown.

@@ -8,6 +8,7 @@ mod jitter;
 mod machine;
 mod plan_args;
 mod run;
+mod status;
 mod topology;
 
 use std::{io::Write, process::ExitCode, time::Duration};
@@ -35,6 +36,8 @@ enum Command {
     Bind(bind::BindArgs),
     /// Run the host agent: bind processes and threads the moment they are born, until stopped.
     Run(run::RunArgs),
+    /// Show the running agent: its plan, who is in which group, what was done and what was lost.
+    Status(status::StatusArgs),
     /// Scheduling jitter and tokens: record, report, compare before and after.
     #[command(subcommand)]
     Jitter(jitter::JitterCommand),
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Topology(args) => topology::run(&args),
         Command::Bind(args) => bind::run(&args),
         Command::Run(args) => run::run(args, messages.clone()),
+        Command::Status(args) => status::run(&args),
         Command::Jitter(command) => jitter::run(command, messages.clone()),
         Command::Doctor(args) => doctor::run(&args),
     };

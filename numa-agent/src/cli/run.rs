@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{Format, machine::MachineArgs, plan_args::PlanArgs};
 use crate::{
-    agent::{self, Jitter, LineFormat, LineQueue, Reports},
+    agent::{self, Jitter, LineFormat, LineQueue, Reports, Socket},
     core::jitter::observer::Limits,
     host::bpf::LoadOptions,
 };
@@ -44,6 +44,23 @@ pub struct RunArgs {
     /// Time between reports of scheduling jitter, like 10m.
     #[arg(long, value_name = "DURATION", value_parser = super::jitter::period)]
     report_every: Option<Duration>,
+    /// Where `numa-agent status` and `watch` connect: a UNIX socket, for root and the members of the group numa-agent. One agent
+    /// listens there; another has to have its own. Default: /run/numa-agent/agent.sock, and none where it cannot be made.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// No socket: nobody can look at this agent.
+    #[arg(long, conflicts_with = "socket")]
+    no_socket: bool,
+}
+
+impl RunArgs {
+    fn socket(&self) -> Socket {
+        match &self.socket {
+            _ if self.no_socket => Socket::None,
+            Some(path) => Socket::At(path.clone()),
+            None => Socket::Default,
+        }
+    }
 }
 
 /// Length of an interval of the timeline.
@@ -53,7 +70,9 @@ const LIMITS: Limits = Limits { ended: 2048, intervals: 1440 };
 
 /// Runs the agent until it is stopped; its `messages` go to standard error.
 pub fn run(args: RunArgs, messages: LineQueue) -> anyhow::Result<()> {
+    let socket = args.socket();
     let options = agent::Options {
+        socket,
         dry_run: args.dry_run,
         format: match args.format {
             Format::Text => LineFormat::Text,

@@ -189,6 +189,15 @@ pub fn own_threads() -> std::io::Result<Vec<u32>> {
     Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
 }
 
+/// Our resident memory in bytes, and the CPU time of all our threads in seconds.
+#[must_use]
+pub fn own_usage() -> Option<(u64, f64)> {
+    let own = Process::myself().ok()?;
+    let (memory, times) = (own.statm().ok()?, own.stat().ok()?);
+    let ticks = (times.utime + times.stime) as f64 / procfs::ticks_per_second() as f64;
+    Some((memory.resident * procfs::page_size(), ticks))
+}
+
 /// Whether a command line starts an agent by name, or holds the agent's own arguments.
 fn is_wrapper(cmdline: &str, arguments: &str) -> bool {
     let names_us = cmdline.split(|c: char| c.is_whitespace() || c == '/').any(|word| word == "numa-agent");

@@ -225,6 +225,12 @@ pub fn send_signal(pid: u32, signal: Signal) -> io::Result<()> {
     Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), signal)?)
 }
 
+/// The user whose rights we have.
+#[must_use]
+pub fn own_uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
 /// Who is at the other end of a UNIX socket, as of `connect(2)`; for who has connected, of `listen(2)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {

@@ -9,6 +9,7 @@ pub mod json;
 pub mod markdown;
 #[cfg(test)]
 mod sample;
+pub mod status;
 pub mod svg;
 mod table;
 pub mod text;

@@ -118,7 +118,7 @@ impl Observer {
                 let config = dir.join("unmanaged.json");
                 fs::write(&config, json!({ "group_patterns": ["no-such-program-here"] }).to_string())?;
                 let mut command = agent::command(["run", "--config"]);
-                command.arg(config);
+                command.arg(config).arg("--no-socket");
                 command
             }
             Self::Runqlat => Command::new("runqlat"),

@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::{
-    agent::{self, Jitter, LineFormat, LineQueue, Progress, Session},
+    agent::{self, Jitter, LineFormat, LineQueue, Progress, Session, Socket},
     cli::{CommandStatus, Incomplete, UsageError, machine::MachineArgs, plan_args::PlanArgs},
     core::{
         jitter::{
@@ -135,6 +135,7 @@ pub fn run(args: RecordArgs, messages: LineQueue) -> anyhow::Result<()> {
         }),
     };
     let options = agent::Options {
+        socket: Socket::None,
         dry_run: true,
         format: LineFormat::Silent,
         messages,

@@ -13,7 +13,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod text;
-mod units;
+pub(super) mod units;
 mod words;
 
 use self::units::NOT_MEASURED;

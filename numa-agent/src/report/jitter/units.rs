@@ -4,7 +4,7 @@
 pub(super) const NOT_MEASURED: &str = "not measured";
 
 /// `0`, `850 ns`, `12.3 us`, `1.24 ms`, `3.40 s`, `2 min 5 s`, `3 h 20 min`.
-pub(super) fn duration(ns: u64) -> String {
+pub(in crate::report) fn duration(ns: u64) -> String {
     match ns {
         0 => "0".to_owned(),
         1..1_000 => format!("{ns} ns"),
@@ -33,7 +33,7 @@ pub(super) fn seconds(seconds: f64) -> String {
 }
 
 /// A share from 0 to 1 in percent, free of marks that a format gives a meaning: `0 %`, `under 0.01 %`, `0.42 %`, `12.3 %`, `100 %`.
-pub(super) fn share(share: f64) -> String {
+pub(in crate::report) fn share(share: f64) -> String {
     let percent = share * 100.0;
     match percent {
         _ if percent <= 0.0 || percent.is_nan() => "0 %".to_owned(),
@@ -45,7 +45,7 @@ pub(super) fn share(share: f64) -> String {
 }
 
 /// `12`, `1,234`, `5,678,901`.
-pub(super) fn count(count: u64) -> String {
+pub(in crate::report) fn count(count: u64) -> String {
     let digits = count.to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {

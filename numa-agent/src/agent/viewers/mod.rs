@@ -1,0 +1,145 @@
+//! Those who look at the agent: its socket, or a connection within this process.
+//!
+//! The loop's part is [`Feed`], which never waits: what there is no room for is left out, and counted. All else, connections,
+//! requests, differences and JSON, is done on threads of ordinary priority: one that serves ([`serve`]), and those that it has
+//! build snapshots. Without viewers the loop reads no account and prints no line for them.
+//!
+//! `agent::observe` runs the loop within the caller's process, changes nothing, and gives the near end of a connection on which
+//! the caller asks as on the socket (`host::client::ask`); the observer ends when that is closed.
+
+mod conversation;
+mod feed;
+mod hub;
+mod serve;
+
+use std::{path::Path, time::Duration};
+
+use anyhow::Context;
+
+pub(super) use self::{
+    feed::{Feed, Viewing, Want, wanted},
+    serve::{Door, Server},
+};
+use super::{Agent, Options, Socket, watch::Pass};
+use crate::{
+    core::{
+        health::Health,
+        view::{
+            self,
+            build::{Known, Reading, status},
+        },
+    },
+    host::{
+        listen::{ListenError, Listening, viewers_group},
+        sys,
+    },
+    report::escape,
+};
+
+/// Viewers at a time.
+const VIEWERS: usize = 32;
+/// Of those, for root alone.
+const FOR_ROOT: usize = 8;
+/// Connections at a time that are no viewers, or not yet: the oldest gives way.
+const CALLERS: usize = 64;
+/// How long a request may take to arrive, and a viewer may take nothing of what waits for it.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Lines that wait for a viewer.
+const QUEUE: usize = 1024;
+/// What waits on the way from the loop.
+const NEWS: usize = 4096;
+/// How long viewers have to take the last lines once the agent ends.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Opens the door, and has a thread serve who comes; `None`: nobody will. Where the default socket cannot be made, the agent does
+/// its work without; not beside another agent.
+pub(super) fn open(socket: &Socket, door: Option<Door>) -> anyhow::Result<Option<(Server, Feed)>> {
+    let listen = |path: &Path, own| Listening::start(path, viewers_group(), own).map(Door::Socket);
+    let door = match (door, socket) {
+        (Some(door), _) => door,
+        (None, Socket::None) => return Ok(None),
+        (None, Socket::At(path)) => listen(path, false)?,
+        (None, Socket::Default) => match listen(view::SOCKET.as_ref(), true) {
+            Ok(door) => door,
+            Err(error @ ListenError::Taken { .. }) => return Err(error.into()),
+            Err(error) => {
+                let error = escape::text(&format!("{error:#}"));
+                tracing::warn!("`numa-agent status` and `watch` cannot see this agent: {error}");
+                return Ok(None);
+            }
+        },
+    };
+    Server::start(door).map(Some).context("a thread for viewers")
+}
+
+/// What the agent is.
+pub(super) fn about(options: &Options, health: &Health, started_at: &str) -> view::Agent {
+    let (host, kernel) = sys::uname().unwrap_or_default();
+    view::Agent {
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        host,
+        kernel,
+        started_at: started_at.to_owned(),
+        uptime: 0.0,
+        enforcing: !options.dry_run,
+        policy: None,
+        programs: health.summary(),
+        missing_programs: health.failed().map(|program| program.name.to_owned()).collect(),
+        rss: None,
+        cpu_seconds: None,
+    }
+}
+
+impl Agent {
+    /// Viewers want something, and no pass is under way.
+    pub(super) fn look(&mut self, want: Want) {
+        match want {
+            Want::Status => {
+                if let Some((viewing, status)) = self.status() {
+                    viewing.tell_status(status);
+                }
+            }
+            Want::Reading => {
+                if let Some(viewing) = &mut self.viewing {
+                    viewing.begin();
+                    self.pass = Some(Pass::for_viewers());
+                }
+            }
+            Want::Nothing => self.viewing = None,
+        }
+    }
+
+    /// Tells viewers what a pass has read.
+    pub(super) fn show(&mut self, pass: Pass) {
+        let observer = &self.executor.marks.observer;
+        let (ended, moves_of_ended) = (observer.ended_since(pass.began_ns), *observer.moves_of_ended());
+        let (places, measured) = (observer.shared_places(), observer.measured());
+        let Some((viewing, status)) = self.status() else { return };
+        let threads = pass.living.unwrap_or_default();
+        let at_ns = sys::monotonic_ns();
+        viewing.tell_reading(Reading {
+            status,
+            at_ns,
+            threads,
+            ended,
+            moves_of_ended,
+            places,
+            measured,
+            cpus: None,
+        });
+    }
+
+    fn status(&mut self) -> Option<(&mut Viewing, view::Status)> {
+        let viewing = self.viewing.as_mut()?;
+        let known = Known {
+            engine: &self.engine,
+            planned: self.executor.marks.is_planned(),
+            stats: &self.executor.stats,
+            lost: &self.lost,
+            unreadable: self.unreadable,
+        };
+        let status = status(&known, viewing.agent());
+        Some((viewing, status))
+    }
+}
