@@ -1,0 +1,210 @@
+//! Events in words, newest first. What came from other processes is not escaped yet: who draws or prints does that.
+
+use std::collections::VecDeque;
+
+use serde_json::Value;
+
+use super::data::feed_label;
+use crate::core::task::TaskId;
+
+/// Events that are kept.
+const KEPT: usize = 1000;
+
+/// What kind of event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A thread was put where it belongs.
+    Bound,
+    /// Somebody set its mask.
+    Repinned,
+    /// It is on a CPU that it should not be on.
+    Drifted,
+    /// It ran off its nodes.
+    OffNode,
+    /// It moved between nodes.
+    Moved,
+    /// A warning.
+    Warning,
+    /// The plan was made anew.
+    Replanned,
+    /// Something could not be done.
+    Failed,
+    /// Events were lost.
+    Lost,
+    /// The agent, or the way to it.
+    Agent,
+    /// What this version does not know.
+    Other,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 11] = [
+        Self::Bound,
+        Self::Repinned,
+        Self::Drifted,
+        Self::OffNode,
+        Self::Moved,
+        Self::Warning,
+        Self::Replanned,
+        Self::Failed,
+        Self::Lost,
+        Self::Agent,
+        Self::Other,
+    ];
+
+    /// One word, at most eight columns.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Bound => "bound",
+            Self::Repinned => "re-pin",
+            Self::Drifted => "drift",
+            Self::OffNode => "off-node",
+            Self::Moved => "moved",
+            Self::Warning => "warning",
+            Self::Replanned => "plan",
+            Self::Failed => "FAILED",
+            Self::Lost => "LOST",
+            Self::Agent => "agent",
+            Self::Other => "event",
+        }
+    }
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// When it was heard of, UTC.
+    pub clock: String,
+    /// What it is.
+    pub kind: Kind,
+    /// The thread that it is about, where known.
+    pub task: Option<TaskId>,
+    /// In words.
+    pub text: String,
+    /// How often in a row.
+    pub times: u64,
+}
+
+impl Entry {
+    /// One.
+    #[must_use]
+    pub fn new(clock: &str, kind: Kind, task: Option<TaskId>, text: String) -> Self {
+        Self { clock: clock.to_owned(), kind, task, text, times: 1 }
+    }
+
+    /// A line of `run --format json` in words; `None` for what changed nothing. `name` and `task` say what is known of a tid.
+    #[must_use]
+    pub fn of_event(
+        event: &Value,
+        clock: &str,
+        name: &dyn Fn(u32) -> Option<String>,
+        task: &dyn Fn(u32) -> Option<TaskId>,
+    ) -> Option<Self> {
+        let tid = event["tid"].as_u64().and_then(|tid| u32::try_from(tid).ok());
+        let known = tid.and_then(|tid| match event["start_time"].as_u64() {
+            Some(start_time) => Some(TaskId { tid, start_time }),
+            None => task(tid),
+        });
+        let comm = event["comm"].as_str().map(str::to_owned).or_else(|| tid.and_then(name));
+        let who = tid.map_or_else(|| "?".to_owned(), |tid| feed_label(comm.as_deref(), tid));
+        let (kind, text) = match event["event"].as_str().unwrap_or_default() {
+            "bound" => bound(event, &who)?,
+            "migrated" => (Kind::Moved, format!("{who} {}", moved(event))),
+            "warning" => (Kind::Warning, word(event, "warning")),
+            "replanned" => (Kind::Replanned, format!("{}; planned anew", word(event, "changes"))),
+            "reloaded" => (Kind::Replanned, "configuration read again".to_owned()),
+            "lost" => (Kind::Lost, format!("events lost in the kernel: {}", event["lost"])),
+            "ready" => (Kind::Agent, format!("ready, {}", word(event, "mode"))),
+            "report" => (Kind::Agent, format!("jitter report {}", word(event, "path"))),
+            "summary" => (Kind::Agent, "the agent has ended".to_owned()),
+            other => (Kind::Other, format!("{other} {event}")),
+        };
+        Some(Self::new(clock, kind, known, text))
+    }
+}
+
+fn word(event: &Value, key: &str) -> String {
+    event[key].as_str().unwrap_or("?").to_owned()
+}
+
+fn bound(event: &Value, who: &str) -> Option<(Kind, String)> {
+    let result = event["result"].as_str().unwrap_or("?");
+    let (cpus, cause) = (word(event, "cpus"), word(event, "cause"));
+    let caller = &event["caller"];
+    let by = caller["tid"].as_u64().map(|tid| {
+        let comm = caller["comm"].as_str().unwrap_or("?");
+        let itself = event["tid"].as_u64() == Some(tid);
+        if itself { "itself".to_owned() } else { format!("{comm} ({tid})") }
+    });
+    if let Some(why) = result.strip_prefix("failed") {
+        return Some((Kind::Failed, format!("{who} cannot be put on {cpus}{why}")));
+    }
+    let after = event["latency_us"].as_f64().map_or(String::new(), |us| format!(", {us:.0} us after it"));
+    Some(match (result, by) {
+        ("unchanged" | "gone", _) => return None,
+        ("planned", Some(by)) => (Kind::Repinned, format!("{who} by {by}; belongs on {cpus}")),
+        ("planned", None) => (Kind::Drifted, format!("{who} is not bound to {cpus} ({cause})")),
+        (_, Some(by)) => (Kind::Repinned, format!("{who} by {by}; put back on {cpus}{after}")),
+        (_, None) => (Kind::Bound, format!("{who} to {cpus}: {cause}{after}")),
+    })
+}
+
+fn moved(event: &Value) -> String {
+    let number = |key: &str| event[key].as_u64().map_or_else(|| "?".to_owned(), |id| id.to_string());
+    format!(
+        "node {} -> {}, CPU {} -> {}",
+        number("from_node"),
+        number("to_node"),
+        number("from_cpu"),
+        number("to_cpu")
+    )
+}
+
+/// The last events.
+#[derive(Debug, Clone, Default)]
+pub struct Feed {
+    entries: VecDeque<Entry>,
+    /// How many there were, repetitions included.
+    pub total: u64,
+}
+
+impl Feed {
+    /// Adds one, to the last if that is the same.
+    pub fn push(&mut self, entry: Entry) {
+        self.total += 1;
+        match self.entries.back_mut() {
+            Some(last) if (last.kind, last.task, &last.text) == (entry.kind, entry.task, &entry.text) => {
+                (last.times, last.clock) = (last.times + 1, entry.clock);
+            }
+            _ => self.entries.push_back(entry),
+        }
+        if self.entries.len() > KEPT {
+            self.entries.pop_front();
+        }
+    }
+
+    /// The newest, or one that is so many older.
+    #[must_use]
+    pub fn newest(&self, back: usize) -> Option<&Entry> {
+        self.entries.iter().rev().nth(back)
+    }
+
+    /// Newest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().rev()
+    }
+
+    /// How many are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing has happened.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
