@@ -13,12 +13,10 @@ use crate::core::{
     task::{ProcessRole, ThreadRole},
     topology::Topology,
     view::{
-        Agent, Counts, CpuLoad, Group, Line, Node, Place, Process, SCHEMA, Snapshot, Socket, Status, Thread,
+        Agent, Counts, CpuLoad, Group, LISTED, Line, Node, Place, Process, SCHEMA, Snapshot, Socket, Status,
+        Thread,
     },
 };
-
-/// The most threads that a snapshot lists.
-const LISTED: usize = 512;
 
 /// An A3 with all its sixteen groups but one, in which one group's runtime pins its forward threads to another socket in interval 20,
 /// and something runs on the CPUs of another group's: so many intervals, with events between them.
@@ -45,6 +43,11 @@ pub fn quiet(topology: &Topology, instances: usize) -> Snapshot {
 #[must_use]
 pub fn event(event: &serde_json::Value) -> Line {
     Line::Event { schema: SCHEMA, event: event.clone() }
+}
+
+fn background(pid: u32, name: &str) -> Process {
+    let role = ProcessRole::Other;
+    Process { pid, start_time: u64::from(pid), comm: name.into(), role, threads: 8 }
 }
 
 struct Scene<'a> {
@@ -341,6 +344,9 @@ impl<'a> Scene<'a> {
             sockets,
             groups,
             others: Some(others),
+            background: [(9_900, "Motor"), (9_950, "Servicer")]
+                .map(|(pid, name)| background(pid, name))
+                .into(),
             counts: Counts {
                 processes,
                 threads: threads.len() as u64,

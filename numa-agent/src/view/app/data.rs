@@ -8,7 +8,7 @@ use super::{
 };
 use crate::core::{
     task::TaskId,
-    view::{Line, Snapshot, Thread},
+    view::{Line, Snapshot, Status, Thread},
 };
 
 /// Intervals that are kept of a thread.
@@ -21,7 +21,7 @@ const SINGLE: usize = 5;
 /// All of it.
 #[derive(Debug, Clone, Default)]
 pub struct Data {
-    /// The last one.
+    /// The last one; without an interval if there was none.
     pub snapshot: Option<Box<Snapshot>>,
     /// How many there were.
     pub intervals: u64,
@@ -105,6 +105,10 @@ impl Data {
             Line::Error { error, .. } => {
                 self.feed.push(Entry::new(clock, Kind::Failed, None, error.clone()));
                 self.refused = Some(error);
+            }
+            // Until the first interval is over.
+            Line::Status(status) if self.intervals == 0 => {
+                self.snapshot = Some(Box::new(unmeasured(*status)))
             }
             Line::Status(_) => {}
         }
@@ -213,6 +217,19 @@ impl Track {
             }
         }
         series
+    }
+}
+
+/// What is known without an interval.
+fn unmeasured(status: Status) -> Snapshot {
+    Snapshot {
+        status,
+        seconds: 0.0,
+        load: None,
+        matrix_of: String::new(),
+        moves: None,
+        threads: Vec::new(),
+        unlisted: 0,
     }
 }
 

@@ -63,6 +63,7 @@ fn counts(app: &App, pen: &mut Pen) {
     let off = snapshot.threads.iter().filter(|thread| thread.is_off_plan()).count();
     let strangers: u64 = app.nodes().map(|(_, node)| node.strangers).sum();
     match off {
+        _ if app.data().intervals == 0 => &mut *pen,
         0 => pen.text(GAP, PLAIN).text("none off plan", GOOD),
         off => pen.text(GAP, PLAIN).text(&format!("{off} off plan!"), BAD),
     };

@@ -13,7 +13,7 @@ use super::{
     words::{NONE, counted, cpus, group_index, percent},
 };
 use crate::{
-    core::view::{Group, Node, Snapshot, Socket},
+    core::view::{Group, Node, Place, Process, Snapshot, Socket},
     view::app::{App, Panel},
 };
 
@@ -25,7 +25,7 @@ const GROUP_LINES: u16 = 90;
 pub fn height(app: &App, width: u16, most: u16) -> u16 {
     let Some(snapshot) = app.snapshot() else { return 2 };
     let rows = |rows: usize| u16::try_from(rows + 1).unwrap_or(u16::MAX);
-    let (nodes, groups) = (app.nodes().count(), snapshot.status.groups.len());
+    let (nodes, groups) = (app.nodes().count(), group_lines(snapshot));
     if width >= GROUP_LINES && rows(nodes + groups) <= most {
         return rows(nodes + groups);
     }
@@ -70,8 +70,29 @@ pub fn draw(app: &App, buffer: &mut Buffer, place: Rect) {
                 facts.group(group, pen);
                 row += 1;
             }
+            let status = &snapshot.status;
+            if let Some(others) = status.others.as_ref().filter(|others| is_for(socket, others)) {
+                let pen = &mut Pen::line(buffer, place, row);
+                pen.skip(facts.socket_width);
+                let name = if status.background.is_empty() { "no process" } else { "background" };
+                facts.crew("oth", name, &status.background, &format!("CPUs {}", cpus(&others.cpus)), pen);
+                row += 1;
+            }
         }
     }
+}
+
+/// Whether the background processes belong on this socket; on the first one if a node of theirs is on several.
+fn is_for(socket: &Socket, others: &Place) -> bool {
+    socket
+        .nodes
+        .iter()
+        .any(|node| others.nodes.first() == Some(&node.id) && others.cpus.is_subset(&node.cpus))
+}
+
+/// Lines of the groups, and of the background processes.
+fn group_lines(snapshot: &Snapshot) -> usize {
+    snapshot.status.groups.len() + usize::from(snapshot.status.others.is_some())
 }
 
 /// What lines are made of.
@@ -193,25 +214,29 @@ impl<'a> Facts<'a> {
     }
 
     fn group(&self, group: &Group, pen: &mut Pen) {
-        pen.cell(self.node_width.max(4), &group_index(&group.name), BOLD);
         let places = format!("CPUs {}, forward {}", cpus(&group.members.cpus), cpus(&group.forward.cpus));
-        let Some(instance) = &group.instance else {
-            pen.cell(39, "free", DIM).text(&places, DIM);
+        let name = group.instance.as_deref().unwrap_or("free");
+        self.crew(&group_index(&group.name), name, &group.processes, &places, pen);
+    }
+
+    /// A line about processes that belong together.
+    fn crew(&self, label: &str, name: &str, processes: &[Process], places: &str, pen: &mut Pen) {
+        pen.cell(self.node_width.max(4), label, BOLD);
+        if processes.is_empty() {
+            pen.cell(39, name, DIM).text(places, DIM);
             return;
-        };
-        let threads: u64 = group.processes.iter().map(|process| process.threads).sum();
-        let off =
-            self.snapshot.threads.iter().filter(|thread| {
-                thread.group.as_deref() == Some(group.name.as_str()) && thread.is_off_plan()
-            });
-        pen.cell(18, instance, PLAIN).skip(1).figure(11, &counted(threads, "thread"), PLAIN).skip(1);
+        }
+        let threads: u64 = processes.iter().map(|process| process.threads).sum();
+        let own = |pid: u32| processes.iter().any(|process| process.pid == pid);
+        let off = self.snapshot.threads.iter().filter(|thread| thread.is_off_plan() && own(thread.pid));
+        pen.cell(18, name, PLAIN).skip(1).figure(11, &counted(threads, "thread"), PLAIN).skip(1);
         match off.count() {
-            0 => pen.skip(7),
-            count => pen.cell(7, &format!("{count} off!"), BAD),
+            0 => pen.skip(8),
+            count => pen.cell(8, &format!("{count} off!"), BAD),
         };
-        pen.cell(34, &places, PLAIN).skip(1);
+        pen.cell(34, places, PLAIN).skip(1);
         let names: Vec<String> =
-            group.processes.iter().map(|process| format!("{} {}", process.comm, process.pid)).collect();
+            processes.iter().map(|process| format!("{} {}", process.comm, process.pid)).collect();
         pen.text(&names.join(", "), DIM);
     }
 }

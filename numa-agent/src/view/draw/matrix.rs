@@ -88,7 +88,11 @@ pub fn draw(app: &App, buffer: &mut Buffer, place: Rect) {
     };
     title(app, Panel::Moves, &name, buffer, place).text(" ", PLAIN).fill("─", DIM);
     let Some(moves) = moves else {
-        Pen::line(buffer, place, 1).text("not counted here: see numa-agent doctor", NOTE);
+        let text = match app.data().intervals {
+            0 => "after the first interval",
+            _ => "not counted here: see numa-agent doctor",
+        };
+        Pen::line(buffer, place, 1).text(text, NOTE);
         return;
     };
     let style = |pair: (u32, u32)| match pair {

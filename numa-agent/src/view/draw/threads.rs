@@ -185,9 +185,10 @@ pub fn draw(app: &App, buffer: &mut Buffer, place: Rect) {
         pen.skip(1);
     }
     if rows.is_empty() {
-        let text = match (snapshot.threads.is_empty(), app.filter.is_empty()) {
-            (false, false) => "No listed thread fits the filter; esc shows all.",
-            _ => "No thread is managed yet.",
+        let text = match (app.data().intervals, snapshot.threads.is_empty()) {
+            (0, _) => "after the first interval",
+            (_, true) => "No thread is managed yet.",
+            (_, false) => "No listed thread fits the filter; esc shows all.",
         };
         Pen::line(buffer, place, 2).text(text, NOTE);
         return;
