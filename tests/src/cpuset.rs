@@ -1,8 +1,8 @@
 //! Cgroups of the cpuset controller, v1 or v2, as containers have them. Made for tests.
 
-use std::{fs, io, path::PathBuf, thread, time::Duration};
+use std::{fs, io, path::PathBuf, process::Command, thread, time::Duration};
 
-use numa_agent::core::idset::CpuSet;
+use numa_agent::core::idset::{CpuSet, NodeSet};
 
 /// A cgroup of the cpuset controller, for the time of a test.
 #[derive(Debug)]
@@ -58,6 +58,22 @@ impl Cpuset {
     /// If the kernel refuses.
     pub fn take(&self, pid: u32) {
         fs::write(self.path.join("cgroup.procs"), pid.to_string()).expect("move a process into the cpuset");
+    }
+
+    /// Lets its tasks use memory of `nodes`, and no other.
+    ///
+    /// # Panics
+    /// If the kernel refuses.
+    pub fn allow_memory(&self, nodes: &NodeSet) {
+        fs::write(self.path.join("cpuset.mems"), nodes.to_string()).expect("change the cpuset");
+    }
+
+    /// A command that runs another in it, which is given to it as arguments.
+    #[must_use]
+    pub fn enter(&self) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"echo $$ > "$0/cgroup.procs" && exec "$@""#]).arg(&self.path);
+        command
     }
 
     /// Lets its tasks use `cpus`, and no others.

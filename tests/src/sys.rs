@@ -62,21 +62,18 @@ pub fn interleave(nodes: &NodeSet) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The nodes that the caller's new pages come from in turn; `None` under any other policy.
+/// The caller's memory policy: its mode's number (`MPOL_*`), and its nodes.
 ///
 /// # Errors
 /// As `get_mempolicy(2)`.
-pub fn interleaved() -> io::Result<Option<NodeSet>> {
+pub fn memory_policy() -> io::Result<(i32, NodeSet)> {
     let (mut mode, mut words) = (-1, vec![0u64; NODE_WORDS]);
     // SAFETY: the buffer has as many bits as said; it and the number are writable and alive for the call.
     let result = unsafe {
         let (mode, words) = (&raw mut mode, words.as_mut_ptr());
         libc::syscall(libc::SYS_get_mempolicy, mode, words, NODE_WORDS * 64 + 1, 0usize, 0usize)
     };
-    match result {
-        0 => Ok((mode == libc::MPOL_INTERLEAVE).then(|| NodeSet::from_words(words))),
-        _ => Err(io::Error::last_os_error()),
-    }
+    if result == 0 { Ok((mode, NodeSet::from_words(words))) } else { Err(io::Error::last_os_error()) }
 }
 
 /// For each page of `memory` that begins in it, the node where it is; negative: an errno, as of a page that was never touched.

@@ -10,11 +10,11 @@ use crate::{
         jitter::{
             account::missing,
             draft::{Draft, Frame},
-            numa_maps::Memory,
             observer::Limits,
             recording::{Run, RunHost, Subject},
             tap::Tap,
         },
+        memory::numa_maps::Memory,
         task::TaskId,
     },
     host::{numa_maps, sys},

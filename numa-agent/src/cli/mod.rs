@@ -1,9 +1,11 @@
 //! The command line: one file per subcommand; [`main`] maps results to exit codes.
 //!
-//! Exit codes: 0 done and verified; 1 the thing asked for failed; 2 bad usage or bad configuration.
+//! Exit codes: 0 done and verified; 1 the thing asked for failed; 2 bad usage or bad configuration; 126 and 127 as a shell's,
+//! for a program that cannot be run or is not there.
 
 mod bind;
 mod doctor;
+mod exec;
 mod jitter;
 mod machine;
 mod plan_args;
@@ -38,6 +40,8 @@ enum Command {
     Run(run::RunArgs),
     /// Show the running agent: its plan, who is in which group, what was done and what was lost.
     Status(status::StatusArgs),
+    /// Start a program inside the plan: CPUs and memory policy are set before its first instruction.
+    Exec(exec::ExecArgs),
     /// Scheduling jitter and tokens: record, report, compare before and after.
     #[command(subcommand)]
     Jitter(jitter::JitterCommand),
@@ -80,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Bind(args) => bind::run(&args),
         Command::Run(args) => run::run(args, messages.clone()),
         Command::Status(args) => status::run(&args),
+        Command::Exec(args) => exec::run(&args),
         Command::Jitter(command) => jitter::run(command, messages.clone()),
         Command::Doctor(args) => doctor::run(&args),
     };
@@ -101,6 +106,9 @@ pub fn main() -> ExitCode {
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     if let Some(CommandStatus(status)) = error.downcast_ref() {
         return ExitCode::from(*status);
+    }
+    if let Some(error) = error.downcast_ref::<exec::CannotExec>() {
+        return ExitCode::from(error.status());
     }
     // A plan that cannot be made is bad usage, but for a machine that has no CPUs for anybody.
     let plan =

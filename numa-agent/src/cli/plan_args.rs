@@ -54,6 +54,19 @@ pub struct PlanArgs {
 }
 
 impl PlanArgs {
+    /// Whether any of them was given.
+    pub fn any(&self) -> bool {
+        let Self { config, group_pattern, other_pattern, forward_thread_pattern, .. } = self;
+        let Self { group_pid, other_pid, groups_per_socket, others_socket_index, .. } = self;
+        let Self { policy, layout, align, group_by, .. } = self;
+        let lists =
+            [group_pattern, other_pattern, forward_thread_pattern].iter().any(|list| !list.is_empty());
+        let pids = [group_pid, other_pid].iter().any(|pids| !pids.is_empty());
+        let numbers = groups_per_socket.is_some() || others_socket_index.is_some();
+        let words = policy.is_some() || layout.is_some() || align.is_some() || group_by.is_some();
+        config.is_some() || lists || pids || numbers || words
+    }
+
     /// Reads the configuration file, if any, and puts the flags over it. `report` is `--report`'s.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ pub type CpuSet = IdSet;
 pub type NodeSet = IdSet;
 
 /// Why a text is no id list.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum ListError {
     /// A token is neither a number nor a range.
     #[error("{0:?} is not an id or a range; write a list like 0-9,12")]

@@ -13,6 +13,8 @@ pub mod health;
 pub mod idset;
 pub mod instance;
 pub mod jitter;
+pub mod launch;
+pub mod memory;
 pub mod outline;
 pub mod plan;
 pub mod preset;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::sys::{Host, Kernel};
-use crate::core::{jitter::numa_maps::Memory, task::TaskId};
+use crate::core::{memory::numa_maps::Memory, task::TaskId};
 
 /// The most that is read of one process, in bytes: a line a mapping.
 const MAX_BYTES: u64 = 64 << 20;

@@ -4,6 +4,8 @@
 //! a fake.
 
 use std::{
+    convert::Infallible,
+    ffi::CString,
     fmt,
     io::{self, Read, Write},
     os::{
@@ -11,13 +13,17 @@ use std::{
         unix::{fs::MetadataExt, process::CommandExt},
     },
     process::{Child, Command},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 pub use nix::sys::signal::Signal;
 use nix::{errno::Errno, time::ClockId};
 use tokio::io::unix::AsyncFd;
 
-use crate::core::idset::{CpuSet, IdSet};
+use crate::core::{
+    idset::{CpuSet, IdSet},
+    memory::Policy,
+};
 
 /// The system calls on other tasks that the agent makes.
 pub trait Kernel {
@@ -36,6 +42,22 @@ pub trait Kernel {
 
     /// The task's start time in clock ticks since boot; `None` if there is no such task.
     fn start_time(&self, tid: u32) -> Option<u64>;
+}
+
+/// The memory policy of the calling thread, which it keeps over exec and hands on to the threads and processes it creates.
+/// There is no system call that sets another task's.
+pub trait OwnPolicy {
+    /// The policy in force (`get_mempolicy`); `None` where it is one that we do not know.
+    ///
+    /// # Errors
+    /// `ENOSYS`: a kernel without NUMA. `EPERM`: a seccomp filter, as containers have it.
+    fn memory_policy(&self) -> Result<Option<Policy>, Errno>;
+
+    /// Sets it (`set_mempolicy`). The kernel leaves out nodes that have no memory or are not in our cpuset.
+    ///
+    /// # Errors
+    /// As [`OwnPolicy::memory_policy`], and `EINVAL`: no node is left, or the kernel does not know the mode.
+    fn set_memory_policy(&self, policy: &Policy) -> Result<(), Errno>;
 }
 
 /// A system call that failed, and on whom.
@@ -86,6 +108,41 @@ impl Kernel for Host {
 
     fn start_time(&self, tid: u32) -> Option<u64> {
         stat_field(tid, 22)?.parse().ok()
+    }
+}
+
+/// Room for 1024 nodes, the most any configuration allows (`CONFIG_NODES_SHIFT`, `arch/x86/Kconfig` and
+/// `arch/arm64/Kconfig`, 6.18).
+const NODE_WORDS: usize = 1024 / 64;
+
+/// The kernel takes off one from the number of bits that it is given before it looks at so many (`get_nodes` and
+/// `copy_nodes_to_user` of `mm/mempolicy.c`, 5.10 to 6.18).
+const NODE_BITS: usize = NODE_WORDS * 64 + 1;
+
+impl OwnPolicy for Host {
+    fn memory_policy(&self) -> Result<Option<Policy>, Errno> {
+        let (mut mode, mut words) = (0, vec![0u64; NODE_WORDS]);
+        // SAFETY: `words` has room for as many bits as said; it and `mode` outlive the call. Without flags the address is not
+        // looked at.
+        let result = unsafe {
+            let (mode, words) = (&raw mut mode, words.as_mut_ptr());
+            libc::syscall(libc::SYS_get_mempolicy, mode, words, NODE_BITS, 0usize, 0usize)
+        };
+        Errno::result(result)?;
+        let mode: libc::c_int = mode;
+        Ok(Policy::from_number(mode.cast_unsigned(), IdSet::from_words(words)))
+    }
+
+    fn set_memory_policy(&self, policy: &Policy) -> Result<(), Errno> {
+        let mut words = policy.nodes.words().to_vec();
+        if words.len() > NODE_WORDS {
+            return Err(Errno::EINVAL);
+        }
+        words.resize(NODE_WORDS, 0);
+        let mode = policy.number().cast_signed();
+        // SAFETY: the kernel reads at most as many bits as said from `words`, which outlives the call.
+        let result = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, words.as_ptr(), NODE_BITS) };
+        Errno::result(result).map(drop)
     }
 }
 
@@ -210,6 +267,43 @@ impl Gated {
     }
 }
 
+/// Whether SIGPIPE was ignored when this process began. Rust's runtime has it ignored before `main`, so that only what runs
+/// earlier can tell.
+static IGNORED_SIGPIPE: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note_sigpipe() {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: with no new action the call only fills the old one in; all of it are numbers, which may be zero.
+    let handler = unsafe {
+        libc::sigaction(libc::SIGPIPE, std::ptr::null(), action.as_mut_ptr());
+        action.assume_init().sa_sigaction
+    };
+    IGNORED_SIGPIPE.store(handler == libc::SIG_IGN, Ordering::Relaxed);
+}
+
+#[used]
+// SAFETY: the C library calls what is in this section once, before `main`; the function makes one system call and needs nothing
+// of Rust's runtime.
+#[unsafe(link_section = ".init_array")]
+static NOTE_SIGPIPE: extern "C" fn() = note_sigpipe;
+
+/// Becomes another program, as `execvp(3)` looks it up: the process stays the same, with all that it has. Comes back only if
+/// that failed.
+///
+/// # Errors
+/// As `execve(2)`; `ENOENT`: there is no such program.
+pub fn exec(program: &CString, arguments: &[CString]) -> Result<Infallible, Errno> {
+    if !IGNORED_SIGPIPE.load(Ordering::Relaxed) {
+        // SAFETY: no handler of ours is set or replaced.
+        unsafe { nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl)? };
+    }
+    let error = nix::unistd::execvp(program, arguments);
+    // Who reads our messages may be gone.
+    // SAFETY: as above.
+    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigIgn)? };
+    error
+}
+
 /// Whether a signal from the terminal's keys goes to this process and those it started alike.
 #[must_use]
 pub fn is_in_foreground() -> bool {
@@ -319,6 +413,7 @@ pub fn now_rfc3339() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::{idset::NodeSet, memory::Mode};
 
     #[test]
     fn sets_and_reads_back_its_own_mask() {
@@ -373,6 +468,41 @@ mod tests {
         let ours = nix::unistd::getgroups().unwrap().into_iter().chain([nix::unistd::getegid()]);
         let ours: std::collections::BTreeSet<u32> = ours.map(|group| group.as_raw()).collect();
         assert_eq!(peer.groups.into_iter().collect::<std::collections::BTreeSet<u32>>(), ours);
+    }
+
+    #[test]
+    fn sets_and_reads_back_its_own_memory_policy() {
+        // On a thread of its own: the policy ends with it.
+        let done = std::thread::spawn(|| {
+            let before = match Host.memory_policy() {
+                Err(Errno::ENOSYS | Errno::EPERM) => return None,
+                before => before.unwrap(),
+            };
+            assert_eq!(before, Some(Policy::default()));
+            let maps = std::fs::read_to_string("/proc/thread-self/numa_maps").unwrap();
+            let node = maps.split_whitespace().find_map(|word| word.strip_prefix('N')?.split_once('='));
+            let node: NodeSet = node.unwrap().0.parse().unwrap();
+            let policy = Policy::new(Mode::Interleave, node);
+            Host.set_memory_policy(&policy).unwrap();
+            assert_eq!(Host.memory_policy(), Ok(Some(policy.clone())));
+            let maps = std::fs::read_to_string("/proc/thread-self/numa_maps").unwrap();
+            assert!(
+                maps.lines().all(
+                    |line| line.contains(&format!(" {policy} ")) || line.ends_with(&format!(" {policy}"))
+                ),
+                "{maps}"
+            );
+            Host.set_memory_policy(&Policy::new(Mode::Local, NodeSet::new())).unwrap();
+            assert_eq!(Host.memory_policy().unwrap().unwrap().mode, Mode::Local);
+            let beyond = Policy::new(Mode::Bind, [1024].into_iter().collect());
+            assert_eq!(Host.set_memory_policy(&beyond), Err(Errno::EINVAL));
+            let nowhere = Policy::new(Mode::Bind, [1023].into_iter().collect());
+            assert_eq!(Host.set_memory_policy(&nowhere), Err(Errno::EINVAL), "all bits are looked at");
+            Some(())
+        });
+        if done.join().unwrap().is_none() {
+            eprintln!("SKIP: sets_and_reads_back_its_own_memory_policy: no memory policies here");
+        }
     }
 
     #[test]

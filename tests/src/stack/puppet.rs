@@ -25,6 +25,9 @@ use crate::{
     witness::{Observer, Point, Witness},
 };
 
+/// `MPOL_INTERLEAVE`.
+const INTERLEAVE: i32 = 3;
+
 /// Time between two looks of an idle thread.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -67,6 +70,20 @@ pub enum Order {
         nodes: NodeSet,
         /// How many.
         pages: u32,
+    },
+    /// The main thread takes so many pages, under the memory policy that it has.
+    Take {
+        /// How many.
+        pages: u32,
+    },
+    /// The thread asks the kernel for its memory policy, and fails if that is another.
+    CheckPolicy {
+        /// Which thread.
+        tid: u32,
+        /// Its mode's number (`MPOL_*`).
+        mode: i32,
+        /// Its nodes.
+        nodes: NodeSet,
     },
     /// Answer: how many of the pages that were taken so are on this node now.
     PagesOn {
@@ -111,16 +128,24 @@ impl Puppet {
         Ok(Self { actor: Actor::start(command, birth)? })
     }
 
+    /// Starts a puppet by way of another program, which is given its command line.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn start_by(mut starter: Command, family: &Family, role: &str, instance: u32) -> Result<Self> {
+        let inner = family.command(role, instance);
+        starter.arg(inner.get_program()).args(inner.get_args()).arg("--puppet");
+        Ok(Self { actor: Actor::start(starter, Birth::Session)? })
+    }
+
     /// Starts a puppet as process 1 of a pid namespace: it knows itself and its threads by the numbers in there.
     ///
     /// # Errors
     /// If it does not start.
     pub fn start_in_pid_namespace(family: &Family, role: &str) -> Result<Self> {
-        let inner = family.command(role, 0);
-        let mut command = Command::new("unshare");
-        command.args(["--pid", "--fork", "--kill-child"]).arg(inner.get_program()).args(inner.get_args());
-        command.arg("--puppet");
-        Ok(Self { actor: Actor::start(command, Birth::Session)? })
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--pid", "--fork", "--kill-child"]);
+        Self::start_by(unshare, family, role, 0)
     }
 
     /// Its pid, also its main thread's tid.
@@ -234,8 +259,9 @@ fn dispatch(strings: &Arc<Strings>, me: &mut Observer, order: Order) -> Result<u
     let pid = std::process::id();
     let by = match &order {
         Order::Thread { from, .. } | Order::PinOther { from, .. } => *from,
-        Order::Rename { tid, .. } | Order::Pin { tid, .. } => *tid,
+        Order::Rename { tid, .. } | Order::Pin { tid, .. } | Order::CheckPolicy { tid, .. } => *tid,
         Order::Interleave { .. }
+        | Order::Take { .. }
         | Order::PagesOn { .. }
         | Order::Exec { .. }
         | Order::Retitle { .. }
@@ -275,7 +301,13 @@ fn carry_out(strings: &Arc<Strings>, me: &mut Observer, order: Order) -> Result<
         Order::PinOther { tid, cpus, .. } => {
             sys::set_affinity(tid, &cpus).with_context(|| format!("cannot pin {tid} to {cpus}"))?;
         }
-        Order::Interleave { nodes, pages } => strings.taken().push(interleave(&nodes, pages)?),
+        Order::Interleave { nodes, pages } => {
+            sys::interleave(&nodes).with_context(|| format!("cannot interleave over {nodes}"))?;
+            check_policy(INTERLEAVE, &nodes)?;
+            strings.taken().push(take(pages)?);
+        }
+        Order::Take { pages } => strings.taken().push(take(pages)?),
+        Order::CheckPolicy { mode, nodes, .. } => check_policy(mode, &nodes)?,
         Order::PagesOn { node } => {
             let mut found = 0;
             for memory in strings.taken().iter() {
@@ -309,14 +341,9 @@ fn carry_out(strings: &Arc<Strings>, me: &mut Observer, order: Order) -> Result<
 }
 
 /// So many whole pages, all of them touched.
-fn interleave(nodes: &NodeSet, pages: u32) -> Result<Vec<u8>> {
+fn take(pages: u32) -> Result<Vec<u8>> {
     // A huge page is on one node.
     nix::sys::prctl::set_thp_disable(true).context("cannot do without huge pages")?;
-    sys::interleave(nodes).with_context(|| format!("cannot interleave over {nodes}"))?;
-    let kept = sys::interleaved().context("cannot ask for my memory policy")?;
-    if kept.as_ref() != Some(nodes) {
-        bail!("the memory policy is to interleave over {kept:?}, not {nodes}");
-    }
     let page = sys::page_bytes();
     // One more, for the page that it begins in, which holds the allocator's words too.
     let mut memory = vec![0; (pages as usize + 1) * page];
@@ -324,6 +351,15 @@ fn interleave(nodes: &NodeSet, pages: u32) -> Result<Vec<u8>> {
     memory.truncate(first + pages as usize * page);
     memory.iter_mut().skip(first).step_by(page).for_each(|byte| *byte = 1);
     Ok(memory)
+}
+
+/// Asks the kernel for the calling thread's memory policy.
+fn check_policy(mode: i32, nodes: &NodeSet) -> Result<()> {
+    let (own, own_nodes) = sys::memory_policy().context("cannot ask for my memory policy")?;
+    if (own, &own_nodes) != (mode, nodes) {
+        bail!("my memory policy is of mode {own} over nodes {own_nodes}, not of mode {mode} over {nodes}");
+    }
+    Ok(())
 }
 
 /// Overwrites this process's arguments where the kernel reads them for `/proc/PID/cmdline`.

@@ -8,6 +8,7 @@ mod action;
 mod cuts;
 mod events;
 mod snapshots;
+mod starting;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use self::cuts::Cuts;
 pub use self::{
     action::{Action, Bind, Caller, Cause},
+    starting::Seat,
     state::{Process, Snapshot, Thread},
 };
 use super::{

@@ -3,6 +3,7 @@
 mod cuts;
 mod machine;
 mod order;
+mod starting;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

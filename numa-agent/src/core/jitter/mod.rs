@@ -10,7 +10,6 @@ pub mod draft;
 pub mod figures;
 pub mod file;
 pub mod homes;
-pub mod numa_maps;
 pub mod observer;
 pub mod packed;
 pub mod places;

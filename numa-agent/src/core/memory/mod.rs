@@ -1,0 +1,8 @@
+//! Memory: the policies that say which nodes new pages come from, and where a process's pages are.
+//!
+//! Who sets a policy, and who reads `/proc`, is `host`'s part.
+
+pub mod numa_maps;
+mod policy;
+
+pub use policy::{Flags, Mode, Policy, PolicyError};
