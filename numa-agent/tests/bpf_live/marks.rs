@@ -1,5 +1,7 @@
 //! The table of marks, and what does not fit into it or into the ring.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 
 #[test]
@@ -51,4 +53,24 @@ fn a_full_table_of_marks_is_counted() {
     thread::spawn(|| ()).join().expect("no panic");
     assert_eq!(live.programs.drops().to_string(), "unmarked 1");
     assert!(live.programs.mark(1, identity(1)).is_err());
+}
+
+#[test]
+fn who_is_marked_while_the_programs_are_attached_finds_a_slot() {
+    let (name, done) = (std::fs::read("/proc/self/comm").expect("our name"), AtomicBool::new(false));
+    let live = thread::scope(|scope| {
+        // A leader that another thread names passes the filter, also when none is loaded yet.
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                std::fs::write("/proc/self/comm", &name).expect("our name");
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let live = live(&seeing_ourselves());
+        done.store(true, Ordering::Relaxed);
+        live
+    });
+    let Some(live) = live else { return };
+    assert!(live.programs.marked().contains(&identity(std::process::id())));
+    assert_eq!(live.programs.drops().to_string(), "nothing");
 }

@@ -35,7 +35,7 @@ pub fn rename(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     if !known {
-        if !may_match(task, &comm) {
+        if !may_match(task, pid, &comm) {
             return 0;
         }
         mark(pid, tid, start, is_current(task).then(accounts::this_cpu));
@@ -55,11 +55,12 @@ fn is_current(task: task::Pointer) -> bool {
 }
 
 /// Runs the new name with the arguments through the filter. Arguments can be read of the calling task only; a leader
-/// renamed by another thread passes.
+/// renamed by another thread of its process passes. Whoever names a task of another process makes a kernel thread
+/// (`kthread_create`; `comm_write` in `fs/proc/base.c` takes one's own process alone), which is never managed.
 #[inline(always)]
-fn may_match(task: task::Pointer, comm: &[u8; COMM_LEN]) -> bool {
+fn may_match(task: task::Pointer, pid: u32, comm: &[u8; COMM_LEN]) -> bool {
     if !is_current(task) {
-        return true;
+        return task::current().0 == pid;
     }
     let Some(subject) = RENAME_SCRATCH.get_ptr_mut(0) else { return true };
     // SAFETY: this CPU's own element, see RENAME_SCRATCH.

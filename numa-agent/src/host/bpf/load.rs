@@ -71,8 +71,12 @@ const PROGRAMS: [(&str, bool, Hook); PROGRAM_COUNT] = [
     ("affinity_enter", false, Hook::Syscall("sys_enter_sched_setaffinity")),
 ];
 
-/// Loads the object, makes its maps, and attaches what can be attached.
-pub(super) fn load(options: &LoadOptions) -> Result<(Ebpf, Health), BpfError> {
+/// Loads the object, makes its maps, has them prepared, and then attaches what can be attached: programs run from the moment they
+/// are attached.
+pub(super) fn load<T>(
+    options: &LoadOptions,
+    prepare: impl FnOnce(&mut Ebpf) -> Result<T, BpfError>,
+) -> Result<(Ebpf, T, Health), BpfError> {
     if OBJECT.is_empty() {
         return Err(BpfError::NoPrograms);
     }
@@ -109,6 +113,7 @@ pub(super) fn load(options: &LoadOptions) -> Result<(Ebpf, Health), BpfError> {
         loader.map_max_entries("AYA_LOGS", 4096);
     }
     let mut ebpf = loader.load(OBJECT).map_err(|error| BpfError::Load(explain(&error)))?;
+    let prepared = prepare(&mut ebpf)?;
     let btf = Btf::from_sys_fs().map_err(|error| BpfError::Load(explain(&error)))?;
     let mut health = with_tracefs(|tracefs| {
         let programs = attach_all(&mut ebpf, &btf, tracefs);
@@ -130,7 +135,7 @@ pub(super) fn load(options: &LoadOptions) -> Result<(Ebpf, Health), BpfError> {
     if [Some(health.verdict()), health.tap_verdict()].contains(&Some(Verdict::Unusable)) {
         return Err(BpfError::Unusable(health));
     }
-    Ok((ebpf, health))
+    Ok((ebpf, prepared, health))
 }
 
 fn offsets() -> Result<Offsets, BpfError> {

@@ -106,13 +106,13 @@ impl Programs {
     /// If the maps cannot be made or a required program cannot be attached; a failed optional program is in
     /// [`Programs::health`] only.
     pub fn load(options: &LoadOptions) -> Result<Self, BpfError> {
-        let (mut ebpf, health) = load::load(options)?;
+        let (mut ebpf, accounts, health) = load::load(options, |ebpf| Accounts::new(ebpf, &options.places))?;
         let log =
             options.debug_log.then(|| LogReader::start(&mut ebpf)).transpose().map_err(BpfError::Load)?;
         Ok(Self {
             health,
             ring: RingBuf::try_from(take(&mut ebpf, "events")?).map_err(unfit("events"))?,
-            accounts: Accounts::new(&mut ebpf, &options.places)?,
+            accounts,
             tasks: HashMap::try_from(take(&mut ebpf, "tasks")?).map_err(unfit("tasks"))?,
             filter: Array::try_from(take(&mut ebpf, "filter")?).map_err(unfit("filter"))?,
             filter_bank: Array::try_from(take(&mut ebpf, "filter_bank")?).map_err(unfit("filter_bank"))?,
