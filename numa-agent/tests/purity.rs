@@ -29,8 +29,8 @@ const FORBIDDEN: [&str; 17] = [
 /// The same where no path tells.
 const FORBIDDEN_WORDS: [&str; 3] = ["Instant", "SystemTime", "println!"];
 
-/// The files of `view` that have a terminal, or lines, to write to.
-const SHELL_OF_VIEW: [&str; 4] = ["terminal.rs", "lines.rs", "once.rs", "session.rs"];
+/// The files of `view` that have a terminal, threads, or a clock.
+const SHELL_OF_VIEW: [&str; 3] = ["terminal.rs", "session.rs", "source.rs"];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));

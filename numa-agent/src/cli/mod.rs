@@ -12,6 +12,7 @@ mod plan_args;
 mod run;
 mod status;
 mod topology;
+mod watch;
 
 use std::{io::Write, process::ExitCode, time::Duration};
 
@@ -20,6 +21,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::{
     agent::{CannotRun, LineQueue, PATIENCE},
     core::{config::ConfigError, plan::PlanError},
+    view::terminal::Messages,
 };
 
 /// Puts every process and thread of an inference server on the right NUMA node, and keeps it there.
@@ -40,6 +42,8 @@ enum Command {
     Run(run::RunArgs),
     /// Show the running agent: its plan, who is in which group, what was done and what was lost.
     Status(status::StatusArgs),
+    /// Watch it live: nodes, moves between them, the threads that matter and what happens to them; changes nothing.
+    Watch(watch::WatchArgs),
     /// Start a program inside the plan: CPUs and memory policy are set before its first instruction.
     Exec(exec::ExecArgs),
     /// Scheduling jitter and tokens: record, report, compare before and after.
@@ -75,7 +79,7 @@ struct CommandStatus(u8);
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let messages = LineQueue::start(std::io::stderr());
+    let messages = LineQueue::start(Messages);
     start_logging(messages.clone());
     // Commands that end by themselves write all they have to say; the agent ends when told to.
     let patience = if matches!(cli.command, Command::Run(_)) { PATIENCE } else { Duration::MAX };
@@ -84,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Bind(args) => bind::run(&args),
         Command::Run(args) => run::run(args, messages.clone()),
         Command::Status(args) => status::run(&args),
+        Command::Watch(args) => watch::run(args, messages.clone()),
         Command::Exec(args) => exec::run(&args),
         Command::Jitter(command) => jitter::run(command, messages.clone()),
         Command::Doctor(args) => doctor::run(&args),

@@ -67,6 +67,12 @@ impl PlanArgs {
         config.is_some() || lists || pids || numbers || words
     }
 
+    /// Whether they say who is managed.
+    pub fn names_processes(&self) -> bool {
+        let lists = [&self.group_pattern, &self.other_pattern].iter().any(|list| !list.is_empty());
+        self.config.is_some() || lists || !self.group_pid.is_empty() || !self.other_pid.is_empty()
+    }
+
     /// Reads the configuration file, if any, and puts the flags over it. `report` is `--report`'s.
     ///
     /// # Errors

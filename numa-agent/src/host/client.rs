@@ -3,6 +3,7 @@
 use std::{
     fmt,
     io::{self, BufRead, BufReader, Read, Write},
+    net::Shutdown,
     os::{fd::AsRawFd, unix::net::UnixStream},
     path::{Path, PathBuf},
     time::Duration,
@@ -157,6 +158,16 @@ impl Lines {
             Ok(line) => Ok(Some(line)),
             Err(error) => Err(ClientError::Strange(self.peer.clone(), error.to_string())),
         }
+    }
+
+    /// What ends the connection from another thread.
+    ///
+    /// # Errors
+    /// If there can be no more file descriptors.
+    pub fn closer(&self) -> Result<impl Fn() + Send + use<>, ClientError> {
+        let stream = self.reader.get_ref().try_clone().map_err(|error| failed(&self.peer, error))?;
+        // It may have ended already.
+        Ok(move || drop(stream.shutdown(Shutdown::Both)))
     }
 
     /// The next line, which has to come.

@@ -385,6 +385,17 @@ pub fn share_heaps() {
     }
 }
 
+/// Stops this process and its group as ctrl-z does, until they are let go on; where nobody could do that, they do at once.
+///
+/// # Errors
+/// As `kill(2)`.
+pub fn suspend_group() -> io::Result<()> {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(0), Signal::SIGTSTP)?;
+    // Any of our threads may be the one that the signal finds.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    Ok(())
+}
+
 /// Inode of the initial pid namespace: `PROC_PID_INIT_INO` of `include/linux/proc_ns.h` (5.10 to 6.18).
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 

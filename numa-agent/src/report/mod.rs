@@ -11,7 +11,7 @@ pub mod markdown;
 mod sample;
 pub mod status;
 pub mod svg;
-mod table;
+pub(crate) mod table;
 pub mod text;
 pub mod topology;
 

@@ -100,7 +100,7 @@ pub struct RecordArgs {
 /// Records; `messages` go to standard error.
 pub fn run(args: RecordArgs, messages: LineQueue) -> anyhow::Result<()> {
     check_output(&args)?;
-    let planned = args.has_plan();
+    let planned = args.plan.names_processes();
     let (tap, tapped) = args.tap()?;
     let gated = args.start_command()?;
     let (mut roots, mut what) = (args.roots(&tapped)?, None);
@@ -161,12 +161,6 @@ pub fn run(args: RecordArgs, messages: LineQueue) -> anyhow::Result<()> {
 }
 
 impl RecordArgs {
-    fn has_plan(&self) -> bool {
-        let plan = &self.plan;
-        let lists = [&plan.group_pattern, &plan.other_pattern].iter().any(|list| !list.is_empty());
-        plan.config.is_some() || lists || !plan.group_pid.is_empty() || !plan.other_pid.is_empty()
-    }
-
     /// In words.
     fn subject(&self, roots: &[TaskId]) -> String {
         if self.command.is_empty() {
@@ -193,7 +187,7 @@ impl RecordArgs {
     }
 
     fn roots(&self, tapped: &[TaskId]) -> anyhow::Result<Vec<TaskId>> {
-        if self.pid.is_empty() && self.command.is_empty() && !self.has_plan() {
+        if self.pid.is_empty() && self.command.is_empty() && !self.plan.names_processes() {
             if !tapped.is_empty() {
                 return Ok(tapped.to_vec());
             }

@@ -86,32 +86,36 @@ impl Sample {
 }
 
 impl Data {
-    /// Takes in what came at `clock`.
-    pub fn take(&mut self, line: Line, clock: &str) {
-        match line {
+    /// Takes in what came at `clock`; what is new in the feed.
+    pub fn take(&mut self, line: Line, clock: &str) -> Vec<Entry> {
+        let news = match line {
             Line::Snapshot(snapshot) => self.take_snapshot(snapshot, clock),
             Line::Event { event, .. } => {
                 let name = |tid| self.name_of(tid);
                 let task = |tid| self.task_of(tid);
-                if let Some(entry) = Entry::of_event(&event, clock, &name, &task) {
-                    self.feed.push(entry);
-                }
+                Entry::of_event(&event, clock, &name, &task).into_iter().collect()
             }
             Line::Missed { events, .. } => {
                 self.missed += events;
                 let text = format!("{events} events left out: this view did not keep up");
-                self.feed.push(Entry::new(clock, Kind::Lost, None, text));
+                vec![Entry::new(clock, Kind::Lost, None, text)]
             }
             Line::Error { error, .. } => {
-                self.feed.push(Entry::new(clock, Kind::Failed, None, error.clone()));
-                self.refused = Some(error);
+                self.refused = Some(error.clone());
+                vec![Entry::new(clock, Kind::Failed, None, error)]
             }
-            // Until the first interval is over.
-            Line::Status(status) if self.intervals == 0 => {
-                self.snapshot = Some(Box::new(unmeasured(*status)))
+            Line::Status(status) => {
+                // Until the first interval is over.
+                if self.intervals == 0 {
+                    self.snapshot = Some(Box::new(unmeasured(*status)));
+                }
+                Vec::new()
             }
-            Line::Status(_) => {}
+        };
+        for entry in &news {
+            self.feed.push(entry.clone());
         }
+        news
     }
 
     /// What is known of a thread.
@@ -129,7 +133,7 @@ impl Data {
         self.tracks.keys().filter(|task| task.tid == tid).max_by_key(|task| task.start_time).copied()
     }
 
-    fn take_snapshot(&mut self, snapshot: Box<Snapshot>, clock: &str) {
+    fn take_snapshot(&mut self, snapshot: Box<Snapshot>, clock: &str) -> Vec<Entry> {
         self.intervals += 1;
         self.refused = None;
         let (mut left, mut strayed) = (Vec::new(), Vec::new());
@@ -146,22 +150,22 @@ impl Data {
             }
             track.add(sample, thread);
         }
-        self.tell(left, Kind::Drifted, "are on CPUs that they should not be on", clock);
-        self.tell(strayed, Kind::OffNode, "ran off their nodes", clock);
+        let mut news = self.told(left, Kind::Drifted, "are on CPUs that they should not be on", clock);
+        news.extend(self.told(strayed, Kind::OffNode, "ran off their nodes", clock));
         self.snapshot = Some(snapshot);
         self.forget();
+        news
     }
 
-    fn tell(&mut self, threads: Vec<(TaskId, String)>, kind: Kind, what: &str, clock: &str) {
+    fn told(&self, threads: Vec<(TaskId, String)>, kind: Kind, what: &str, clock: &str) -> Vec<Entry> {
         if threads.len() > SINGLE {
             let names: Vec<String> = threads.iter().map(|(task, _)| self.label(*task)).collect();
-            let text = format!("{} threads {what}: {}", threads.len(), names[..SINGLE].join(", "));
-            self.feed.push(Entry::new(clock, kind, None, text + " and others"));
-            return;
+            let text = format!("{} threads {what}: {} and others", threads.len(), names[..SINGLE].join(", "));
+            return vec![Entry::new(clock, kind, None, text)];
         }
-        for (task, text) in threads {
-            self.feed.push(Entry::new(clock, kind, Some(task), format!("{} {text}", self.label(task))));
-        }
+        let entry =
+            |(task, text)| Entry::new(clock, kind, Some(task), format!("{} {text}", self.label(task)));
+        threads.into_iter().map(entry).collect()
     }
 
     fn label(&self, task: TaskId) -> String {

@@ -219,7 +219,7 @@ impl App {
         match input {
             Input::Key(key) => return self.key(key),
             Input::Size(columns, rows) => self.size = (columns, rows),
-            Input::Line(line) => self.live.take(*line, &now.clock),
+            Input::Line(line) => drop(self.live.take(*line, &now.clock)),
             Input::Link(link) => self.relink(link),
             Input::Tick => {}
         }

@@ -3,7 +3,7 @@
 use ratatui::{buffer::Buffer, layout::Rect};
 
 use super::{
-    pen::{BAD, BOLD, CURSOR, DIM, GOOD, NOTE, PLAIN, Pen, TITLE},
+    pen::{BAD, BOLD, CURSOR, DIM, GOOD, NOTE, PLAIN, Pen, TITLE, width},
     words::{counted, interval, span},
 };
 use crate::view::app::{App, Link};
@@ -44,15 +44,21 @@ fn agent(app: &App, pen: &mut Pen) {
         Some(policy) => pen.text(GAP, PLAIN).text(&format!("{policy} plan"), PLAIN),
         None => pen.text(GAP, PLAIN).text("no plan", NOTE),
     };
-    pen.whole(&format!("{GAP}up {}", span(agent.uptime)), PLAIN);
-    pen.whole(&format!("{GAP}agent {} pid {}", agent.version, agent.pid), DIM);
-    if let Some(rss) = agent.rss {
-        pen.whole(&format!("{GAP}{} MiB", rss >> 20), DIM);
-    }
+    let mut facts = vec![
+        (format!("up {}", span(agent.uptime)), PLAIN),
+        (format!("agent {} pid {}", agent.version, agent.pid), DIM),
+    ];
+    facts.extend(agent.rss.map(|rss| (format!("{} MiB", rss >> 20), DIM)));
     if let Some(seconds) = agent.cpu_seconds.filter(|_| agent.uptime > 0.0) {
-        pen.whole(&format!("{GAP}{:.1} % of a CPU", seconds / agent.uptime * 100.0), DIM);
+        facts.push((format!("{:.1} % of a CPU", seconds / agent.uptime * 100.0), DIM));
     }
-    pen.whole(&format!("{GAP}Linux {}", agent.kernel), DIM);
+    facts.push((format!("Linux {}", agent.kernel), DIM));
+    for (fact, style) in facts {
+        if width(&fact) + GAP.len() > pen.room() {
+            break;
+        }
+        pen.text(GAP, PLAIN).text(&fact, style);
+    }
 }
 
 fn counts(app: &App, pen: &mut Pen) {

@@ -162,7 +162,10 @@ impl<'a> Facts<'a> {
 
     fn line(&self, node: &Node, columns: &Columns, pen: &mut Pen) {
         match (self.load(node), &self.busy) {
-            _ if node.cpus.is_empty() => pen.cell(columns.load + 6, "memory only", DIM),
+            _ if node.cpus.is_empty() => {
+                let text = if columns.load > 5 { "memory only" } else { "memory" };
+                pen.cell(columns.load + 6, text, DIM)
+            }
             (Some(_), Some(busy)) if columns.cells => {
                 for cpu in node.cpus.iter() {
                     let share = busy.get(&cpu).copied();

@@ -14,6 +14,9 @@ use crate::view::app::{App, Panel};
 /// A figure and the space before it.
 const CELL: usize = 4;
 
+/// Columns that the panel's name takes.
+const TITLE: u16 = 32;
+
 /// What is in the rows and columns.
 struct Matrix {
     letter: &'static str,
@@ -64,8 +67,8 @@ impl Matrix {
 /// Columns and rows that all of it takes.
 #[must_use]
 pub fn size(app: &App) -> (u16, u16) {
-    let Some(matrix) = Matrix::of(app) else { return (24, 4) };
-    let columns = u16::try_from(matrix.columns()).unwrap_or(u16::MAX).max(24);
+    let Some(matrix) = Matrix::of(app) else { return (TITLE, 4) };
+    let columns = u16::try_from(matrix.columns()).unwrap_or(u16::MAX).max(TITLE);
     let rows = u16::try_from(matrix.ids.len()).unwrap_or(u16::MAX).saturating_add(2).max(4);
     // More is a list.
     if columns > 120 { (26, 10) } else { (columns, rows) }

@@ -84,7 +84,7 @@ impl<'a> Pen<'a> {
         if columns < self.room() {
             let x = self.end - to_u16(columns);
             self.buffer.set_stringn(x, self.y, escape::text(text), columns, style);
-            self.end = x - 1;
+            self.end = x.saturating_sub(2).max(self.x);
         }
         self
     }

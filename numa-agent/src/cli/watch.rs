@@ -1,0 +1,311 @@
+//! `numa-agent watch`.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    sync::{Arc, mpsc::sync_channel},
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+
+use super::{UsageError, machine::MachineArgs, plan_args::PlanArgs};
+use crate::{
+    agent::{self, Jitter, LineFormat, LineQueue, Socket},
+    core::{
+        jitter::observer::Limits,
+        view::{self, FASTEST_MS, Line, Request, SLOWEST_MS, Snapshot},
+    },
+    host::{
+        bpf::LoadOptions,
+        client::{self, ClientError, Lines, Peer},
+        sys,
+    },
+    report::escape,
+    view::{
+        app::{App, Link},
+        draw::{LEAST, Look},
+        lines::Writer,
+        once, session,
+        source::{Broken, Connect, Connection, Gone, News, Source},
+    },
+};
+
+/// Nothing is kept of an interval once it is over: the view keeps what it shows.
+const LIMITS: Limits = Limits { ended: 64, intervals: 64 };
+/// Time between full scans of programs of our own.
+const RECONCILE: Duration = Duration::from_secs(30);
+/// Lines that wait for a slow reader of standard output; beyond that the agent leaves events out.
+const QUEUE: usize = 256;
+
+/// Flags of `watch`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+On a terminal: a screen of at least 80 x 24; ? shows the keys, q ends it. Elsewhere, or with --format: a line for each event, or with
+--json each line of the agent as it comes.
+
+Watches the running agent. Where there is none, and a configuration or other flags of the plan say what to manage, it loads
+kernel programs of its own (root) and observes; nothing is changed.
+
+Exit status: 0; 1 if there is nothing to watch, or it cannot be; 2 bad usage.")]
+pub struct WatchArgs {
+    /// Where the agent listens.
+    #[arg(long, value_name = "PATH", default_value = view::SOCKET)]
+    socket: PathBuf,
+    /// Time between snapshots, from 200ms to 1h.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
+    interval: Duration,
+    /// One snapshot after one interval, and the end.
+    #[arg(long)]
+    once: bool,
+    /// text, json, or with --once svg: a picture of the screen.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// The same as --format json.
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+    /// The picture's columns and rows.
+    #[arg(long, value_name = "COLSxROWS", default_value = "120x40", value_parser = size)]
+    size: (u16, u16),
+    /// How many threads can be measured at once by programs of our own. Default: 64 for each CPU, at least 4096.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
+    max_threads: Option<u32>,
+    #[command(flatten)]
+    plan: PlanArgs,
+    #[command(flatten)]
+    machine: MachineArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+    Svg,
+}
+
+/// What is made of what comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Screen,
+    Lines { json: bool },
+    Once(Format),
+}
+
+/// Watches; `messages` go to standard error.
+pub fn run(args: WatchArgs, messages: LineQueue) -> anyhow::Result<()> {
+    let terminal = io::stdout().is_terminal() && env_text("TERM").is_some_and(|term| term != "dumb");
+    let format = if args.json { Some(Format::Json) } else { args.format };
+    let mode = mode(args.once, format, terminal)?;
+    let args = Arc::new(args);
+    let source = source(&args, &messages)?;
+    match mode {
+        Mode::Screen => {
+            let app = App::new(source.interval_ms);
+            session::run(app, source, look()).map_err(|error| anyhow::anyhow!("the terminal: {error}"))
+        }
+        Mode::Lines { json } => write_lines(source, json),
+        Mode::Once(format) => write_once(source, format, args.size),
+    }
+}
+
+fn mode(once: bool, format: Option<Format>, terminal: bool) -> Result<Mode, UsageError> {
+    match (once, format) {
+        (true, format) => Ok(Mode::Once(format.unwrap_or(Format::Text))),
+        (false, Some(Format::Svg)) => {
+            Err(UsageError("--format svg is a picture of one moment: add --once".to_owned()))
+        }
+        (false, None) if terminal => Ok(Mode::Screen),
+        (false, format) => Ok(Mode::Lines { json: format == Some(Format::Json) }),
+    }
+}
+
+/// A variable of the environment, if it has a value.
+fn env_text(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// As the environment says: `NO_COLOR`, and a locale that has no more than ASCII.
+fn look() -> Look {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(env_text).unwrap_or_default();
+    Look { colour: env_text("NO_COLOR").is_none(), unicode: is_unicode(&locale) }
+}
+
+fn is_unicode(locale: &str) -> bool {
+    let locale = locale.to_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval =
+        humantime::parse_duration(text).map_err(|error| format!("{error}; like 500ms, 2s or 1m"))?;
+    let limits = u128::from(FASTEST_MS)..=u128::from(SLOWEST_MS);
+    if limits.contains(&interval.as_millis()) { Ok(interval) } else { Err("from 200ms to 1h".to_owned()) }
+}
+
+fn size(text: &str) -> Result<(u16, u16), String> {
+    let numbers = text.split_once(['x', 'X']).and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    let (columns, rows) = numbers.ok_or("like 120x40")?;
+    if columns < LEAST.0 || rows < LEAST.1 || columns > 500 || rows > 300 {
+        return Err(format!("from {}x{} to 500x300", LEAST.0, LEAST.1));
+    }
+    Ok((columns, rows))
+}
+
+/// The running agent; without one, programs of our own where the flags say whom to observe.
+fn source(args: &Arc<WatchArgs>, messages: &LineQueue) -> anyhow::Result<Source> {
+    let interval_ms = u64::try_from(args.interval.as_millis())?;
+    match client::connect(&args.socket, Request::Watch { interval_ms }) {
+        Ok(lines) => {
+            let path = args.socket.clone();
+            let connect: Connect = Box::new(move |interval_ms| {
+                let lines = client::connect(&path, Request::Watch { interval_ms });
+                lines.and_then(connection).map_err(|error| error.to_string())
+            });
+            Ok(Source {
+                first: connection(lines)?,
+                leads_to: Link::Agent,
+                interval_ms,
+                connect,
+                retries: true,
+            })
+        }
+        Err(ClientError::NoAgent(_)) if args.plan.names_processes() => {
+            let first = observe(args, messages, interval_ms)?;
+            let (args, messages) = (Arc::clone(args), messages.clone());
+            let connect: Connect = Box::new(move |interval_ms| {
+                observe(&args, &messages, interval_ms).map_err(|error| format!("{error:#}"))
+            });
+            Ok(Source { first, leads_to: Link::Own, interval_ms, connect, retries: false })
+        }
+        Err(error @ ClientError::NoAgent(_)) => anyhow::bail!(
+            "{error}; or give --config FILE (or other flags of the plan), and watch observes by itself, as root"
+        ),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Programs of our own, that change nothing.
+fn observe(args: &Arc<WatchArgs>, messages: &LineQueue, interval_ms: u64) -> anyhow::Result<Connection> {
+    let (outline, topology, settings) = (Arc::clone(args), Arc::clone(args), Arc::clone(args));
+    let outline = outline.machine.outline();
+    let options = agent::Options {
+        socket: Socket::None,
+        dry_run: true,
+        format: LineFormat::Silent,
+        messages: messages.clone(),
+        reconcile: Some(RECONCILE),
+        bpf_log: false,
+        ring_bytes: LoadOptions::default().ring_bytes,
+        max_accounts: args.max_threads,
+        jitter: Jitter { interval: args.interval, limits: LIMITS, reports: None, processes: None, tap: None },
+        outline: Box::new(outline),
+        topology: Box::new(move || topology.machine.topology()),
+        settings: Box::new(move || settings.plan.settings(None)),
+    };
+    let near = agent::observe(options)?;
+    Ok(connection(client::ask(near, Peer::Ourselves, Request::Watch { interval_ms })?)?)
+}
+
+fn connection(lines: Lines) -> Result<Connection, ClientError> {
+    let close = lines.closer()?;
+    let lines = lines.map(|line| {
+        line.map_err(|error| match error.may_pass() {
+            true => Broken::Silent(error.to_string()),
+            false => Broken::Over(error.to_string()),
+        })
+    });
+    Ok(Connection { lines: Box::new(lines), close: Box::new(close) })
+}
+
+/// A line for each event, or each line as it came, until nobody reads them.
+fn write_lines(source: Source, json: bool) -> anyhow::Result<()> {
+    let (sender, news) = sync_channel(QUEUE);
+    let _pacer = source.read(move |news| sender.send(news).map_err(|_| Gone))?;
+    let (mut writer, mut out) = (Writer::default(), io::stdout());
+    for news in news {
+        let at = sys::now_rfc3339();
+        let text = match news {
+            News::Over => return Ok(()),
+            News::Line(line) if json => printed(&line)?,
+            News::Line(line) => writer.line(*line, &at),
+            News::Link(link) => {
+                let said = writer.link(link, &at).unwrap_or_default();
+                if json {
+                    // Standard output is for the agent's lines.
+                    let _ = io::stderr().write_all(said.as_bytes());
+                    continue;
+                }
+                said
+            }
+        };
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            // A reader that has seen enough (`| head`) is no error.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn printed(line: &Line) -> anyhow::Result<String> {
+    Ok(escape::json(&serde_json::to_string(line)?) + "\n")
+}
+
+fn write_once(source: Source, format: Format, size: (u16, u16)) -> anyhow::Result<()> {
+    let mut lines = Vec::new();
+    for line in source.first.lines {
+        let line = line.map_err(|(Broken::Silent(why) | Broken::Over(why))| anyhow::anyhow!(why))?;
+        let last = matches!(line, Line::Snapshot(_));
+        lines.push(line);
+        if last {
+            break;
+        }
+    }
+    let Some(Line::Snapshot(snapshot)) = lines.last() else {
+        anyhow::bail!("the connection ended before the interval did");
+    };
+    super::print(&match format {
+        Format::Text => once::text(snapshot),
+        Format::Json => json_text(snapshot)?,
+        Format::Svg => once::picture(lines, source.leads_to, source.interval_ms, size),
+    })
+}
+
+fn json_text(snapshot: &Snapshot) -> anyhow::Result<String> {
+    Ok(escape::json(&serde_json::to_string_pretty(snapshot)?) + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_has_a_screen_and_everything_else_lines() {
+        let lines = |json| Some(Mode::Lines { json });
+        let mode = |once, format, terminal| mode(once, format, terminal).ok();
+        assert_eq!(mode(false, None, true), Some(Mode::Screen));
+        assert_eq!(mode(false, None, false), lines(false));
+        assert_eq!(mode(false, Some(Format::Text), true), lines(false));
+        assert_eq!(mode(false, Some(Format::Json), true), lines(true));
+        assert_eq!(mode(true, None, true), Some(Mode::Once(Format::Text)));
+        assert_eq!(mode(false, Some(Format::Svg), true), None);
+    }
+
+    #[test]
+    fn flags_have_limits() {
+        assert_eq!(size("80x24"), Ok((80, 24)));
+        for wrong in ["", "80", "80x", "79x24", "80x23", "-80x24", "501x24", "99999x99999"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(interval("200ms"), Ok(Duration::from_millis(200)));
+        for wrong in ["", "199ms", "2h", "x"] {
+            assert!(interval(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn locales_say_whether_there_is_more_than_ascii() {
+        assert!(["en_US.UTF-8", "C.UTF-8", "zh_CN.utf8"].into_iter().all(is_unicode));
+        assert!(!["", "C", "POSIX", "en_US.ISO-8859-1", "zh_CN.GB18030"].into_iter().any(is_unicode));
+    }
+}

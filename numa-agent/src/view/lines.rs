@@ -1,0 +1,93 @@
+//! The view where there is no terminal: a line an event.
+
+use super::app::{
+    Link,
+    data::Data,
+    feed::{Entry, Kind},
+};
+use crate::{core::view::Line, report::escape};
+
+/// Makes lines of what comes.
+#[derive(Debug, Default)]
+pub struct Writer {
+    data: Data,
+    /// Whether it has said whose view it is.
+    began: bool,
+    link: Option<Link>,
+}
+
+impl Writer {
+    /// The lines, each with its end, that say what `line` tells; `at` is the time, RFC 3339.
+    pub fn line(&mut self, line: Line, at: &str) -> String {
+        let mut out = String::new();
+        if let (false, Line::Status(status)) = (self.began, &line) {
+            self.began = true;
+            let agent = &status.agent;
+            let mode = if agent.enforcing { "enforcing" } else { "observing only" };
+            let counts = &status.counts;
+            let text = format!(
+                "numa-agent {} on {}, {mode}: {} threads of {} processes",
+                agent.version, agent.host, counts.threads, counts.processes
+            );
+            out += &printed(&Entry::new(at, Kind::Agent, None, text));
+        }
+        for entry in self.data.take(line, at) {
+            out += &printed(&entry);
+        }
+        out
+    }
+
+    /// The line that says that the connection is another, if it is.
+    pub fn link(&mut self, link: Link, at: &str) -> Option<String> {
+        let text = match &link {
+            _ if self.link.as_ref() == Some(&link) => None,
+            Link::Lost(why) => Some(format!("no agent: {why}; trying again")),
+            Link::Agent if self.link.is_some() => Some("connected to the agent again".to_owned()),
+            Link::Own if self.link.is_none() => {
+                Some("no agent runs: observing with programs of our own".to_owned())
+            }
+            _ => None,
+        };
+        self.link = Some(link);
+        text.map(|text| printed(&Entry::new(at, Kind::Agent, None, text)))
+    }
+}
+
+/// `2026-11-20T12:00:39Z moved    forward_2 (21158) node 1 -> 7, CPU 40 -> 293`.
+fn printed(entry: &Entry) -> String {
+    format!("{} {:8} {}\n", entry.clock, entry.kind.word(), escape::text(&entry.text))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::view::synthetic::{a3, event};
+
+    #[test]
+    fn each_event_is_a_line_that_no_name_breaks() {
+        let mut writer = Writer::default();
+        let said: String = a3(30).into_iter().map(|line| writer.line(line, "2026-11-20T12:00:00Z")).collect();
+        assert!(said.lines().all(|line| line.starts_with("2026-11-20T12:00:00Z ")), "{said}");
+        for words in ["agent    ready", "drift    6 threads are", "re-pin   forward_2", "moved    forward_2"]
+        {
+            assert!(said.contains(words), "no {words} in {said}");
+        }
+        let evil = event(&json!({ "event": "warning", "warning": "a\nb\u{1b}[2J" }));
+        let line = writer.line(evil, "now");
+        assert_eq!(line, "now warning  a\\nb\\u{1b}[2J\n");
+    }
+
+    #[test]
+    fn the_same_twice_is_said_twice_and_the_connection_once() {
+        let mut writer = Writer::default();
+        let warning = || event(&json!({ "event": "warning", "warning": "x" }));
+        assert_eq!(writer.line(warning(), "now"), writer.line(warning(), "now"));
+        assert_eq!(writer.link(Link::Agent, "now"), None);
+        let lost = Link::Lost("gone".into());
+        assert!(writer.link(lost.clone(), "now").unwrap().contains("no agent: gone"));
+        assert_eq!(writer.link(lost, "now"), None);
+        assert!(writer.link(Link::Agent, "now").unwrap().contains("again"));
+    }
+}

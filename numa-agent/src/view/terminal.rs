@@ -1,0 +1,148 @@
+//! The terminal: taken over, drawn on, and given back as it was, whatever happens. The only part of the view that writes to it.
+
+use std::{
+    io::{self, BufWriter, IsTerminal, Stdout, Write},
+    sync::{
+        Mutex, Once, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use ratatui::{
+    Terminal,
+    backend::CrosstermBackend,
+    crossterm::{
+        QueueableCommand,
+        cursor::Show,
+        execute,
+        terminal::{
+            BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
+            SetTitle, disable_raw_mode, enable_raw_mode,
+        },
+    },
+};
+
+use super::{
+    app::App,
+    draw::{Look, draw},
+};
+
+/// Whether it is ours.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+/// What was said meanwhile.
+static HELD: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+/// The most that is kept of it, in bytes.
+const MAX_HELD: usize = 1 << 20;
+
+/// The terminal while it shows the view.
+pub struct Screen {
+    terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+    look: Look,
+}
+
+impl Screen {
+    /// Takes the terminal over; a panic from now on gives it back before it says anything.
+    ///
+    /// # Errors
+    /// If standard output is no terminal, or cannot be written to.
+    pub fn take(look: Look) -> io::Result<Self> {
+        static HOOK: Once = Once::new();
+        HOOK.call_once(|| {
+            let report = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                give_back();
+                report(panic);
+            }));
+        });
+        enter()?;
+        let out = BufWriter::with_capacity(1 << 16, io::stdout());
+        match Terminal::new(CrosstermBackend::new(out)) {
+            Ok(terminal) => Ok(Self { terminal, look }),
+            Err(error) => {
+                give_back();
+                Err(error)
+            }
+        }
+    }
+
+    /// Columns and rows.
+    ///
+    /// # Errors
+    /// If the terminal is gone.
+    pub fn size(&self) -> io::Result<(u16, u16)> {
+        let size = self.terminal.size()?;
+        Ok((size.width, size.height))
+    }
+
+    /// Shows the view.
+    ///
+    /// # Errors
+    /// If the terminal is gone.
+    pub fn draw(&mut self, app: &App) -> io::Result<()> {
+        self.terminal.backend_mut().queue(BeginSynchronizedUpdate)?;
+        let look = self.look;
+        self.terminal.draw(|frame| draw(app, look, frame.buffer_mut()))?;
+        execute!(self.terminal.backend_mut(), EndSynchronizedUpdate)
+    }
+
+    /// All of it is drawn next time.
+    ///
+    /// # Errors
+    /// If the terminal is gone.
+    pub fn forget(&mut self) -> io::Result<()> {
+        self.terminal.clear()
+    }
+
+    /// Takes the terminal over again, after it was [given back](give_back).
+    ///
+    /// # Errors
+    /// If the terminal is gone.
+    pub fn resume(&mut self) -> io::Result<()> {
+        enter()?;
+        self.forget()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+fn enter() -> io::Result<()> {
+    enable_raw_mode()?;
+    TAKEN.store(true, Ordering::SeqCst);
+    execute!(io::stdout(), EnterAlternateScreen, SetTitle("numa-agent watch")).inspect_err(|_| give_back())
+}
+
+/// Gives the terminal back as it was, and says on standard error what was to be said meanwhile. Once: later calls do nothing.
+pub fn give_back() {
+    if !TAKEN.swap(false, Ordering::SeqCst) {
+        return;
+    }
+    // If that fails the terminal is gone.
+    let _ = execute!(io::stdout(), EndSynchronizedUpdate, LeaveAlternateScreen, Show);
+    let _ = disable_raw_mode();
+    let held = std::mem::take(&mut *HELD.lock().unwrap_or_else(PoisonError::into_inner));
+    let _ = io::stderr().write_all(&held);
+}
+
+/// Standard error; what is written while the terminal shows the view waits until it does not, unless it goes elsewhere.
+#[derive(Debug)]
+pub struct Messages;
+
+impl Write for Messages {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        if TAKEN.load(Ordering::SeqCst) && io::stderr().is_terminal() {
+            let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+            let room = MAX_HELD.saturating_sub(held.len()).min(text.len());
+            held.extend_from_slice(&text[..room]);
+            return Ok(text.len());
+        }
+        io::stderr().write(text)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
