@@ -10,6 +10,7 @@ use numa_agent_tests::{
     stack::{Load, crew::Stack},
     witness::{self, Point, Record},
 };
+use serde_json::{Value, json};
 
 /// The machine as the kernel shows it: read here in the plainest way, not with the agent's own reader.
 #[derive(Debug)]
@@ -114,6 +115,16 @@ pub fn stage(test: &str, on: &[&str]) -> Option<Stage> {
 }
 
 impl Stage {
+    /// A configuration for this test's processes. On a machine of one node a group has half of it, so that a mask of the agent's is
+    /// told from none.
+    pub fn config(&self) -> Value {
+        let mut config = self.cast.config();
+        if self.machine.nodes.len() == 1 {
+            config["groups_per_socket"] = json!(2);
+        }
+        config
+    }
+
     /// Arguments that lead a command to the configuration, and what follows.
     pub fn args(&self, more: &[&str]) -> Vec<String> {
         self.cast.args().into_iter().chain(more.iter().map(|&arg| arg.to_owned())).collect()
@@ -176,9 +187,9 @@ impl Stage {
         self.settle_thread(tid, cpus, |look| look.cpus == *cpus && cpus.contains(look.cpu));
     }
 
-    /// The same with any mask within `cpus`.
+    /// The same with any mask within `cpus`, and smaller than the machine.
     pub fn settle_on_any(&self, tid: u32, cpus: &CpuSet) {
-        self.settle_thread(tid, cpus, |look| look.cpus.is_subset(cpus) && look.cpus.contains(look.cpu));
+        self.settle_thread(tid, cpus, |look| self.is_place(&look.cpus, cpus) && look.cpus.contains(look.cpu));
     }
 
     /// Waits until every living thread's last look at itself saw exactly the mask that `plan` says; `None`: any.
@@ -186,8 +197,15 @@ impl Stage {
         self.settle_all(plan, |mask, place| mask == place, 1);
     }
 
-    /// The same with any mask within the plan's.
+    /// The same with any mask within the plan's, and smaller than the machine. Who belongs everywhere is not asked.
     pub fn settle_within(&self, plan: impl Fn(&Record) -> Option<CpuSet>) {
-        self.settle_all(plan, CpuSet::is_subset, 1);
+        let all = self.machine.all();
+        let plan = |look: &Record| plan(look).filter(|place| *place != all || look.role != "motor");
+        self.settle_all(plan, |mask, place| self.is_place(mask, place), 1);
+    }
+
+    /// Whether a mask is one that somebody gave it, within `place`.
+    fn is_place(&self, mask: &CpuSet, place: &CpuSet) -> bool {
+        mask.is_subset(place) && *mask != self.machine.all()
     }
 }
