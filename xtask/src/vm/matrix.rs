@@ -112,6 +112,17 @@ pub fn suites(filter: Option<&str>) -> Vec<&'static str> {
     if named.is_empty() { vec![SUITES[0]] } else { named }
 }
 
+/// What the names of the tests that run have in them, one or the other: what was asked for; else nothing, for all of them, but where
+/// hundreds of emulated CPUs take minutes for what others do in seconds.
+pub fn filters(machine: &Machine, asked: Option<&str>) -> Vec<String> {
+    let few = ["topology::", "plan::", "created_renamed_execd_and_forked"];
+    match asked {
+        Some(filter) => vec![filter.to_owned()],
+        None if machine.topology.online_later => few.map(str::to_owned).to_vec(),
+        None => Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +139,17 @@ mod tests {
         assert_eq!(suites(None), ["guest"]);
         assert_eq!(suites(Some("storm")), ["guest"]);
         assert_eq!(suites(Some("bpf_live::tasks")), ["bpf_live"]);
+    }
+
+    #[test]
+    fn the_large_one_runs_few_tests_unless_others_are_asked_for() {
+        let on = |shape: &str| Machine {
+            arch: Arch::Aarch64,
+            series: kernels::find("6.12").unwrap(),
+            topology: topology::find(shape).unwrap(),
+        };
+        assert!(filters(&on("a3-mini"), None).is_empty() && filters(&on("a3"), None).len() > 1);
+        assert_eq!(filters(&on("a3"), Some("storm")), ["storm"]);
     }
 
     #[test]

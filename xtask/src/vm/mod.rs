@@ -265,7 +265,8 @@ fn run_one(machine: Machine, kernel: &Kernel, image: &Path, args: &TestArgs) -> 
     let suites = matrix::suites(args.filter.as_deref());
     let mut init_args = vec![format!("--topology={}", machine.topology.name), format!("--limit={each}")];
     init_args.extend(suites.iter().map(|suite| format!("--suite={}", contents::suite_path(suite).display())));
-    init_args.extend(args.filter.iter().map(|filter| format!("--filter={filter}")));
+    let filters = matrix::filters(&machine, args.filter.as_deref());
+    init_args.extend(filters.iter().map(|filter| format!("--filter={filter}")));
     init_args.extend(machine.topology.init_args());
     let guest =
         Guest { arch: machine.arch, topology: machine.topology, kernel: &kernel.path, image, init_args };

@@ -109,7 +109,11 @@ fn cell(ran: &[&Ran], test: &str, shape: &str) -> String {
     let mut by_end: Vec<(String, Vec<&str>)> = Vec::new();
     for one in ran.iter().filter(|one| one.machine.topology.name == shape) {
         let tested = one.console.tests.iter().find(|tested| tested.name == test);
-        let end = tested.map_or("NOT REACHED".to_owned(), |tested| tested.end.to_string());
+        let end = match tested {
+            Some(tested) => tested.end.to_string(),
+            None if one.console.done => continue,
+            None => "NOT REACHED".to_owned(),
+        };
         match by_end.iter_mut().find(|(known, _)| *known == end) {
             Some((_, kernels)) => kernels.push(one.machine.series.name),
             None => by_end.push((end, vec![one.machine.series.name])),
