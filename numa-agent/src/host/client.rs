@@ -11,7 +11,12 @@ use std::{
 
 use nix::{
     errno::Errno,
-    sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_to, socket},
+    sys::{
+        socket::{
+            AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_to, setsockopt, socket, sockopt,
+        },
+        time::{TimeVal, TimeValLike},
+    },
 };
 
 use crate::core::view::{Line, Request, SCHEMA};
@@ -87,7 +92,11 @@ impl ClientError {
 /// # Errors
 /// If none does, or we may not.
 pub fn connect(path: &Path, request: Request) -> Result<Lines, ClientError> {
-    let stream = open(path).map_err(|errno| match errno {
+    connect_within(path, request, PATIENCE)
+}
+
+fn connect_within(path: &Path, request: Request, patience: Duration) -> Result<Lines, ClientError> {
+    let stream = open(path, patience).map_err(|errno| match errno {
         Errno::ENOENT | Errno::ENOTDIR | Errno::ECONNREFUSED => ClientError::NoAgent(path.into()),
         Errno::EACCES | Errno::EPERM => ClientError::Denied(path.into()),
         // Its queue of connections is full.
@@ -121,14 +130,13 @@ pub fn ask(mut stream: UnixStream, peer: Peer, request: Request) -> Result<Lines
     Ok(Lines { peer, reader: BufReader::new(stream), partial: Vec::new() })
 }
 
-/// Connects; never waits, as a blocking connect does for as long as the other's queue is full.
-pub(super) fn open(path: &Path) -> nix::Result<UnixStream> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let descriptor = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+/// Connects; waits for a place in the other's queue no longer than that, and then gives `EAGAIN`.
+pub(super) fn open(path: &Path, patience: Duration) -> nix::Result<UnixStream> {
+    let descriptor = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let patience = TimeVal::milliseconds(patience.as_millis().try_into().unwrap_or(i64::MAX).max(1));
+    setsockopt(&descriptor, sockopt::SendTimeout, &patience)?;
     connect_to(descriptor.as_raw_fd(), &UnixAddr::new(path)?)?;
-    let stream = UnixStream::from(descriptor);
-    stream.set_nonblocking(false).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
-    Ok(stream)
+    Ok(descriptor.into())
 }
 
 fn failed(peer: &Peer, error: io::Error) -> ClientError {
@@ -237,7 +245,7 @@ mod tests {
         // Who never accepts has a queue that gets full.
         let mut open = Vec::new();
         let error = loop {
-            match connect(&path, WATCH) {
+            match connect_within(&path, WATCH, Duration::from_millis(20)) {
                 Ok(lines) => open.push(lines),
                 Err(error) => break error,
             }

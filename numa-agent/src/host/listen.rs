@@ -209,7 +209,7 @@ fn make_room(path: &Path) -> Result<(), ListenError> {
         Ok(facts) if !facts.file_type().is_socket() => return Err(ListenError::NotASocket(path.into())),
         Ok(_) => {}
     }
-    match client::open(path) {
+    match client::open(path, Duration::ZERO) {
         Ok(stream) => {
             let pid = sys::peer(&stream).ok().map(|peer| peer.pid).filter(|pid| *pid > 0);
             Err(ListenError::Taken { path: path.into(), pid })
@@ -244,7 +244,7 @@ mod tests {
         let listening = start(&path).unwrap();
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o660, 0o750));
         assert_eq!(listening.group(), nix::unistd::getegid().as_raw());
-        client::open(&path).unwrap();
+        client::open(&path, Duration::ZERO).unwrap();
         drop(listening);
         assert!(!path.exists());
     }
@@ -261,7 +261,7 @@ mod tests {
             words.contains(&format!("pid {}", std::process::id())) && words.contains("agent.sock"),
             "{words}"
         );
-        client::open(&path).expect("the first still listens");
+        client::open(&path, Duration::ZERO).expect("the first still listens");
     }
 
     #[test]
@@ -271,12 +271,12 @@ mod tests {
         let left = UnixListener::bind(&path).unwrap();
         drop(left);
         let listening = start(&path).unwrap();
-        client::open(&path).unwrap();
+        client::open(&path, Duration::ZERO).unwrap();
         // Somebody else's by now: it stays.
         fs::remove_file(&path).unwrap();
         let _other = UnixListener::bind(&path).unwrap();
         drop(listening);
-        client::open(&path).unwrap();
+        client::open(&path, Duration::ZERO).unwrap();
     }
 
     #[test]

@@ -143,3 +143,6 @@ impl Agent {
         Some((viewing, status))
     }
 }
+
+#[cfg(test)]
+mod tests;

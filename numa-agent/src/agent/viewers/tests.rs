@@ -1,0 +1,417 @@
+//! A loop without a kernel, and viewers of all kinds.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::{
+    core::{
+        config::Overrides,
+        engine::Engine,
+        health::DropCounts,
+        jitter::{account::Measured, places::Places},
+        settings::Settings,
+        stats::Stats,
+        synthetic::Machine,
+        view::{Line, MAX_REQUEST, Request, Snapshot},
+    },
+    host::client::{self, ClientError, Lines},
+};
+
+const WATCH: Request = Request::Watch { interval_ms: 200 };
+/// More than anything here takes.
+const LONG: Duration = Duration::from_secs(60);
+
+/// An agent that does nothing but tell.
+struct Stage {
+    dir: TempDir,
+    feed: Option<Feed>,
+    /// How many readings viewers have wanted.
+    readings: Arc<AtomicU64>,
+    stop: Option<oneshot::Sender<()>>,
+    turning: Option<JoinHandle<()>>,
+    server: Option<Server>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listening = Listening::start(&dir.path().join("agent.sock"), None, false).unwrap();
+        Self::behind(Door::Socket(listening), dir)
+    }
+
+    fn behind(door: Door, dir: TempDir) -> Self {
+        let (server, feed) = Server::start(door).unwrap();
+        let readings = Arc::new(AtomicU64::new(0));
+        let (stop, stopped) = oneshot::channel();
+        let viewing = Viewing::new(feed.clone(), agent());
+        let turning = std::thread::spawn({
+            let readings = Arc::clone(&readings);
+            move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = turn(viewing, &readings) => {}
+                        _ = stopped => {}
+                    }
+                });
+            }
+        });
+        let (feed, stop, turning) = (Some(feed), Some(stop), Some(turning));
+        Self { dir, feed, readings, stop, turning, server: Some(server) }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("agent.sock")
+    }
+
+    fn ask(&self, request: Request) -> Lines {
+        client::connect(&self.path(), request).unwrap()
+    }
+
+    /// A connection on which nothing has been said.
+    fn call(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.path()).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream
+    }
+
+    /// A viewer who has heard the state.
+    fn viewer(&self) -> Lines {
+        let mut lines = self.ask(WATCH);
+        assert!(matches!(lines.answer().unwrap(), Line::Status(_)));
+        lines
+    }
+
+    fn feed(&self) -> &Feed {
+        self.feed.as_ref().unwrap()
+    }
+
+    fn event(&self, number: usize) {
+        self.feed().event(&format!("{{\"schema\":1,\"event\":\"{number}\"}}"));
+    }
+
+    /// The agent ends.
+    fn end(&mut self) {
+        drop(self.feed.take());
+        drop(self.stop.take());
+        if let Some(turning) = self.turning.take() {
+            turning.join().unwrap();
+        }
+        drop(self.server.take());
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Until nobody can look on any more.
+async fn turn(viewing: Viewing, readings: &AtomicU64) {
+    let mut viewing = Some(viewing);
+    loop {
+        let want = wanted(&viewing).await;
+        let Some(told) = &mut viewing else { return };
+        match want {
+            Want::Status => told.tell_status(state()),
+            Want::Reading => {
+                told.begin();
+                let number = readings.fetch_add(1, Ordering::SeqCst);
+                told.tell_reading(reading(number));
+            }
+            Want::Nothing => return,
+        }
+    }
+}
+
+fn agent() -> view::Agent {
+    view::Agent {
+        pid: 1,
+        version: "0".into(),
+        host: "h".into(),
+        kernel: "6".into(),
+        started_at: String::new(),
+        uptime: 0.0,
+        enforcing: true,
+        policy: None,
+        programs: "all".into(),
+        missing_programs: Vec::new(),
+        rss: None,
+        cpu_seconds: None,
+    }
+}
+
+fn state() -> view::Status {
+    let flags = Overrides { group_patterns: vec!["serve".into()], ..Overrides::default() };
+    let settings = Settings::from_sources(None, flags).unwrap();
+    let engine = Engine::new(Machine::default().topology(), settings, []).unwrap();
+    let (stats, lost) = (Stats::default(), DropCounts::default());
+    let known = Known { engine: &engine, planned: true, stats: &stats, lost: &lost, unreadable: 0 };
+    status(&known, agent())
+}
+
+/// One second after another.
+fn reading(number: u64) -> Reading {
+    Reading {
+        status: state(),
+        at_ns: number * 1_000_000_000,
+        threads: Vec::new(),
+        ended: Default::default(),
+        moves_of_ended: [0; 64],
+        places: Arc::new(Places::new(&Machine::default().topology())),
+        measured: Measured::ALL,
+        cpus: None,
+    }
+}
+
+/// The first snapshot among the lines.
+fn next_snapshot(lines: &mut Lines) -> Box<Snapshot> {
+    loop {
+        if let Line::Snapshot(snapshot) = lines.answer().unwrap() {
+            return snapshot;
+        }
+    }
+}
+
+fn eventually(what: &str, mut look: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !look() {
+        assert!(start.elapsed() < LONG, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What comes until the other end closes the connection.
+fn rest(mut stream: UnixStream) -> String {
+    let mut text = Vec::new();
+    // Closed with something unread is an error after the last byte.
+    let _ = stream.read_to_end(&mut text);
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn a_status_is_one_line_with_what_only_a_clock_knows() {
+    let stage = Stage::new();
+    let mut lines = stage.ask(Request::Status);
+    let Some(Ok(Line::Status(status))) = lines.next() else { panic!() };
+    assert!(lines.next().is_none());
+    assert!(!status.at.is_empty() && status.agent.uptime > 0.0);
+    assert!(status.agent.rss.is_some_and(|rss| rss > 100_000) && status.agent.cpu_seconds.is_some());
+    assert_eq!(stage.readings.load(Ordering::SeqCst), 0, "no account was read for it");
+}
+
+#[test]
+fn a_viewer_gets_the_state_then_events_and_snapshots() {
+    let stage = Stage::new();
+    assert!(!stage.feed().is_watched());
+    stage.event(0);
+    let mut lines = stage.viewer();
+    eventually("watched", || stage.feed().is_watched());
+    stage.event(1);
+    let Line::Event { event, .. } = lines.answer().unwrap() else { panic!() };
+    assert_eq!(event["event"], "1", "the one before was for nobody");
+    let (first, second) = (next_snapshot(&mut lines), next_snapshot(&mut lines));
+    assert!(first.seconds >= 1.0 && second.seconds >= 1.0);
+    assert!(!first.status.at.is_empty() && first.load.is_some());
+    drop(lines);
+    eventually("nobody watches", || !stage.feed().is_watched());
+    // One may have been on its way.
+    std::thread::sleep(Duration::from_millis(50));
+    let readings = stage.readings.load(Ordering::SeqCst);
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(stage.readings.load(Ordering::SeqCst), readings, "no viewer, no work");
+}
+
+#[test]
+fn each_viewer_has_its_own_pace() {
+    let stage = Stage::new();
+    let mut slow = stage.ask(Request::Watch { interval_ms: 1000 });
+    let mut fast = stage.viewer();
+    let of_slow = next_snapshot(&mut slow).seconds;
+    let of_fast = next_snapshot(&mut fast).seconds;
+    // A reading of the stage is a second after the one before.
+    assert!(of_slow >= 4.0 && of_fast <= 2.0, "{of_slow} {of_fast}");
+}
+
+#[test]
+fn who_does_not_keep_up_is_told_what_is_missing() {
+    const EVENTS: usize = 200_000;
+    let stage = Stage::new();
+    let (mut lazy, mut keen) = (stage.viewer(), stage.viewer());
+    eventually("watched", || stage.feed().is_watched());
+    let reading = std::thread::spawn(move || {
+        let mut events = 0;
+        loop {
+            match keen.answer().unwrap() {
+                Line::Event { event, .. } if event["event"] == "last" => return events,
+                Line::Event { .. } => events += 1,
+                Line::Missed { events: missed, .. } => events += missed,
+                _ => {}
+            }
+        }
+    });
+    for number in 0..EVENTS {
+        stage.event(number);
+        if number % 512 == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    let (mut events, mut missed) = (0, 0);
+    while events + missed < EVENTS as u64 {
+        match lazy.answer().unwrap() {
+            Line::Event { .. } => events += 1,
+            Line::Missed { events, .. } => missed += events,
+            // It comes with the next event.
+            Line::Snapshot(_) if events > 0 => stage.event(EVENTS),
+            _ => {}
+        }
+    }
+    assert!(missed > 0 && events > 0, "{missed} of {EVENTS}");
+    while !reading.is_finished() {
+        stage.feed().event("{\"schema\":1,\"event\":\"last\"}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(reading.join().unwrap() >= EVENTS as u64);
+}
+
+#[test]
+fn who_takes_nothing_is_dropped_and_others_go_on() {
+    let stage = Stage::new();
+    let mut keen = stage.viewer();
+    let mut stuck = stage.call();
+    stuck.write_all(b"{\"request\":\"watch\",\"interval_ms\":200}\n").unwrap();
+    let mut reader = BufReader::new(stuck.try_clone().unwrap());
+    reader.read_line(&mut String::new()).unwrap();
+    let start = Instant::now();
+    let text = format!("{{\"schema\":1,\"event\":\"{}\"}}", "x".repeat(2000));
+    // Whether the server has closed the connection shows without reading from it.
+    let is_dropped = || {
+        let mut hangup =
+            [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&stuck), nix::poll::PollFlags::POLLHUP)];
+        nix::poll::poll(&mut hangup, nix::poll::PollTimeout::ZERO).unwrap() > 0
+    };
+    while !is_dropped() {
+        assert!(start.elapsed() < LONG);
+        stage.feed().event(&text);
+        keen.answer().unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(start.elapsed() >= PATIENCE);
+    next_snapshot(&mut keen);
+}
+
+#[test]
+fn whatever_is_sent_the_agent_goes_on() {
+    let stage = Stage::new();
+    let mut keen = stage.viewer();
+    let binary: Vec<u8> = (0..=255).collect();
+    let endless = vec![b'x'; 10 * MAX_REQUEST];
+    let more = b"{\"request\":\"status\"}\n{\"request\":\"status\"}\n".as_slice();
+    for (bytes, words) in [
+        (binary.as_slice(), "request"),
+        (b"\n", "request"),
+        (b"{\"request\":\"bind\"}\n", "request"),
+        (b"{\"request\":\"watch\",\"interval_ms\":1}\n", "interval_ms"),
+        (more, "request"),
+        (&endless, "4096 bytes"),
+    ] {
+        let mut stream = stage.call();
+        // It may be closed before all is sent.
+        let _ = stream.write_all(bytes);
+        let answer = rest(stream);
+        let Line::Error { error, .. } = serde_json::from_str(&answer).unwrap() else { panic!("{answer}") };
+        assert!(error.contains(words), "{error}");
+    }
+    // A viewer may not go on talking.
+    let mut stream = stage.call();
+    stream.write_all(b"{\"request\":\"watch\",\"interval_ms\":200}\n").unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    reader.read_line(&mut String::new()).unwrap();
+    stream.write_all(b"more\n").unwrap();
+    assert!(rest(stream).lines().last().unwrap().contains("one request a connection"));
+    // Half a request, and gone; a request without its end, and no more to come.
+    stage.call().write_all(b"{\"request\":").unwrap();
+    let mut stream = stage.call();
+    stream.write_all(b"{\"request\":\"status\"}").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(rest(stream).starts_with("{\"kind\":\"status\""));
+    next_snapshot(&mut keen);
+    assert!(matches!(stage.ask(Request::Status).answer(), Ok(Line::Status(_))));
+}
+
+#[test]
+fn a_thousand_who_say_nothing_keep_nobody_out() {
+    let stage = Stage::new();
+    let mut keen = stage.viewer();
+    let mut idle = Vec::new();
+    for _ in 0..1000 {
+        idle.push(stage.call());
+    }
+    assert!(matches!(stage.ask(Request::Status).answer(), Ok(Line::Status(_))));
+    next_snapshot(&mut keen);
+    // The first of them have given way.
+    assert_eq!(rest(idle.remove(0)), "");
+    drop(idle);
+    assert!(matches!(stage.ask(Request::Status).answer(), Ok(Line::Status(_))));
+}
+
+#[test]
+fn a_request_that_does_not_come_is_not_waited_for() {
+    let stage = Stage::new();
+    let mut stream = stage.call();
+    stream.write_all(b"{\"request\"").unwrap();
+    assert!(rest(stream).contains("within 5 s"));
+}
+
+#[test]
+fn there_are_only_so_many_viewers() {
+    let stage = Stage::new();
+    let most = if sys::own_uid() == 0 { VIEWERS } else { VIEWERS - FOR_ROOT };
+    let mut viewers: Vec<Lines> = (0..most).map(|_| stage.viewer()).collect();
+    let error = stage.ask(WATCH).answer().unwrap_err();
+    assert!(matches!(&error, ClientError::Refused(_, why) if why.contains(&most.to_string())), "{error}");
+    assert!(matches!(stage.ask(Request::Status).answer(), Ok(Line::Status(_))), "who only asks may");
+    next_snapshot(&mut viewers[most - 1]);
+    drop(viewers.pop());
+    eventually("room for another", || stage.ask(WATCH).answer().is_ok());
+}
+
+#[test]
+fn the_last_words_are_heard_and_the_socket_goes() {
+    let mut stage = Stage::new();
+    let mut lines = stage.viewer();
+    eventually("watched", || stage.feed().is_watched());
+    stage.feed().event("{\"schema\":1,\"event\":\"summary\"}");
+    let path = stage.path();
+    stage.end();
+    assert!(!path.exists());
+    let last = std::iter::from_fn(|| lines.next()).map(Result::unwrap);
+    let last = last.filter(|line| matches!(line, Line::Event { .. })).last().unwrap();
+    assert!(matches!(last, Line::Event { event, .. } if event["event"] == "summary"));
+}
+
+#[test]
+fn an_only_viewer_has_no_need_of_a_socket_and_takes_all_with_it() {
+    let (near, far) = UnixStream::pair().unwrap();
+    let mut stage = Stage::behind(Door::One(far), tempfile::tempdir().unwrap());
+    let mut lines = client::ask(near, client::Peer::Ourselves, WATCH).unwrap();
+    assert!(matches!(lines.answer().unwrap(), Line::Status(_)));
+    next_snapshot(&mut lines);
+    drop(lines);
+    // The loop is told that it is over.
+    stage.turning.take().unwrap().join().unwrap();
+}
