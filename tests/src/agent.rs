@@ -4,8 +4,10 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    fs,
     io::{BufRead, BufReader, Read},
-    path::PathBuf,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
@@ -38,6 +40,19 @@ pub fn binary() -> PathBuf {
     places.find(|path| path.exists()).unwrap_or_else(|| {
         panic!("no numa-agent beside {}: run `cargo build` first, or set NUMA_AGENT_BIN", own.display())
     })
+}
+
+/// A copy of the binary in `dir`, where also a user without rights can run it.
+///
+/// # Panics
+/// If it cannot be made.
+#[must_use]
+pub fn binary_for_everyone(dir: &Path) -> PathBuf {
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("our own directory");
+    let path = dir.join("numa-agent");
+    // Not copied by us: another test's child that is just being started would have it open for writing, and it could not be run.
+    assert!(Command::new("cp").arg(binary()).arg(&path).status().expect("cp").success());
+    path
 }
 
 /// A command that runs the binary.

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt, process::CommandExt},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -343,20 +343,11 @@ fn a_report_that_cannot_be_written_fails_if_it_was_asked_for() {
     assert!(stderr(&output).contains("workflow_visualization"), "{}", stderr(&output));
 }
 
-/// The binary where a user without rights can run it.
-fn for_everyone(dir: &TempDir) -> PathBuf {
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let path = dir.path().join("numa-agent");
-    // Not copied by us: another test's child that is just being started would have it open for writing, and it could not be run.
-    assert!(Command::new("cp").arg(agent::binary()).arg(&path).status().unwrap().success());
-    path
-}
-
 #[test]
 fn run_without_root_says_what_it_needs() {
     const NOBODY: u32 = 65_534;
     let dir = tempfile::tempdir().unwrap();
-    let mut command = Command::new(for_everyone(&dir));
+    let mut command = Command::new(agent::binary_for_everyone(dir.path()));
     command.args(["run", "--group-pattern", "no_such_process_pattern"]).current_dir(dir.path());
     if nix::unistd::geteuid().is_root() {
         command.uid(NOBODY).gid(NOBODY);

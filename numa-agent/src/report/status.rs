@@ -205,7 +205,7 @@ mod tests {
                 processes: 3,
                 threads: 1275,
                 results: counts(&[("bound", 1270), ("failed", 2), ("unchanged", 3)]),
-                bound_by_cause: counts(&[("clone", 900), ("exec", 370)]),
+                bound_by_cause: counts(&[("fork", 900), ("exec", 370)]),
                 scans: 241,
                 lost: BTreeMap::new(),
                 unreadable: 0,

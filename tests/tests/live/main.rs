@@ -12,6 +12,7 @@ mod placement;
 mod programs;
 mod tap;
 mod unseen;
+mod viewers;
 
 use std::{
     fs,

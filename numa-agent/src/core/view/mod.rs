@@ -202,7 +202,7 @@ pub struct Counts {
     pub threads: u64,
     /// Attempts to bind, by how they ended: `bound`, `unchanged`, `failed`, `gone`; `planned` where nothing is changed.
     pub results: BTreeMap<String, u64>,
-    /// Masks set, by what led to it: `exec`, `clone`, `rename`, `sched_setaffinity` and so on.
+    /// Masks set, by what led to it: `scan`, `exec`, `fork`, `rename`, `setaffinity`, `reconcile`, `replan`.
     pub bound_by_cause: BTreeMap<String, u64>,
     /// Scans of all processes.
     pub scans: u64,
