@@ -149,7 +149,10 @@ fn bound_text(bind: &Bind, outcome: &BindOutcome, latency_ns: Option<u64>) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{engine::Caller, task::TaskId};
+    use crate::{
+        agent::viewers::News,
+        core::{engine::Caller, task::TaskId},
+    };
 
     fn repinned() -> Bind {
         Bind {
@@ -162,6 +165,32 @@ mod tests {
             cause: Cause::SetAffinity(Caller { pid: 7, tid: 8, comm: "omp\n".into() }),
             at_ns: Some(0),
         }
+    }
+
+    #[test]
+    fn viewers_hear_of_everything_whatever_is_printed() {
+        let (feed, demand, mut news) = Feed::new();
+        let messages = LineQueue::start(std::io::sink());
+        let mut output = Output::start(LineFormat::Silent, messages, Some(feed));
+        let say = |output: &mut Output| {
+            output.bound(&repinned(), &BindOutcome::Gone, None);
+            output.event("lost", json!({ "lost": 3 }), || None);
+        };
+        say(&mut output);
+        assert!(output.is_silent() && news.try_recv().is_err(), "nobody watches");
+        demand.set_pace(Some(std::time::Duration::from_secs(1)));
+        say(&mut output);
+        assert!(!output.is_silent());
+        let mut next = || -> Value {
+            match news.try_recv() {
+                Ok(News::Event(line)) => serde_json::from_str(&line).unwrap(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let (bound, lost) = (next(), next());
+        assert_eq!((&bound["kind"], &bound["schema"]), (&json!("event"), &json!(1)));
+        assert_eq!(bound["event"], bound_json(&repinned(), &BindOutcome::Gone, None));
+        assert_eq!(lost["event"], json!({ "schema": 1, "event": "lost", "lost": 3 }));
     }
 
     #[test]

@@ -16,6 +16,8 @@ use std::{path::Path, time::Duration};
 
 use anyhow::Context;
 
+#[cfg(test)]
+pub(super) use self::feed::News;
 pub(super) use self::{
     feed::{Feed, Viewing, Want, wanted},
     serve::{Door, Server},
