@@ -187,7 +187,7 @@ fn hostile_viewers_change_nothing() {
     let socket = agent.socket();
     let mut stack = stage.stack(0);
     stack.start_instance().unwrap();
-    let binary: Vec<u8> = (0..100_000u32).map(|number| (number * 7919 >> 3) as u8).collect();
+    let binary: Vec<u8> = (0..100_000u32).map(|number| (number.wrapping_mul(7919) >> 3) as u8).collect();
     for bytes in [binary.as_slice(), &vec![b'x'; 1 << 20], b"{}\n", b"[[[[[[", b"\n\n\n\n"] {
         let mut answer = String::new();
         let mut stream = call(&socket, bytes);
