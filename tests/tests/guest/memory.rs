@@ -1,22 +1,24 @@
 //! Memory: which nodes the plan names, and what `jitter record` says of where a process's memory is, against what the workload
-//! itself asks the kernel.
+//! itself asks the kernel; what `exec` gives a program, against what that asks the kernel from the inside.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, process::Output};
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use numa_agent::core::idset::NodeSet;
+use numa_agent::core::idset::{CpuSet, NodeSet};
 use numa_agent_tests::{
-    agent, eventually,
+    agent,
+    cpuset::Cpuset,
+    eventually,
     recorder::{self, Recorder},
     stack::puppet::{Order, Puppet},
     sys,
 };
 use serde_json::Value;
 
-use crate::stage::{Stage, read, stage};
+use crate::stage::{Stage, number_list, read, stage};
 
 /// Machines with more than one node that has memory.
 const WITH_NODES: [&str; 6] = ["a3-mini", "a3", "2s1n", "snc", "cxl", "sparse"];
@@ -87,8 +89,12 @@ fn stop(puppet: &Puppet) {
 
 /// Bytes of a process by node, as the kernel lists its mappings.
 fn bytes_by_node(pid: u32) -> BTreeMap<u32, u64> {
+    by_node(read(&format!("/proc/{pid}/numa_maps")).lines())
+}
+
+fn by_node<'a>(mappings: impl Iterator<Item = &'a str>) -> BTreeMap<u32, u64> {
     let mut nodes = BTreeMap::<u32, u64>::new();
-    for line in read(&format!("/proc/{pid}/numa_maps")).lines() {
+    for line in mappings {
         let words: BTreeMap<&str, &str> = line.split(' ').filter_map(|word| word.split_once('=')).collect();
         for (node, pages) in &words {
             let Some(Ok(node)) = node.strip_prefix('N').map(str::parse) else { continue };
@@ -164,4 +170,198 @@ fn without_a_plan_home_is_where_the_memory_is() {
     let off = thread.figures.off_node.expect("it has a home");
     assert!(off.ns > 0 && off.ns == thread.figures.run_ns, "all of it is off node: {off:?}");
     puppet.stop().expect("stop a puppet");
+}
+
+/// `MPOL_*` of `include/uapi/linux/mempolicy.h`.
+const PREFERRED: i32 = 1;
+const BIND: i32 = 2;
+const INTERLEAVE: i32 = 3;
+const PREFERRED_MANY: i32 = 5;
+const WEIGHTED_INTERLEAVE: i32 = 6;
+
+/// Bytes in mappings without a file, by node: what a memory policy governs.
+fn own_bytes_by_node(pid: u32) -> BTreeMap<u32, u64> {
+    let listed = read(&format!("/proc/{pid}/numa_maps"));
+    by_node(listed.lines().filter(|line| !line.contains(" file=")))
+}
+
+impl Stage {
+    /// A puppet that `exec` starts with these flags, on CPUs of the node between the ends, whose memory it has by default.
+    fn started(&self, flags: &[&str]) -> Puppet {
+        let between = self.between().to_string();
+        let mut command = agent::command(["exec", "--nodes", &between]);
+        command.args(flags).arg("--");
+        let puppet = Puppet::start_by(command, &self.family, "idle", 0).expect("start a puppet by exec");
+        let mask = sys::affinity(puppet.pid()).expect("its mask");
+        assert_eq!(mask, self.machine.nodes[&self.between()]);
+        puppet
+    }
+
+    /// A node with CPUs, another than the ends where there are more.
+    fn between(&self) -> u32 {
+        let with_cpus: NodeSet = self.machine.nodes.keys().copied().collect();
+        let others = with_cpus.difference(&self.ends());
+        others.first().or(with_cpus.last()).expect("a node with CPUs")
+    }
+
+    /// Has the puppet take pages and find itself with that policy; its memory by node then.
+    fn taken(&self, puppet: &mut Puppet, mode: i32, nodes: &NodeSet) -> BTreeMap<u32, u64> {
+        let tid = puppet.thread("later").expect("a thread");
+        for tid in [puppet.pid(), tid] {
+            puppet.order(&Order::CheckPolicy { tid, mode, nodes: nodes.clone() }).expect("its policy");
+        }
+        puppet.order(&Order::Take { pages: PAGES }).expect("pages");
+        own_bytes_by_node(puppet.pid())
+    }
+}
+
+#[test]
+fn exec_interleaves_from_the_first_page() {
+    let Some(stage) = stage("exec-interleave", &WITH_NODES) else { return };
+    let nodes = stage.ends();
+    let mut puppet = stage.started(&["--interleave", &nodes.to_string()]);
+    // Before it has taken any: what the kernel and the loader put there for it.
+    let first = own_bytes_by_node(puppet.pid());
+    assert!(first.keys().all(|node| nodes.contains(*node)), "pages on nodes other than {nodes}: {first:?}");
+    let bytes = stage.taken(&mut puppet, INTERLEAVE, &nodes);
+    assert!(bytes.keys().all(|node| nodes.contains(*node)), "pages on nodes other than {nodes}: {bytes:?}");
+    let (least, most) = (bytes.values().min().expect("pages"), bytes.values().max().expect("pages"));
+    let page = sys::page_bytes() as u64;
+    assert!(bytes.len() == 2 && most - least < 64 * page, "in turn: {bytes:?}");
+    let policy = format!("interleave:{nodes}");
+    let listed = read(&format!("/proc/{}/numa_maps", puppet.pid()));
+    let by_policy = |line: &str| line.split(' ').nth(1) == Some(policy.as_str());
+    assert!(listed.lines().all(by_policy), "not all by {policy}: {listed}");
+    puppet.stop().expect("stop a puppet");
+}
+
+#[test]
+fn exec_takes_memory_from_the_node_that_is_named() {
+    let Some(stage) = stage("exec-one-node", &WITH_NODES) else { return };
+    // On `cxl` the last node has no CPUs.
+    let last = stage.ends().last().expect("a node");
+    let only: NodeSet = [last].into_iter().collect();
+    for (flag, mode) in [("--membind", BIND), ("--preferred", PREFERRED)] {
+        let mut puppet = stage.started(&[flag, &last.to_string()]);
+        let bytes = stage.taken(&mut puppet, mode, &only);
+        assert_eq!(bytes.keys().collect::<Vec<_>>(), [&last], "{flag}: {bytes:?}");
+        assert!(bytes[&last] >= u64::from(PAGES) * sys::page_bytes() as u64, "{flag}: {bytes:?}");
+        puppet.stop().expect("stop a puppet");
+    }
+    // Without a policy it would be elsewhere.
+    let mut puppet = stage.started(&[]);
+    puppet.order(&Order::Take { pages: PAGES }).expect("pages");
+    let bytes = own_bytes_by_node(puppet.pid());
+    let home = stage.between();
+    assert!(home == last || bytes[&home] > bytes.get(&last).copied().unwrap_or_default(), "{bytes:?}");
+    puppet.stop().expect("stop a puppet");
+}
+
+fn exec(command: impl IntoIterator<Item = impl AsRef<std::ffi::OsStr>>) -> (Output, String) {
+    let output = agent::run(command);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output, stderr)
+}
+
+/// Major and minor number of the kernel.
+fn kernel() -> (u32, u32) {
+    let release = read("/proc/sys/kernel/osrelease");
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse().ok());
+    (numbers.next().expect("a major number"), numbers.next().expect("a minor number"))
+}
+
+#[test]
+fn exec_takes_the_nearest_mode_where_the_kernel_lacks_one() {
+    let Some(stage) = stage("exec-modes", &WITH_NODES) else { return };
+    let nodes = stage.ends();
+    let (list, first) = (nodes.to_string(), nodes.iter().take(1).collect::<NodeSet>());
+    for (flag, since, new, old, old_nodes, words) in [
+        ("--weighted-interleave", (6, 9), WEIGHTED_INTERLEAVE, INTERLEAVE, &nodes, "weighted interleave"),
+        ("--preferred", (5, 15), PREFERRED_MANY, PREFERRED, &first, "prefer (many)"),
+    ] {
+        let is_old = kernel() < since;
+        let mut puppet = stage.started(&[flag, &list]);
+        let (mode, kept) = if is_old { (old, old_nodes) } else { (new, &nodes) };
+        let bytes = stage.taken(&mut puppet, mode, kept);
+        assert!(bytes.keys().all(|node| nodes.contains(*node)), "{flag}: {bytes:?}");
+        puppet.stop().expect("stop a puppet");
+
+        let (output, stderr) = exec(["exec", flag, &list, "true"]);
+        assert!(output.status.success() && stderr.contains("warning") == is_old, "{flag}: {stderr}");
+        assert!(!is_old || stderr.contains(words), "{flag}: {stderr}");
+        let (output, stderr) = exec(["exec", "--strict", flag, &list, "true"]);
+        assert_eq!(output.status.code(), Some(i32::from(is_old)), "{flag}: {stderr}");
+        assert!(!is_old || stderr.contains(&format!("Linux {}.{}", since.0, since.1)), "{flag}: {stderr}");
+    }
+}
+
+#[test]
+fn exec_names_what_it_cannot_have() {
+    let Some(stage) = stage("exec-refused", &["a3-mini", "cxl", "sparse"]) else { return };
+    let refused = |args: &[&str], words: &str| {
+        let (output, stderr) = exec(["exec"].iter().chain(args).chain(&["echo", "it runs"]));
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{args:?}: {stderr}");
+        assert!(stderr.contains(words), "{args:?}: no {words:?} in {stderr}");
+    };
+    refused(&["--interleave", "0,40"], "no node 40");
+    let online = stage.machine.all();
+    let present: CpuSet = number_list("/sys/devices/system/cpu/present");
+    if let Some(offline) = present.difference(&online).first() {
+        refused(&["--cpus", &format!("0,{offline}")], &format!("CPU {offline} is offline"));
+        refused(&["--interleave", "0-1"], "no node 1");
+    }
+    if let Some(node) = stage.machine.with_memory.iter().find(|node| !stage.machine.nodes.contains_key(node))
+    {
+        refused(&["--nodes", &node.to_string()], &format!("node {node} has no CPU"));
+    }
+
+    let cpus = &stage.machine.nodes[&stage.between()];
+    let cpuset = Cpuset::new("exec-refused", cpus).expect("a cpuset");
+    let (inside, outside) = (stage.ends().first().expect("a node"), stage.ends().last().expect("a node"));
+    cpuset.allow_memory(&[inside].into_iter().collect());
+    let run = |args: &[&str]| {
+        let output = cpuset.enter().arg(agent::binary()).args(args).output().expect("run in a cpuset");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout),
+        )
+    };
+    let (code, said) = run(&["exec", "--membind", &outside.to_string(), "true"]);
+    assert!(code == Some(1) && said.contains(&format!("memory of node {outside}")), "{said}");
+    let elsewhere = online.difference(cpus).first().expect("another CPU").to_string();
+    let (code, said) = run(&["exec", "--cpus", &elsewhere, "true"]);
+    assert!(code == Some(1) && said.contains(&format!("does not allow CPU {elsewhere}")), "{said}");
+    // All is all that it may have.
+    let (code, said) = run(&["exec", "--cpus", "all", "--interleave", "all", "--show"]);
+    assert!(code == Some(0) && said.contains(&format!("memory policy: interleave:{inside}\n")), "{said}");
+    assert!(said.contains(&format!("cpus: {cpus}\n")), "{said}");
+}
+
+#[test]
+fn exec_starts_a_program_in_its_group() {
+    let Some(stage) = stage("exec-group", &["a3-mini", "cxl"]) else { return };
+    let layout = ["--groups-per-socket", "1", "--others-socket-index", "0"];
+    // Each is an instance of its own, and the groups take turns.
+    let start = |instance| {
+        let mut starter = agent::command(["exec", "--group", "auto"]);
+        starter.args(stage.args(&layout)).arg("--");
+        Puppet::start_by(starter, &stage.family, "worker", instance).expect("start by exec")
+    };
+    let mut puppets = [start(0), start(1)];
+    let mut args = vec!["bind".to_owned(), "--format".into(), "json".into()];
+    args.extend(stage.args(&layout));
+    let plan = agent::json(args);
+    let groups = plan["groups"].as_array().expect("groups");
+    for (puppet, group) in puppets.iter_mut().zip(groups) {
+        let pid = puppet.pid();
+        let mask = sys::affinity(pid).expect("its mask").to_string();
+        assert_eq!(group["primary_cpus"], mask, "{group}");
+        let nodes: NodeSet = group["mem_nodes"].as_str().expect("nodes").parse().expect("a list");
+        let bytes = stage.taken(puppet, INTERLEAVE, &nodes);
+        assert!(bytes.keys().all(|node| nodes.contains(*node)), "{bytes:?} on {nodes}");
+        let listed = plan["processes"].as_array().expect("processes").iter().find(|one| one["pid"] == pid);
+        let listed = listed.expect("it is in the plan");
+        assert_eq!(listed["group"], group["name"], "bind sees it where exec has put it");
+        assert_eq!(listed["threads"][0]["result"], "unchanged", "{listed}");
+    }
 }
