@@ -1,6 +1,9 @@
 //! `numa-agent bind`: plan, bind what runs now, report.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -9,11 +12,13 @@ use super::{Incomplete, machine::MachineArgs, plan_args::PlanArgs};
 use crate::{
     core::{
         engine::{Action, Cause, Engine, Process, Thread},
+        memory::verify::Verified,
+        plan::Group,
         settings::Settings,
         task::BindOutcome,
     },
     host::{
-        binding,
+        binding, numa_maps,
         procfs::{self, ProcReader},
         scan::Scanner,
         sys::{self, Host, Kernel},
@@ -23,6 +28,9 @@ use crate::{
 
 /// Scans until nothing new turns up, but not for ever: a storm of short processes always has something new.
 const MAX_ROUNDS: usize = 16;
+
+/// How long the memory of all processes may take to read.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Flags of `bind`.
 #[derive(Debug, Args)]
@@ -34,6 +42,10 @@ pub struct BindArgs {
     /// Bind now. Without it nothing is changed.
     #[arg(long)]
     apply: bool,
+    /// Also verify memory: policy and pages by node of each process. The kernel walks all its page tables for that, and its
+    /// mappings stand still meanwhile.
+    #[arg(long)]
+    memory: bool,
     /// Where the report goes; its ending (.md, .html, .json, .svg, .txt) says in which format. Default:
     /// workflow_visualization/numa_binding_report.md
     #[arg(long, value_name = "PATH")]
@@ -88,7 +100,10 @@ pub fn run(args: &BindArgs) -> anyhow::Result<()> {
     }
     let settled = enforce(&mut engine, args.apply)?;
     let unmet = unmet_pids(&mut engine, &settings);
-    let report = report_of(&engine, args.apply)?;
+    let mut report = report_of(&engine, args.apply)?;
+    if args.memory {
+        verify_memory(&engine, &mut report);
+    }
     write_report(&settings, &report)?;
     super::print(&args.format.render(&report))?;
     if args.format != Format::Text {
@@ -175,6 +190,19 @@ fn enforce(engine: &mut Engine, apply: bool) -> anyhow::Result<bool> {
     Ok(false)
 }
 
+/// Reads the memory of all processes, one after the other.
+fn verify_memory(engine: &Engine, report: &mut BindReport) {
+    let holders = report.topology.memory_nodes();
+    let start = Instant::now();
+    for (process, row) in engine.processes().zip(&mut report.processes) {
+        let left = MEMORY_PATIENCE.saturating_sub(start.elapsed());
+        let read = numa_maps::read(row.id, left).map_err(|why| why.to_string());
+        let planned = engine.group_of(process).and_then(Group::memory_policy);
+        row.memory = Some(Verified::new(planned, read, &holders));
+    }
+    report.warnings.extend(report.memory_warning());
+}
+
 fn report_of(engine: &Engine, applied: bool) -> anyhow::Result<BindReport> {
     let (hostname, kernel) = sys::uname().context("uname")?;
     Ok(BindReport {
@@ -202,6 +230,7 @@ fn process_row(engine: &Engine, process: &Process) -> ProcessRow {
         group: engine.group_of(process).map(|group| group.name.clone()),
         instance: process.instance.as_ref().map(ToString::to_string),
         threads: process.threads.values().map(|thread| thread_row(engine, process, thread)).collect(),
+        memory: None,
     }
 }
 

@@ -137,12 +137,7 @@ impl Placement {
     /// A group's: its members' CPUs, and its memory in the way of the plan.
     #[must_use]
     pub fn of_group(group: &Group) -> Self {
-        let nodes = &group.mem_nodes;
-        Self {
-            cpus: Some(group.primary_cpus.clone()),
-            policy: (!nodes.is_empty()).then(|| Policy::new(Mode::Interleave, nodes.clone())),
-            named: false,
-        }
+        Self { cpus: Some(group.primary_cpus.clone()), policy: group.memory_policy(), named: false }
     }
 
     /// What the user named on this machine.

@@ -1,7 +1,7 @@
 //! The report as one self-contained page: the picture, the plan, every thread. No script, nothing loaded from elsewhere.
 
 use super::{
-    BindReport, Counts, Outcome, ProcessRow, escape::xml, memory_policy, process_role, shown, svg,
+    BindReport, Counts, Outcome, ProcessRow, escape::xml, memory, memory_policy, process_role, shown, svg,
     thread_role, unit,
 };
 
@@ -28,6 +28,9 @@ pub fn bind(report: &BindReport) -> String {
         if warnings.is_empty() { "<p>None.</p>".to_owned() } else { format!("<ul>{warnings}</ul>") };
     let processes: String = report.processes.iter().map(process).collect();
     let processes = if processes.is_empty() { "<p>No process matched.</p>".to_owned() } else { processes };
+    let memory = memory::table(report, xml)
+        .map(|table| format!("\n<h2>Memory</h2><div class=\"wide\">{}</div>", table.html()))
+        .unwrap_or_default();
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\">\
@@ -35,7 +38,7 @@ pub fn bind(report: &BindReport) -> String {
          <title>NUMA binding report: {hostname}</title><style>{STYLE}</style></head><body>\n\
          <h1>NUMA binding report</h1><p class=\"dim\">{hostname} · Linux {} · {} · numa-agent {}</p>\
          <p><b>{}</b> · {}</p>{}\n<div class=\"wide\">{}</div>\n\
-         <h2>Groups</h2>{}\n<h2>Processes and threads</h2>{processes}\n<h2>Warnings</h2>{warnings}\n</body></html>\n",
+         <h2>Groups</h2>{}\n<h2>Processes and threads</h2>{processes}{memory}\n<h2>Warnings</h2>{warnings}\n</body></html>\n",
         xml(&host.kernel),
         xml(&host.time),
         xml(&host.version),
@@ -66,7 +69,7 @@ fn tiles(report: &BindReport) -> String {
 
 fn groups(report: &BindReport) -> String {
     let head =
-        ["Group", "Node", "CPUs", "Forward node", "Forward CPUs", "Memory (plan only)", "Unit", "Instances"];
+        ["Group", "Node", "CPUs", "Forward node", "Forward CPUs", "Memory (planned)", "Unit", "Instances"];
     let mut rows = String::new();
     for group in &report.plan.groups {
         let tenants: Vec<String> = report.tenants(group).keys().map(|name| xml(name)).collect();

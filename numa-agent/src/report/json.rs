@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{BindReport, ProcessRow, escape};
+use super::{BindReport, ProcessRow, escape, memory};
 use crate::core::plan::Group;
 
 /// The report as JSON. Print it by [`print`].
@@ -24,7 +24,7 @@ pub fn bind(report: &BindReport) -> Value {
         "schema": 1,
         "policy": plan.policy.to_string(),
         "topology": {"sockets": sockets, "source": report.topology.source},
-        "groups": plan.groups.iter().map(group).collect::<Vec<_>>(),
+        "groups": plan.groups.iter().map(|one| group(report, one)).collect::<Vec<_>>(),
         "others": {"socket": plan.others.socket, "node": plan.others.node, "cpus": plan.others.cpus},
         "processes": report.processes.iter().map(process).collect::<Vec<_>>(),
         "warnings": report.warnings,
@@ -51,7 +51,7 @@ pub fn print(value: &Value) -> String {
     escape::json(&format!("{value:#}\n"))
 }
 
-fn group(group: &Group) -> Value {
+fn group(report: &BindReport, group: &Group) -> Value {
     json!({
         "name": group.name,
         "socket": group.socket,
@@ -63,6 +63,7 @@ fn group(group: &Group) -> Value {
         "mem_nodes": group.mem_nodes,
         "memory_policy": super::memory_policy(group),
         "align": group.align.to_string(),
+        "memory": memory::json_of_group(report, group),
     })
 }
 
@@ -87,6 +88,7 @@ fn process(process: &ProcessRow) -> Value {
         "group": process.group,
         "instance": process.instance,
         "threads": threads.collect::<Vec<_>>(),
+        "memory": process.memory.as_ref().map(memory::json),
     })
 }
 
@@ -117,7 +119,7 @@ mod tests {
         ];
         assert_eq!(keys(&value["groups"][0])[..9], group);
         let process = ["pid", "start_time", "comm", "cmdline", "role", "group", "instance", "threads"];
-        assert_eq!(keys(&value["processes"][0]), process);
+        assert_eq!(keys(&value["processes"][0])[..8], process);
         let thread = ["tid", "comm", "role", "planned_cpus", "actual_cpus", "result"];
         assert_eq!(keys(&value["processes"][0]["threads"][0])[..6], thread);
     }
@@ -134,7 +136,7 @@ mod tests {
         let group = json!({
             "name": "socket0_group0", "socket": 0, "index": 0, "primary_node": 0, "secondary_node": 1,
             "primary_cpus": "0-11", "forward_cpus": "40-79", "mem_nodes": "0-1", "memory_policy": "interleave",
-            "align": "cluster",
+            "align": "cluster", "memory": null,
         });
         assert_eq!(value["groups"][0], group);
         assert_eq!(value["others"], json!({"socket": 2, "node": 4, "cpus": "160-199"}));

@@ -1,6 +1,6 @@
 //! The evidence report: what was planned, what was done to every single thread, and what was read back.
 
-use super::{BindReport, Outcome, escape, gib, process_role, shown, table::Table, thread_role};
+use super::{BindReport, Outcome, escape, gib, memory, process_role, shown, table::Table, thread_role};
 
 /// The report as GitHub-flavoured Markdown.
 #[must_use]
@@ -15,6 +15,7 @@ pub fn bind(report: &BindReport) -> String {
         md(&host.version),
         report.mode().into(),
     ]);
+    let memory = memory::table(report, md).map(|table| ("## Memory", table.markdown()));
     let sections = [
         ("# NUMA binding report", facts.markdown() + "\n" + &md(&report.shape()) + ".\n"),
         ("## Summary", summary(report)),
@@ -22,9 +23,9 @@ pub fn bind(report: &BindReport) -> String {
         ("## Groups", groups(report)),
         ("## Background processes", background(report)),
         ("## Processes and threads", threads(report)),
-        ("## Warnings", warnings(report)),
     ];
-    sections.map(|(title, body)| format!("{title}\n\n{body}")).join("\n")
+    let sections = sections.into_iter().chain(memory).chain([("## Warnings", warnings(report))]);
+    sections.map(|(title, body)| format!("{title}\n\n{body}")).collect::<Vec<_>>().join("\n")
 }
 
 fn summary(report: &BindReport) -> String {
@@ -77,7 +78,7 @@ fn groups(report: &BindReport) -> String {
         "CPUs",
         "Forward node",
         "Forward CPUs",
-        "Memory (plan only)",
+        "Memory (planned)",
         "Unit",
         "Instances",
     ]);

@@ -7,6 +7,7 @@ pub mod html;
 pub mod jitter;
 pub mod json;
 pub mod markdown;
+mod memory;
 #[cfg(test)]
 mod sample;
 pub mod status;
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 
 use crate::core::{
     idset::CpuSet,
+    memory::{Mode, verify::Verified},
     plan::{Group, Plan},
     settings::Align,
     task::{ProcessRole, TaskId, ThreadRole},
@@ -64,6 +66,12 @@ impl BindReport {
             counts.add(&thread.outcome);
         }
         counts
+    }
+
+    /// What of the processes' memory is not as planned, in words for the user.
+    #[must_use]
+    pub fn memory_warning(&self) -> Option<String> {
+        memory::warning(self)
     }
 
     /// `applied` or `dry run`, in words for the user.
@@ -138,7 +146,7 @@ impl std::fmt::Display for Counts {
 
 /// The memory policy that a group's processes should run under.
 fn memory_policy(group: &Group) -> &'static str {
-    if group.mem_nodes.is_empty() { "default" } else { "interleave" }
+    group.memory_policy().map_or(Mode::Default, |policy| policy.mode).name()
 }
 
 /// `1 process`, `3 processes`.
@@ -215,6 +223,8 @@ pub struct ProcessRow {
     pub instance: Option<String>,
     /// All threads seen, by tid.
     pub threads: Vec<ThreadRow>,
+    /// Its memory beside the plan, where that was asked for.
+    pub memory: Option<Verified>,
 }
 
 /// One thread of such a process.

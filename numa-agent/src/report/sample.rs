@@ -104,6 +104,7 @@ fn group_process(
         group: Some(group.name.clone()),
         instance: Some(instance.into()),
         threads: (0..members + forwards).map(|index| thread(pid + index, forward(index))).collect(),
+        memory: None,
     }
 }
 
@@ -116,6 +117,7 @@ fn other_process(plan: &Plan, pid: u32, comm: &str) -> ProcessRow {
         group: None,
         instance: None,
         threads: vec![thread(pid, (comm.to_owned(), ThreadRole::Other, plan.others.cpus.clone()))],
+        memory: None,
     }
 }
 

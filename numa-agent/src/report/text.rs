@@ -1,7 +1,7 @@
 //! The report for a terminal: the plan in full, the threads summed up, every failure by name.
 
 use super::{
-    BindReport, Counts, Outcome, ProcessRow, ThreadRow, escape, process_role, shown, table::Table,
+    BindReport, Counts, Outcome, ProcessRow, ThreadRow, escape, memory, process_role, shown, table::Table,
     thread_role,
 };
 
@@ -31,6 +31,9 @@ pub fn bind(report: &BindReport) -> String {
         out.push('\n');
         out += &process_block(process);
     }
+    if let Some(table) = memory::table(report, escape::text) {
+        out += &format!("\nmemory (docs/memory.md says how it is judged):\n{}", table.aligned("  "));
+    }
     if !report.warnings.is_empty() {
         out += "\nwarnings:\n";
         for warning in &report.warnings {
@@ -41,7 +44,7 @@ pub fn bind(report: &BindReport) -> String {
 }
 
 fn groups(report: &BindReport) -> String {
-    let mut table = Table::new(&["GROUP", "CPUS", "FORWARD", "MEMORY (PLAN ONLY)", "UNIT", "INSTANCES"]);
+    let mut table = Table::new(&["GROUP", "CPUS", "FORWARD", "MEMORY (PLANNED)", "UNIT", "INSTANCES"]);
     for group in &report.plan.groups {
         let tenants: Vec<String> = report.tenants(group).keys().map(|name| escape::text(name)).collect();
         table.row([

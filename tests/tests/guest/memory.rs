@@ -16,7 +16,7 @@ use numa_agent_tests::{
     stack::puppet::{Order, Puppet},
     sys,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::stage::{Stage, number_list, read, stage};
 
@@ -364,4 +364,78 @@ fn exec_starts_a_program_in_its_group() {
         assert_eq!(listed["group"], group["name"], "bind sees it where exec has put it");
         assert_eq!(listed["threads"][0]["result"], "unchanged", "{listed}");
     }
+}
+
+/// More than what a verdict needs (`docs/memory.md`).
+const ENOUGH_PAGES: u32 = 72 << 8;
+
+#[test]
+fn verdicts_follow_policy_and_pages() {
+    // Where a node has room for it.
+    let Some(stage) = stage("verdicts", &["snc"]) else { return };
+    let layout = ["--groups-per-socket", "2", "--others-socket-index", "0"];
+    let mut args = vec!["bind".to_owned(), "--memory".into(), "--format".into(), "json".into()];
+    args.extend(stage.args(&layout));
+    let [first, second] = [0, 1].map(|index| {
+        let nodes: NodeSet = stage.machine.sockets[&index].iter().copied().collect();
+        nodes
+    });
+    let by = |flags: &[&str]| {
+        let mut starter = agent::command(["exec"]);
+        starter.args(flags).arg("--");
+        Puppet::start_by(starter, &stage.family, "worker", 0).expect("start by exec")
+    };
+    let take = |puppet: &mut Puppet, pages| {
+        puppet.order(&Order::Take { pages }).expect("pages");
+    };
+
+    // Instances take turns on the sockets: the first and third have the first socket's groups, the others the second's.
+    let mut on_plan = by(&["--interleave", &first.to_string()]);
+    take(&mut on_plan, ENOUGH_PAGES);
+    let mut plain = stage.puppet("worker", 0);
+    take(&mut plain, ENOUGH_PAGES);
+    let mut off_plan = by(&["--interleave", &second.to_string()]);
+    take(&mut off_plan, ENOUGH_PAGES);
+    let mut uneven = stage.puppet("worker", 0);
+    let one: NodeSet = second.iter().take(1).collect();
+    uneven.order(&Order::Interleave { nodes: one, pages: ENOUGH_PAGES }).expect("pages on one node");
+    uneven.order(&Order::Interleave { nodes: second.clone(), pages: 16 }).expect("the planned policy");
+    let puppets = [
+        (&on_plan, &first, "ok"),
+        (&plain, &second, "default policy"),
+        (&off_plan, &first, "off plan"),
+        (&uneven, &second, "unbalanced"),
+    ];
+    puppets.iter().for_each(|(puppet, ..)| stop(puppet));
+    let report = agent::json(&args);
+    for (puppet, planned, verdict) in puppets {
+        let pid = puppet.pid();
+        let processes = report["processes"].as_array().expect("processes");
+        let memory = &processes.iter().find(|one| one["pid"] == pid).expect("it is in the report")["memory"];
+        assert_eq!(memory["verdict"], verdict, "{memory}");
+        assert_eq!(memory["planned"], json!({"policy": "interleave", "nodes": planned}), "{verdict}");
+        let kernels = own_bytes_by_node(pid);
+        assert_eq!(memory["nodes"], json!(kernels), "{verdict}: as the kernel lists them");
+        let total: u64 = kernels.values().sum();
+        let on_nodes: u64 = planned.iter().filter_map(|node| kernels.get(&node)).sum();
+        let share = memory["on_plan_share"].as_f64().expect("a share");
+        assert!((share - on_nodes as f64 / total as f64).abs() < 1e-9, "{verdict}: {share} of {kernels:?}");
+    }
+    let of = |puppet: &Puppet, field: &str| {
+        let pid = puppet.pid();
+        let one = report["processes"].as_array().into_iter().flatten().find(|one| one["pid"] == pid);
+        one.and_then(|one| one["memory"][field].as_f64()).expect("a figure")
+    };
+    // Far from what is tolerated.
+    assert!(of(&on_plan, "balance") > 0.98 && of(&on_plan, "on_plan_share") > 0.999);
+    assert!(of(&uneven, "balance") < 0.1 && of(&off_plan, "on_plan_share") < 0.001);
+    let group = &report["groups"][0]["memory"];
+    assert_eq!(report["groups"][0]["name"], "socket0_group0");
+    assert!(group["on_plan_share"].as_f64().is_some_and(|share| share > 0.999), "{group}");
+    let warnings = report["warnings"].to_string();
+    assert!(warnings.contains("1 default policy, 1 off plan, 1 unbalanced"), "{warnings}");
+    for (puppet, ..) in puppets {
+        kill(Pid::from_raw(puppet.pid().cast_signed()), Signal::SIGCONT).expect("it is there");
+    }
+    [on_plan, plain, off_plan, uneven].into_iter().for_each(|puppet| puppet.stop().expect("stop a puppet"));
 }

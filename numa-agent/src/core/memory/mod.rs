@@ -4,5 +4,6 @@
 
 pub mod numa_maps;
 mod policy;
+pub mod verify;
 
 pub use policy::{Flags, Mode, Policy, PolicyError};

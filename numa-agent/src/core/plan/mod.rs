@@ -15,6 +15,7 @@ pub use self::error::PlanError;
 use self::hosts::{HostNode, HostSocket};
 use super::{
     idset::{CpuSet, NodeSet},
+    memory::{self, Mode},
     settings::{Align, Layout, LayoutSettings, Policy, PolicyChoice},
     topology::Topology,
 };
@@ -46,6 +47,14 @@ pub struct Group {
     pub mem_nodes: NodeSet,
     /// The unit that `primary_cpus` was not cut below.
     pub align: Align,
+}
+
+impl Group {
+    /// The memory policy of its processes; `None` where no node can hold memory for us.
+    #[must_use]
+    pub fn memory_policy(&self) -> Option<memory::Policy> {
+        (!self.mem_nodes.is_empty()).then(|| memory::Policy::new(Mode::Interleave, self.mem_nodes.clone()))
+    }
 }
 
 /// Where the background processes go.
