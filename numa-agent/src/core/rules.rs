@@ -95,7 +95,7 @@ impl Rules {
     }
 
     /// The role of a process; `None`: not ours. Explicit pids come first, then `rules` in order, then group patterns,
-    /// then other patterns. Kernel threads never match. A rule does not match on a fact that could not be read.
+    /// then other patterns. Kernel threads never match, nor does `numa-agent exec` until it is the program that it starts. A rule does not match on a fact that could not be read.
     #[must_use]
     pub fn process_role(&self, process: &ProcessFacts) -> Option<ProcessRole> {
         if process.kernel_thread {
@@ -106,6 +106,9 @@ impl Rules {
         }
         if self.descends(process) {
             return Some(ProcessRole::Group);
+        }
+        if is_launcher(process) {
+            return None;
         }
         match self.settings.rules.iter().find(|rule| rule.holds(process, true) == Some(true)) {
             Some(rule) => rule.role.process_role(),
@@ -123,6 +126,9 @@ impl Rules {
         }
         if self.explicit(process.pid, None).is_some() || !self.settings.descends_from.is_empty() {
             return true;
+        }
+        if is_launcher(process) {
+            return false;
         }
         for rule in &self.settings.rules {
             match (rule.holds(process, !cmdline_truncated), rule.role) {
@@ -182,6 +188,11 @@ impl Rules {
     }
 }
 
+/// Whether it is `numa-agent exec ...`, which holds another program's command line and will be that in a moment.
+fn is_launcher(process: &ProcessFacts) -> bool {
+    process.comm == "numa-agent" && process.cmdline.split(' ').nth(1) == Some("exec")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,6 +232,21 @@ mod tests {
             assert_eq!(rules.process_role(&process(comm, cmdline)), role, "{comm} {cmdline}");
             assert_eq!(rules.may_match(&process(comm, cmdline), false), role.is_some(), "{comm} {cmdline}");
         }
+    }
+
+    #[test]
+    fn a_launcher_is_not_yet_what_it_starts() {
+        let rules = rules("group_patterns = ['worker']");
+        let launcher = process("numa-agent", "/usr/bin/numa-agent exec --group auto -- worker");
+        assert_eq!(rules.process_role(&launcher), None);
+        assert!(!rules.may_match(&launcher, false) && !rules.may_match(&launcher, true));
+        for other in ["numa-agent jitter record -- worker", "numa-agent worker exec"] {
+            assert_eq!(rules.process_role(&process("numa-agent", other)), GROUP, "{other}");
+        }
+        let by_pid = Rules::new(
+            Settings::from_sources(Some(("t.toml", "group_pids = [10]")), Overrides::default()).unwrap(),
+        );
+        assert_eq!(by_pid.process_role(&launcher), GROUP);
     }
 
     #[test]

@@ -4,26 +4,29 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{BindReport, table::Table};
+use super::{BindReport, escape, table::Table};
 use crate::core::{
     memory::verify::{Spread, Verdict, Verified},
     plan::Group,
 };
 
-/// A row for each process whose memory was looked at; `None` if none was. `escape` makes other processes' names safe.
+/// What a row has.
+const HEAD: [&str; 10] =
+    ["PID", "Name", "Group", "Planned", "Policy", "On plan", "Balance", "MiB by node", "Of files", "Verdict"];
+
+/// A row for each process whose memory was looked at, for documents; `None` if none was. `escape` makes other processes'
+/// names safe.
 pub fn table(report: &BindReport, escape: impl Fn(&str) -> String) -> Option<Table> {
-    let mut table = Table::new(&[
-        "PID",
-        "Name",
-        "Group",
-        "Planned",
-        "Policy",
-        "On plan",
-        "Balance",
-        "MiB by node",
-        "Of files",
-        "Verdict",
-    ]);
+    filled(Table::new(&HEAD), report, escape)
+}
+
+/// The same for a terminal.
+pub fn terminal(report: &BindReport) -> Option<Table> {
+    let head = HEAD.map(str::to_uppercase);
+    filled(Table::new(&head.each_ref().map(String::as_str)), report, escape::text)
+}
+
+fn filled(mut table: Table, report: &BindReport, escape: impl Fn(&str) -> String) -> Option<Table> {
     for process in &report.processes {
         let Some(memory) = &process.memory else { continue };
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
@@ -112,7 +115,7 @@ mod tests {
     use super::*;
     use crate::{
         core::memory::numa_maps::Memory,
-        report::{self, escape, sample},
+        report::{self, sample},
     };
 
     /// The sample's first group is on plan, the second is not; one process is gone.
@@ -200,7 +203,7 @@ mod tests {
 
     #[test]
     fn without_it_nothing_is_said_and_hostile_policies_stay_in_their_cells() {
-        assert!(table(&sample::a3(), escape::text).is_none() && warning(&sample::a3()).is_none());
+        assert!(terminal(&sample::a3()).is_none() && warning(&sample::a3()).is_none());
         let mut report = verified();
         for memory in report.processes.iter_mut().filter_map(|process| process.memory.as_mut()) {
             memory.verdict = Verdict::Unknown("\x1b[2J|<b>".to_owned());

@@ -31,7 +31,7 @@ pub fn bind(report: &BindReport) -> String {
         out.push('\n');
         out += &process_block(process);
     }
-    if let Some(table) = memory::table(report, escape::text) {
+    if let Some(table) = memory::terminal(report) {
         out += &format!("\nmemory (docs/memory.md says how it is judged):\n{}", table.aligned("  "));
     }
     if !report.warnings.is_empty() {

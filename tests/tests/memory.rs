@@ -1,5 +1,5 @@
-//! `numa-agent exec`, as its users and the programs that it starts meet it. Needs no root. What takes more than one node is in
-//! `guest/memory.rs`.
+//! `numa-agent exec`, as its users and the programs that it starts meet it, and what `bind --memory` says of them. Needs no root.
+//! What takes more than one node is in `guest/memory.rs`.
 
 use std::{
     ffi::OsStr,
@@ -20,6 +20,7 @@ use numa_agent_tests::{
     sys::{self, Birth},
     witness::{self, Point},
 };
+use serde_json::json;
 
 /// `MPOL_INTERLEAVE` and `MPOL_PREFERRED`.
 const INTERLEAVE: i32 = 3;
@@ -253,4 +254,35 @@ fn it_needs_no_rights() {
     let output = command.args(["id", "-u"]).output().unwrap();
     let user = if geteuid().is_root() { NOBODY } else { geteuid().as_raw() };
     assert_eq!(text(&output.stdout), format!("{user}\n"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn bind_tells_of_memory_when_asked_to() {
+    let Some(nodes) = nodes("verify") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let exe = env!("CARGO_BIN_EXE_serving-stack").into();
+    let family = Family { exe, out: dir.path().into(), tag: "verify".into() };
+    let mut puppet = Puppet::start_by(exec(&["--interleave", "all"]), &family, "any", 0).unwrap();
+    puppet.order(&Order::Take { pages: 1000 }).unwrap();
+    let pid = puppet.pid().to_string();
+    let report = dir.path().join("report.md");
+    let args = ["bind", "--group-pid", &pid, "--report", report.to_str().unwrap()];
+    let asked = agent::json(args.iter().chain(&["--memory", "--format", "json"]));
+    let memory = &asked["processes"][0]["memory"];
+    assert_eq!(memory["policy"], format!("interleave:{nodes}"));
+    let bytes: u64 = memory["nodes"].as_object().unwrap().values().map(|bytes| bytes.as_u64().unwrap()).sum();
+    let page = sys::page_bytes() as u64;
+    assert!(bytes >= 1000 * page && bytes < 1000 * page + (64 << 20), "{memory}");
+    assert!(memory["file_nodes"].as_object().is_some_and(|files| !files.is_empty()), "{memory}");
+    if nodes.len() == 1 {
+        assert_eq!((&memory["verdict"], &memory["on_plan_share"]), (&json!("ok"), &json!(1.0)), "{memory}");
+    }
+    assert!(fs::read_to_string(&report).unwrap().contains("## Memory\n"));
+    let text = agent::run(args.iter().chain(&["--memory"])).stdout;
+    assert!(String::from_utf8_lossy(&text).contains("MIB BY NODE"), "{}", String::from_utf8_lossy(&text));
+
+    let plain = agent::json(args.iter().chain(&["--format", "json"]));
+    assert!(plain["processes"][0]["memory"].is_null() && plain["groups"][0]["memory"].is_null(), "{plain}");
+    assert!(!fs::read_to_string(&report).unwrap().contains("## Memory\n"));
+    puppet.stop().unwrap();
 }
