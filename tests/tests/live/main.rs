@@ -6,6 +6,7 @@
 mod bind;
 mod confined;
 mod jitter;
+mod launch;
 mod lifecycle;
 mod machine;
 mod placement;
