@@ -13,6 +13,7 @@ pub mod recordings;
 pub mod stack;
 pub mod sys;
 pub mod sysfs_tree;
+pub mod terminal;
 pub mod tracer;
 pub mod verifier;
 pub mod witness;

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ratatui::crossterm::event::{self, Event, KeyEvent};
+use ratatui::crossterm::{
+    event::{self, Event, KeyEvent},
+    terminal,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
@@ -56,7 +59,7 @@ pub fn run(mut app: App, source: Source, look: Look) -> io::Result<()> {
         let clock = at.get(11..19).unwrap_or_default().to_owned();
         Now { ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), clock }
     };
-    let (columns, rows) = screen.size()?;
+    let (columns, rows) = terminal::size()?;
     app.take(Input::Size(columns, rows), &now());
     let mut due = Instant::now();
     let mut pace: Option<(u64, Instant)> = None;
@@ -80,7 +83,7 @@ pub fn run(mut app: App, source: Source, look: Look) -> io::Result<()> {
             Some(Wake::News(News::Link(link))) => (Input::Link(link), FRAME),
             Some(Wake::Resumed) => {
                 screen.resume()?;
-                let (columns, rows) = screen.size()?;
+                let (columns, rows) = terminal::size()?;
                 (Input::Size(columns, rows), Duration::ZERO)
             }
             Some(Wake::End | Wake::News(News::Over)) => return Ok(()),
@@ -89,7 +92,7 @@ pub fn run(mut app: App, source: Source, look: Look) -> io::Result<()> {
         match app.take(input, &now()) {
             None => {}
             Some(Effect::Quit) => return Ok(()),
-            Some(Effect::Redraw) => screen.forget()?,
+            Some(Effect::Redraw) => screen.forget(),
             Some(Effect::Interval(ms)) => pace = Some((ms, Instant::now() + SETTLE)),
             Some(Effect::Suspend) => {
                 give_back();

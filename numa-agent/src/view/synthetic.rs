@@ -65,8 +65,10 @@ impl Dice {
         (self.0 >> 33) % below.max(1)
     }
 
+    /// A binary fraction: as JSON and back it is the same.
     fn share(&mut self, from: f64, to: f64) -> f64 {
-        from + (to - from) * self.roll(1000) as f64 / 1000.0
+        let share = from + (to - from) * self.roll(1000) as f64 / 1000.0;
+        (share * 1024.0).round() / 1024.0
     }
 }
 

@@ -9,17 +9,18 @@ use std::{
 };
 
 use ratatui::{
-    Terminal,
-    backend::CrosstermBackend,
+    backend::{Backend, CrosstermBackend},
+    buffer::Buffer,
     crossterm::{
         QueueableCommand,
-        cursor::Show,
+        cursor::{Hide, Show},
         execute,
         terminal::{
-            BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
-            SetTitle, disable_raw_mode, enable_raw_mode,
+            self, BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
+            disable_raw_mode, enable_raw_mode,
         },
     },
+    layout::Rect,
 };
 
 use super::{
@@ -34,9 +35,12 @@ static HELD: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 /// The most that is kept of it, in bytes.
 const MAX_HELD: usize = 1 << 20;
 
-/// The terminal while it shows the view.
+/// The terminal while it shows the view. Not ratatui's own: that asks the terminal where its cursor is, and takes the answer from
+/// whoever reads keys.
 pub struct Screen {
-    terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+    backend: CrosstermBackend<BufWriter<Stdout>>,
+    /// What it shows; of no size where that is not known.
+    shown: Buffer,
     look: Look,
 }
 
@@ -56,22 +60,7 @@ impl Screen {
         });
         enter()?;
         let out = BufWriter::with_capacity(1 << 16, io::stdout());
-        match Terminal::new(CrosstermBackend::new(out)) {
-            Ok(terminal) => Ok(Self { terminal, look }),
-            Err(error) => {
-                give_back();
-                Err(error)
-            }
-        }
-    }
-
-    /// Columns and rows.
-    ///
-    /// # Errors
-    /// If the terminal is gone.
-    pub fn size(&self) -> io::Result<(u16, u16)> {
-        let size = self.terminal.size()?;
-        Ok((size.width, size.height))
+        Ok(Self { backend: CrosstermBackend::new(out), shown: Buffer::default(), look })
     }
 
     /// Shows the view.
@@ -79,18 +68,23 @@ impl Screen {
     /// # Errors
     /// If the terminal is gone.
     pub fn draw(&mut self, app: &App) -> io::Result<()> {
-        self.terminal.backend_mut().queue(BeginSynchronizedUpdate)?;
-        let look = self.look;
-        self.terminal.draw(|frame| draw(app, look, frame.buffer_mut()))?;
-        execute!(self.terminal.backend_mut(), EndSynchronizedUpdate)
+        let (columns, rows) = terminal::size()?;
+        let area = Rect::new(0, 0, columns, rows);
+        let mut next = Buffer::empty(area);
+        draw(app, self.look, &mut next);
+        self.backend.queue(BeginSynchronizedUpdate)?;
+        if self.shown.area != area {
+            self.backend.clear()?;
+            self.shown = Buffer::empty(area);
+        }
+        self.backend.draw(self.shown.diff(&next).into_iter())?;
+        self.shown = next;
+        execute!(self.backend, EndSynchronizedUpdate)
     }
 
     /// All of it is drawn next time.
-    ///
-    /// # Errors
-    /// If the terminal is gone.
-    pub fn forget(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+    pub fn forget(&mut self) {
+        self.shown = Buffer::default();
     }
 
     /// Takes the terminal over again, after it was [given back](give_back).
@@ -98,8 +92,8 @@ impl Screen {
     /// # Errors
     /// If the terminal is gone.
     pub fn resume(&mut self) -> io::Result<()> {
-        enter()?;
-        self.forget()
+        self.forget();
+        enter()
     }
 }
 
@@ -112,7 +106,7 @@ impl Drop for Screen {
 fn enter() -> io::Result<()> {
     enable_raw_mode()?;
     TAKEN.store(true, Ordering::SeqCst);
-    execute!(io::stdout(), EnterAlternateScreen, SetTitle("numa-agent watch")).inspect_err(|_| give_back())
+    execute!(io::stdout(), EnterAlternateScreen, Hide).inspect_err(|_| give_back())
 }
 
 /// Gives the terminal back as it was, and says on standard error what was to be said meanwhile. Once: later calls do nothing.

@@ -6,6 +6,7 @@ use numa_agent::view::{
     draw::{Look, draw},
     keys::{BINDINGS, Key},
     svg, synthetic,
+    terminal::Screen,
 };
 use ratatui::{
     buffer::Buffer,
@@ -28,6 +29,9 @@ struct Args {
     /// Keys pressed then, by their names in the help, with spaces between.
     #[arg(long, default_value = "")]
     keys: String,
+    /// Take the terminal over, show the screen there, and panic: what is left of the terminal is for tests to see.
+    #[arg(long)]
+    panic: bool,
 }
 
 fn main() {
@@ -48,6 +52,11 @@ fn main() {
         let Key { code, ctrl } = *known.unwrap_or(&typed);
         let modifiers = if ctrl { KeyModifiers::CONTROL } else { KeyModifiers::NONE };
         app.take(Input::Key(KeyEvent::new(code, modifiers)), &now(second));
+    }
+    if args.panic {
+        let mut screen = Screen::take(Look::default()).expect("a terminal");
+        screen.draw(&app).expect("it is drawn");
+        panic!("this panic was asked for");
     }
     let mut buffer = Buffer::empty(Rect::new(0, 0, args.columns, args.rows));
     draw(&app, Look::default(), &mut buffer);

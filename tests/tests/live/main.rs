@@ -14,6 +14,7 @@ mod programs;
 mod tap;
 mod unseen;
 mod viewers;
+mod watch;
 
 use std::{
     fs,

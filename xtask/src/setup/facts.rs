@@ -45,6 +45,7 @@ pub fn gather(purpose: Purpose, tried: &Facts) -> Facts {
             .collect();
     }
     facts.no_browser = purpose == Purpose::Test && BROWSERS.iter().all(lacks_program);
+    facts.no_tmux = purpose == Purpose::Test && lacks_program(&"tmux");
     if purpose == Purpose::Bench {
         facts.bench_lacks = PEERS.into_iter().filter(lacks_program).collect();
     }
@@ -56,7 +57,8 @@ pub fn gather(purpose: Purpose, tried: &Facts) -> Facts {
         Purpose::Build | Purpose::Lint | Purpose::Bench => Vec::new(),
     };
     // The rest is slower to find out, and only matters when something has to be installed.
-    if facts.no_browser || !facts.guests_lack.is_empty() || !plan(&facts).missing.is_empty() {
+    if facts.no_browser || facts.no_tmux || !facts.guests_lack.is_empty() || !plan(&facts).missing.is_empty()
+    {
         facts.rustup_has_llvm = cfg!(target_arch = "x86_64");
         facts.bare_nightly = bare_nightly(&places);
         facts.packages = packages();

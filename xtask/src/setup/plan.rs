@@ -50,6 +50,8 @@ pub struct Facts {
     pub bench_lacks: Vec<&'static str>,
     /// There is none of [`BROWSERS`], and tests want one.
     pub no_browser: bool,
+    /// There is no tmux, and tests want it.
+    pub no_tmux: bool,
     /// This machine's architecture.
     pub host: Arch,
     /// What static binaries or VM tests need, and is not there.
@@ -97,6 +99,8 @@ pub enum Packages {
 pub enum Use {
     /// Tests of HTML pages.
     Pages,
+    /// Tests in a terminal.
+    Terminals,
     /// `bench`.
     Peers,
     /// VM tests and static binaries.
@@ -171,6 +175,9 @@ impl Action {
             Self::DnfInstall => "the distribution's Rust compiler with its source, about a minute",
             Self::AptInstallFor(Use::Pages, _) | Self::DnfInstallFor(Use::Pages, _) => {
                 "a browser for the tests of HTML pages, 400 MB on disk, under a minute"
+            }
+            Self::AptInstallFor(Use::Terminals, _) | Self::DnfInstallFor(Use::Terminals, _) => {
+                "a terminal for the tests of `numa-agent watch`, 2 MB on disk, seconds"
             }
             Self::AptInstallFor(Use::Peers, _) | Self::DnfInstallFor(Use::Peers, _) => {
                 "what `cargo xtask bench` compares with, 200 MB on disk, under a minute"
@@ -259,7 +266,17 @@ pub fn plan(facts: &Facts) -> Plan {
         plan.peers(facts);
     }
     if facts.no_browser {
-        plan.browser(facts);
+        let (debian, fedora) = (vec!["chromium", "fonts-dejavu-core"], vec!["chromium", "dejavu-sans-fonts"]);
+        plan.for_tests(
+            facts,
+            "Chromium",
+            "of HTML pages",
+            facts.packages.install(Use::Pages, debian, fedora),
+        );
+    }
+    if facts.no_tmux {
+        let install = facts.packages.install(Use::Terminals, vec!["tmux"], vec!["tmux"]);
+        plan.for_tests(facts, "tmux", "in a terminal", install);
     }
     plan.guests(facts);
     plan
@@ -282,20 +299,16 @@ impl Plan {
         }
     }
 
-    /// Tests say that they are skipped without a browser: where none can be installed, that is no reason to run none.
-    fn browser(&mut self, facts: &Facts) {
-        let without = "Chromium: tests of HTML pages are skipped";
-        match facts.packages.install(
-            Use::Pages,
-            vec!["chromium", "fonts-dejavu-core"],
-            vec!["chromium", "dejavu-sans-fonts"],
-        ) {
-            None => self.without.push(without.to_owned()),
+    /// Tests say that they are skipped without it: where it cannot be installed, that is no reason to run none.
+    fn for_tests(&mut self, facts: &Facts, what: &str, tests: &str, install: Option<Action>) {
+        let without = format!("{what}: tests {tests} are skipped");
+        match install {
+            None => self.without.push(without),
             Some(install) if !facts.allows(&install) => {
                 self.without.push(format!("{without}; as root: {install}"));
             }
             Some(install) => {
-                self.missing.push("Chromium (only tests of HTML pages need that)".to_owned());
+                self.missing.push(format!("{what} (only tests {tests} need that)"));
                 self.packages(facts, install);
             }
         }

@@ -190,6 +190,17 @@ fn a_browser_is_installed_where_it_can_be_and_done_without_elsewhere() {
     }
 }
 
+#[test]
+fn a_terminal_is_installed_beside_the_browser() {
+    let ready = Facts { compiler: compiler(22), linker: linker((0, 10, 3)), no_tmux: true, ..fresh() };
+    let tmux = Action::AptInstallFor(Use::Terminals, vec!["tmux"]);
+    assert_eq!(plan(&ready).steps, [Action::AptUpdate, tmux]);
+    let both = plan(&Facts { no_browser: true, ..ready.clone() });
+    assert_eq!((both.steps.len(), both.missing.len()), (3, 2), "{both:?}");
+    let without = plan(&Facts { root: false, ..ready });
+    assert!(without.missing.is_empty() && without.without.len() == 1, "{without:?}");
+}
+
 /// A machine that builds the agent and has nothing for guests.
 fn no_guests() -> Facts {
     Facts {

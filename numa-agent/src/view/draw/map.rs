@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// From so many columns on a line for each group says enough.
-const GROUP_LINES: u16 = 90;
+const GROUP_LINES: u16 = 84;
 
 /// Rows that it wants, at most `most`.
 #[must_use]

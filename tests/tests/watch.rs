@@ -1,0 +1,350 @@
+//! `numa-agent watch` with a made-up agent at the other end of a socket: in a real terminal, in pipes, with an agent that goes away.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use numa_agent::{
+    core::view::{Line, Request, Snapshot},
+    view::synthetic,
+};
+use numa_agent_tests::{
+    agent, eventually,
+    terminal::{Terminal, terminal_or_skip},
+};
+use serde_json::json;
+use tempfile::TempDir;
+
+/// An agent of a made-up A3, which tells its whole story at once and then repeats its last snapshot.
+struct Pretender {
+    path: PathBuf,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Between two of its snapshots, whatever a viewer asks for.
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl Pretender {
+    fn start(path: &Path) -> Self {
+        let _ = std::fs::remove_file(path);
+        let listener = UnixListener::bind(path).expect("a socket");
+        listener.set_nonblocking(true).expect("a socket that does not wait");
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut viewers = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                if let Ok((stream, _)) = listener.accept() {
+                    let stopped = Arc::clone(&stopped);
+                    viewers.push(std::thread::spawn(move || tell(&stream, &stopped)));
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            drop(listener);
+            viewers.into_iter().for_each(|viewer| viewer.join().expect("no panic"));
+        });
+        Self { path: path.into(), stop, thread: Some(thread) }
+    }
+
+    /// Ends, and leaves nothing behind.
+    fn stop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("no panic");
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Drop for Pretender {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Whoever is at the other end may go at any time.
+fn tell(stream: &UnixStream, stopped: &AtomicBool) {
+    stream.set_nonblocking(false).expect("a stream that waits");
+    let mut request = String::new();
+    BufReader::new(stream).read_line(&mut request).expect("a request");
+    let request: Request = serde_json::from_str(&request).expect("a request that is understood");
+    let Request::Watch { interval_ms } = request else { panic!("{request:?}") };
+    let lines = synthetic::a3(24);
+    let Some(Line::Snapshot(last)) = lines.last() else { panic!("a snapshot is last") };
+    let mut snapshot: Snapshot = (**last).clone();
+    let send = |line: &Line| {
+        let text = serde_json::to_string(line).expect("JSON") + "\n";
+        (&mut &*stream).write_all(text.as_bytes()).is_ok()
+    };
+    let mut sent = send(&Line::Status(Box::new(snapshot.status.clone()))) && lines.iter().all(send);
+    // What the viewer asked for can be read from its screen.
+    snapshot.status.agent.host = format!("asked-{interval_ms}");
+    while sent && !stopped.load(Ordering::Relaxed) {
+        sent = send(&Line::Snapshot(Box::new(snapshot.clone())));
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// A place for a socket, with an agent there or not yet.
+struct Stage {
+    dir: TempDir,
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("agent.sock")
+    }
+
+    fn pretender(&self) -> Pretender {
+        Pretender::start(&self.socket())
+    }
+
+    /// The command in words for a shell.
+    fn command(&self, more: &str) -> String {
+        format!("{} watch --socket {} {more}", agent::binary().display(), self.socket().display())
+    }
+
+    fn watch(&self, more: &[&str]) -> Command {
+        let mut command = agent::command(["watch", "--socket"]);
+        command.arg(self.socket()).args(more);
+        command
+    }
+
+    fn output(&self, more: &[&str]) -> Output {
+        self.watch(more).output().expect("numa-agent starts")
+    }
+}
+
+fn row<'a>(screen: &'a str, word: &str) -> Option<&'a str> {
+    screen.lines().find(|row| row.split_whitespace().any(|found| found == word))
+}
+
+/// The view in a terminal, with its table of threads showing.
+fn view(stage: &Stage, terminal: &Terminal) {
+    terminal.run(&stage.command("--interval 500ms"));
+    terminal.wait_for_text("asked-500");
+}
+
+#[test]
+fn keys_lead_through_the_view_and_the_terminal_is_left_as_it_was() {
+    let Some(terminal) = terminal_or_skip(100, 30) else { return };
+    let stage = Stage::new();
+    let _agent = stage.pretender();
+    view(&stage, &terminal);
+    let screen = terminal.wait_for_text("tokenizer_pool");
+    let strayed = row(&screen, "21107").unwrap_or_else(|| panic!("{screen}"));
+    assert!(strayed.contains("forward_1") && strayed.contains("n7:287!"), "{strayed}");
+    assert!(screen.contains(" moved ") && screen.contains("off plan!"), "{screen}");
+
+    terminal.press(&["?"]);
+    terminal.wait_for_text("pause: the view stands");
+    terminal.press(&["Escape"]);
+    terminal.type_text("/forward s1.g2");
+    terminal.wait_for_text("filter: forward s1.g2");
+    terminal.press(&["Enter"]);
+    let screen = terminal.wait_for_text("Threads 24 of 512");
+    assert!(screen.contains("s1.g2 n3") && row(&screen, "21107").is_none(), "{screen}");
+    terminal.press(&["Enter"]);
+    terminal.wait_for_text("members on 104-111, forward on 120-159");
+    terminal.press(&["Escape"]);
+    terminal.wait_for_text("Threads 24 of 512");
+    terminal.press(&["Escape"]);
+    terminal.wait_for_text("Threads 512 ");
+    terminal.press(&["s"]);
+    terminal.wait_for_text("by longest wait");
+    terminal.press(&["Space"]);
+    terminal.wait_for_text("PAUSED");
+    terminal.press(&["Space"]);
+    terminal.wait_for("end of the pause", |screen| !screen.contains("PAUSED"));
+
+    terminal.press(&["-"]);
+    terminal.wait_for_text("asked-1000");
+    terminal.resize(70, 20);
+    terminal.wait_for_text("70 x 20");
+    terminal.resize(160, 50);
+    terminal.wait_for_text("session:20000");
+
+    terminal.press(&["q"]);
+    terminal.assert_restored();
+}
+
+#[test]
+fn the_view_goes_into_the_background_and_comes_back() {
+    let Some(terminal) = terminal_or_skip(90, 26) else { return };
+    let stage = Stage::new();
+    let _agent = stage.pretender();
+    view(&stage, &terminal);
+    terminal.press(&["C-z"]);
+    terminal.wait_for_text("Stopped");
+    terminal.assert_restored();
+    terminal.run("fg");
+    terminal.wait_for_text("asked-500");
+    terminal.press(&["s"]);
+    terminal.wait_for_text("by longest wait");
+    terminal.press(&["C-c"]);
+    terminal.assert_restored();
+}
+
+#[test]
+fn signals_and_panics_leave_the_terminal_as_it_was() {
+    let Some(terminal) = terminal_or_skip(90, 26) else { return };
+    let stage = Stage::new();
+    let _agent = stage.pretender();
+    for signal in ["TERM", "HUP", "INT"] {
+        view(&stage, &terminal);
+        // The shell stays at it, so somebody else has to.
+        let pid = pid_of(&stage.socket());
+        let status = Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status();
+        assert!(status.expect("kill").success());
+        terminal.assert_restored();
+    }
+    let program = std::env::current_exe().expect("my own path");
+    let program = program.ancestors().nth(2).expect("a directory").join("draw-watch");
+    terminal.run(&format!("{} --panic", program.display()));
+    terminal.wait_for_text("this panic was asked for");
+    terminal.assert_restored();
+}
+
+/// The process that watches that socket.
+fn pid_of(socket: &Path) -> u32 {
+    let socket = socket.to_str().expect("UTF-8");
+    let pids = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let watches = |pid: &u32| {
+        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let arguments = String::from_utf8_lossy(&arguments).into_owned();
+        arguments.contains("\0watch\0") && arguments.contains(socket)
+    };
+    pids.find(watches).expect("it runs")
+}
+
+#[test]
+fn an_agent_that_goes_away_is_waited_for() {
+    let Some(terminal) = terminal_or_skip(100, 30) else { return };
+    let stage = Stage::new();
+    let mut agent = stage.pretender();
+    view(&stage, &terminal);
+    agent.stop();
+    let screen = terminal.wait_for_text("NO AGENT");
+    assert!(screen.contains("forward_1"), "its last figures stay: {screen}");
+    let _agent = stage.pretender();
+    terminal.wait_for("agent", |screen| !screen.contains("NO AGENT"));
+    terminal.press(&["q"]);
+    terminal.assert_restored();
+}
+
+#[test]
+fn a_terminal_without_colours_or_unicode_has_neither() {
+    let Some(terminal) = terminal_or_skip(90, 26) else { return };
+    let stage = Stage::new();
+    let _agent = stage.pretender();
+    terminal.run(&format!("NO_COLOR=1 LC_ALL=C {}", stage.command("--interval 500ms")));
+    let screen = terminal.wait_for_text("asked-500");
+    assert!(screen.is_ascii(), "{screen}");
+    terminal.press(&["q"]);
+    terminal.assert_restored();
+    // A terminal that can do nothing gets lines.
+    terminal.run(&format!("TERM=dumb {} | head -3", stage.command("")));
+    terminal.wait_for_text("agent    numa-agent 0.1.0 on infer-07, enforcing");
+    terminal.assert_restored();
+    terminal.run(&format!("TERM=dumb {}", stage.command("")));
+    terminal.wait_for_text("drift    6 threads");
+    terminal.press(&["C-c"]);
+    terminal.assert_restored();
+}
+
+#[test]
+fn a_pipe_gets_a_line_for_each_event_until_it_is_closed() {
+    let stage = Stage::new();
+    let _agent = stage.pretender();
+    let mut watch = stage.watch(&[]).stdout(Stdio::piped()).spawn().expect("numa-agent starts");
+    let mut lines = BufReader::new(watch.stdout.take().expect("piped")).lines().map(Result::unwrap);
+    let first = lines.next().expect("a line");
+    assert!(first.ends_with("agent    numa-agent 0.1.0 on infer-07, enforcing: 646 threads of 62 processes"));
+    let moved = lines.find(|line| line.contains(" moved ")).expect("a line");
+    assert!(moved.contains("forward_") && moved.contains("node 1 -> 7"), "{moved}");
+    assert!(lines.any(|line| line.contains(" re-pin ") && line.contains("by OMP tid 3")));
+    // As `| head` does.
+    drop(lines);
+    let status = eventually(|| watch.try_wait().expect("wait").ok_or("still runs".to_owned()));
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn json_lines_are_the_agents() {
+    let stage = Stage::new();
+    let _agent = stage.pretender();
+    let mut watch = stage.watch(&["--json"]).stdout(Stdio::piped()).spawn().expect("numa-agent starts");
+    let lines = BufReader::new(watch.stdout.take().expect("piped")).lines().map(Result::unwrap);
+    let wanted: Vec<Line> = synthetic::a3(24);
+    let came: Vec<Line> = lines
+        .take(wanted.len() + 1)
+        .map(|line| serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    assert!(matches!(came[0], Line::Status(_)));
+    assert_eq!(came[1..], wanted);
+    watch.kill().expect("it runs");
+    watch.wait().expect("it ends");
+}
+
+#[test]
+fn once_is_one_snapshot() {
+    let stage = Stage::new();
+    let _agent = stage.pretender();
+    let text = |more: &[&str]| {
+        let output = stage.output(&[&["--once"], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    assert!(text(&[]).contains("socket3_group3  -"));
+    let json: serde_json::Value = serde_json::from_str(&text(&["--json"])).expect("JSON");
+    assert_eq!((&json["schema"], &json["agent"]["host"]), (&json!(1), &json!("infer-07")));
+    let picture = text(&["--format", "svg", "--size", "100x30"]);
+    assert!(picture.starts_with("<svg ") && picture.contains("infer-07"));
+}
+
+#[test]
+fn what_cannot_be_watched_is_said() {
+    let stage = Stage::new();
+    let said = |more: &[&str], code: i32| {
+        let output = stage.output(more);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(code), 0), "{more:?}: {said}");
+        said
+    };
+    for more in [&[][..], &["--once"], &["--json"]] {
+        let said = said(more, 1);
+        assert!(said.contains("agent.sock") && said.contains("numa-agent run"), "{said}");
+        assert!(said.contains("--config FILE"), "{said}");
+    }
+    assert!(said(&["--format", "svg"], 2).contains("--once"));
+    assert!(said(&["--size", "10x10"], 2).contains("80x24"));
+    assert!(said(&["--interval", "1ms"], 2).contains("200ms"));
+    assert!(said(&["--json", "--format", "text"], 2).contains("cannot be used with"));
+    // Somebody who says no.
+    let listener = UnixListener::bind(stage.socket()).expect("a socket");
+    let refuse = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a viewer");
+        let line = "{\"kind\":\"error\",\"schema\":1,\"error\":\"too many \\u001b[2J viewers\"}\n";
+        stream.write_all(line.as_bytes()).expect("it takes a line");
+        let _ = stream.read(&mut [0; 256]);
+    });
+    let refused = said(&["--once"], 1);
+    assert!(refused.contains("refuses: too many \\u{1b}[2J viewers"), "{refused}");
+    refuse.join().expect("no panic");
+}
