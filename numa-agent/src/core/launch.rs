@@ -78,8 +78,11 @@ pub struct Placement {
     pub cpus: Option<CpuSet>,
     /// Its memory policy; `None`: the one that it would have anyway.
     pub policy: Option<Policy>,
-    /// Whether somebody has named those very ids. What follows from a plan or a node may be cut to what the kernel allows.
-    pub named: bool,
+    /// Whether somebody has named those very CPUs. Those that follow from a plan, from nodes or from `all` may be cut to what
+    /// the kernel allows.
+    pub named_cpus: bool,
+    /// The same of the policy's nodes.
+    pub named_nodes: bool,
 }
 
 /// Why a program cannot be started there.
@@ -137,7 +140,7 @@ impl Placement {
     /// A group's: its members' CPUs, and its memory in the way of the plan.
     #[must_use]
     pub fn of_group(group: &Group) -> Self {
-        Self { cpus: Some(group.primary_cpus.clone()), policy: group.memory_policy(), named: false }
+        Self { cpus: Some(group.primary_cpus.clone()), policy: group.memory_policy(), ..Self::default() }
     }
 
     /// What the user named on this machine.
@@ -149,16 +152,18 @@ impl Placement {
         cpus: Option<&Cpus>,
         memory: Option<(Mode, &Ids)>,
     ) -> Result<Self, PlacementError> {
+        let named_cpus = matches!(cpus, Some(Cpus::Ids(Ids::These(_))));
+        let named_nodes = matches!(memory, Some((_, Ids::These(_))));
         let cpus = cpus.map(|cpus| match cpus {
-            Cpus::Ids(ids) => named_cpus(topology, ids),
+            Cpus::Ids(ids) => cpus_of(topology, ids),
             Cpus::OfNodes(nodes) => cpus_of_nodes(topology, nodes),
         });
-        let policy = memory.map(|(mode, ids)| named_policy(topology, mode, ids));
-        Ok(Self { cpus: cpus.transpose()?, policy: policy.transpose()?, named: true })
+        let policy = memory.map(|(mode, ids)| policy_of(topology, mode, ids));
+        Ok(Self { cpus: cpus.transpose()?, policy: policy.transpose()?, named_cpus, named_nodes })
     }
 }
 
-fn named_cpus(topology: &Topology, ids: &Ids) -> Result<CpuSet, PlacementError> {
+fn cpus_of(topology: &Topology, ids: &Ids) -> Result<CpuSet, PlacementError> {
     let Ids::These(cpus) = ids else { return Ok(topology.allowed.clone()) };
     let online = topology.online();
     let offline = cpus.intersection(&topology.offline);
@@ -178,8 +183,8 @@ fn named_cpus(topology: &Topology, ids: &Ids) -> Result<CpuSet, PlacementError> 
 fn cpus_of_nodes(topology: &Topology, ids: &Ids) -> Result<CpuSet, PlacementError> {
     let Ids::These(nodes) = ids else { return Ok(topology.allowed.clone()) };
     check_nodes(topology, nodes)?;
-    let cpus_of = |node| topology.node(node).map(|node| node.cpus.intersection(&topology.allowed));
-    let each = nodes.iter().map(|node| (node, cpus_of(node).unwrap_or_default()));
+    let of_node = |node| topology.node(node).map(|node| node.cpus.intersection(&topology.allowed));
+    let each = nodes.iter().map(|node| (node, of_node(node).unwrap_or_default()));
     let (mut all, mut empty) = (CpuSet::new(), NodeSet::new());
     for (node, cpus) in each {
         if cpus.is_empty() {
@@ -190,7 +195,7 @@ fn cpus_of_nodes(topology: &Topology, ids: &Ids) -> Result<CpuSet, PlacementErro
     if empty.is_empty() { Ok(all) } else { Err(PlacementError::NoCpus(empty)) }
 }
 
-fn named_policy(topology: &Topology, mode: Mode, ids: &Ids) -> Result<Policy, PlacementError> {
+fn policy_of(topology: &Topology, mode: Mode, ids: &Ids) -> Result<Policy, PlacementError> {
     if mode == Mode::Local {
         return Ok(Policy::new(mode, NodeSet::new()));
     }
@@ -297,6 +302,20 @@ mod tests {
         says("0-1", &["node 1 has no memory", "0,2-3"]);
         says("2-3", &["memory of node 3", "cpuset.mems", "0,2"]);
         says("0,8", &["no node 8"]);
+    }
+
+    #[test]
+    fn only_ids_that_were_written_are_insisted_on() {
+        let insists = |cpus: &str, nodes: &str| {
+            let (cpus, ids): (Cpus, Ids) = (cpus.parse().unwrap(), nodes.parse().unwrap());
+            let memory = Some((Mode::Interleave, &ids));
+            let placement = Placement::named(&machine(), Some(&cpus), memory).unwrap();
+            (placement.named_cpus, placement.named_nodes)
+        };
+        assert_eq!(insists("0", "0"), (true, true));
+        assert_eq!(insists("node:0", "all"), (false, false));
+        assert_eq!(insists("all", "0"), (false, true));
+        assert_eq!(Placement::named(&machine(), None, None), Ok(Placement::default()));
     }
 
     #[test]

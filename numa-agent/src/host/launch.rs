@@ -75,12 +75,11 @@ pub fn place(
     strict: bool,
 ) -> Result<Vec<String>, LaunchError> {
     let mut notes = Vec::new();
-    let exact = strict || wanted.named;
     if let Some(cpus) = &wanted.cpus {
-        run_on(kernel, cpus, exact, &mut notes)?;
+        run_on(kernel, cpus, strict || wanted.named_cpus, &mut notes)?;
     }
     if let Some(policy) = &wanted.policy {
-        take_memory(kernel, policy, strict, exact, &mut notes)?;
+        take_memory(kernel, policy, strict, strict || wanted.named_nodes, &mut notes)?;
     }
     Ok(notes)
 }
@@ -98,7 +97,7 @@ fn run_on(
         return Ok(());
     }
     if actual.is_subset(cpus) && !exact {
-        notes.push(format!("our cpuset allows only {actual} of the planned CPUs {cpus}"));
+        notes.push(format!("our cpuset allows only {actual} of CPUs {cpus}"));
         return Ok(());
     }
     let why = match actual.is_subset(cpus) {
@@ -134,7 +133,7 @@ fn take_memory(
     match set.and_then(|()| kernel.memory_policy()) {
         Ok(Some(actual)) if actual == policy => Ok(()),
         Ok(Some(actual)) if !exact && actual.mode == policy.mode && actual.nodes.is_subset(&policy.nodes) => {
-            notes.push(format!("our cpuset allows only {actual} of the planned memory, {policy}"));
+            notes.push(format!("our cpuset allows only {actual} of {policy}"));
             Ok(())
         }
         Ok(actual) => {
@@ -253,11 +252,11 @@ mod tests {
     }
 
     fn asked(cpus: &str, policy: &str) -> Placement {
-        Placement { cpus: Some(set(cpus)), policy: Some(policy.parse().unwrap()), named: true }
+        Placement { named_cpus: true, named_nodes: true, ..planned(cpus, policy) }
     }
 
     fn planned(cpus: &str, policy: &str) -> Placement {
-        Placement { named: false, ..asked(cpus, policy) }
+        Placement { cpus: Some(set(cpus)), policy: Some(policy.parse().unwrap()), ..Placement::default() }
     }
 
     #[test]
@@ -294,8 +293,8 @@ mod tests {
     fn a_cpuset_may_cut_a_plan_but_not_what_was_named() {
         let small = || Fake { cpuset: set("0-2"), mems: set("0"), ..new_kernel() };
         let notes = place(&small(), &planned("2-3", "interleave:0-1"), false).unwrap();
-        assert!(notes[0].contains("only 2 of the planned CPUs 2-3"), "{notes:?}");
-        assert!(notes[1].contains("only interleave:0 of the planned memory, interleave:0-1"), "{notes:?}");
+        assert!(notes[0].contains("only 2 of CPUs 2-3"), "{notes:?}");
+        assert!(notes[1].contains("only interleave:0 of interleave:0-1"), "{notes:?}");
         let error = place(&small(), &asked("2-3", "interleave:0"), false).unwrap_err();
         assert!(error.to_string().contains("our cpuset allows no more"), "{error}");
         let error = place(&small(), &asked("2", "interleave:0-1"), false).unwrap_err();
