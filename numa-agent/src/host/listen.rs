@@ -98,7 +98,8 @@ impl Listening {
                 .map_err(failed("making its folder"))?;
         }
         let opened = File::open(folder).map_err(failed("opening its folder"))?;
-        if missing || own_folder {
+        let others = opened.metadata().is_ok_and(|facts| facts.gid() != group);
+        if others && (missing || own_folder) {
             give_to(&opened, group).map_err(failed("giving its folder to the group"))?;
         }
         let lock = lock(opened).map_err(failed("locking its folder"))?;

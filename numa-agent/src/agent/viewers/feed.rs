@@ -39,6 +39,8 @@ pub struct Demand {
     pace_ms: AtomicU64,
     /// Somebody asks for the state.
     status: AtomicBool,
+    /// A reading is on its way: they are large, and there is never more than one.
+    reading: AtomicBool,
     /// The last viewer has gone, and no other can come.
     over: AtomicBool,
     /// Something of this has changed.
@@ -66,6 +68,12 @@ impl Demand {
     pub fn end(&self) {
         self.over.store(true, Ordering::Relaxed);
         self.set_pace(None);
+        self.changed.notify_one();
+    }
+
+    /// A reading has arrived.
+    pub fn took_reading(&self) {
+        self.reading.store(false, Ordering::Relaxed);
         self.changed.notify_one();
     }
 
@@ -171,7 +179,10 @@ impl Viewing {
         if let Some((began, took)) = &mut self.read {
             *took = began.elapsed();
         }
-        self.feed.tell(News::Reading(Box::new(reading)));
+        self.feed.demand.reading.store(true, Ordering::Relaxed);
+        if !self.feed.tell(News::Reading(Box::new(reading))) {
+            self.feed.demand.reading.store(false, Ordering::Relaxed);
+        }
     }
 
     /// What is wanted next, and when.
@@ -183,7 +194,8 @@ impl Viewing {
         }
         let status = demand.status.load(Ordering::Relaxed);
         let status = status.then(|| (self.told.map_or(now, |told| told + STATUS_PAUSE), Want::Status));
-        let reading = demand.pace().map(|pace| {
+        let may_read = !demand.reading.load(Ordering::Relaxed);
+        let reading = demand.pace().filter(|_| may_read).map(|pace| {
             let due = self.read.map_or(now, |(began, took)| began + pace.max(SHARE * took));
             (due, Want::Reading)
         });

@@ -133,6 +133,7 @@ impl Hub {
 
     /// All accounts have been read: the snapshots that are to be made of it.
     pub fn reading(&mut self, now: &Arc<Reading>) -> Vec<Wanted> {
+        self.demand.took_reading();
         let missed = self.demand.take_missed();
         let (at, mut wanted) = (Instant::now(), Vec::<Wanted>::new());
         for (id, viewer) in &mut self.viewers {

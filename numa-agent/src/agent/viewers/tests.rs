@@ -237,6 +237,21 @@ fn a_viewer_gets_the_state_then_events_and_snapshots() {
 }
 
 #[test]
+fn there_is_one_reading_on_its_way_at_most() {
+    let (feed, demand, mut news) = Feed::new();
+    let viewing = Viewing::new(feed, agent());
+    demand.set_pace(Some(Duration::from_millis(1)));
+    let readings = AtomicU64::new(0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        // Nobody takes them.
+        let _ = tokio::time::timeout(Duration::from_millis(300), turn(viewing, &readings)).await;
+    });
+    assert_eq!(readings.load(Ordering::SeqCst), 1);
+    assert!(matches!(news.try_recv(), Ok(News::Reading(_))) && news.try_recv().is_err());
+}
+
+#[test]
 fn each_viewer_has_its_own_pace() {
     let stage = Stage::new();
     let mut slow = stage.ask(Request::Watch { interval_ms: 1000 });

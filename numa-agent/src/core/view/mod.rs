@@ -264,7 +264,7 @@ pub struct Thread {
     pub cpu: Option<u32>,
     /// That CPU's node.
     pub node: Option<u32>,
-    /// CPU time.
+    /// CPU time. Neither it nor waits are measured where `switch` is among the [`Agent::missing_programs`].
     pub run_ns: u64,
     /// CPU time outside its nodes.
     pub off_node_ns: Option<u64>,
