@@ -51,7 +51,7 @@ impl Memory {
         }
     }
 
-    /// The policy that most of what is governed came by.
+    /// The policy that most of what is governed is under: the kernel keeps no record of the one that a page came by.
     #[must_use]
     pub fn policy(&self) -> Option<&str> {
         self.policies.iter().max_by_key(|(_, bytes)| **bytes).map(|(policy, _)| policy.as_str())

@@ -46,7 +46,7 @@ pub enum Verdict {
     DefaultPolicy,
     /// Too many pages are on other nodes.
     OffPlan,
-    /// On the planned nodes, but new pages come by another policy.
+    /// On the planned nodes, but under another policy, which new pages come by.
     OtherPolicy,
     /// Planned policy and nodes, but unevenly.
     Unbalanced,
