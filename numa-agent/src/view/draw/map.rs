@@ -20,13 +20,13 @@ use crate::{
 /// From so many columns on a line for each group says enough.
 const GROUP_LINES: u16 = 84;
 
-/// Rows that it wants, at most `most`.
+/// Rows that it wants, at most `most`; a line for each group only within `half`.
 #[must_use]
-pub fn height(app: &App, width: u16, most: u16) -> u16 {
+pub fn height(app: &App, width: u16, most: u16, half: u16) -> u16 {
     let Some(snapshot) = app.snapshot() else { return 2 };
     let rows = |rows: usize| u16::try_from(rows + 1).unwrap_or(u16::MAX);
     let (nodes, groups) = (app.nodes().count(), group_lines(snapshot));
-    if width >= GROUP_LINES && rows(nodes + groups) <= most {
+    if width >= GROUP_LINES && rows(nodes + groups) <= half.min(most) {
         return rows(nodes + groups);
     }
     if rows(nodes) <= most {

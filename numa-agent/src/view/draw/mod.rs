@@ -136,7 +136,7 @@ fn places(app: &App, body: Rect) -> Vec<(Panel, Rect)> {
         matrix.0.min(body.width - 43)
     };
     let left = body.width - right - 2;
-    let wanted = map::height(app, left, body.height - below).max(matrix.1);
+    let wanted = map::height(app, left, body.height - below, body.height / 2).max(matrix.1);
     let top = wanted.min(body.height - below);
     let map = Rect { width: left, height: top, ..body };
     let side = Rect { x: body.x + left + 2, width: right, height: top, ..body };
