@@ -318,8 +318,8 @@ impl Clocks {
         log.seek(SeekFrom::End(0)).expect("the log's end");
         let monotonic_ns = now_ns();
         let mark = format!("what time is it at {monotonic_ns}");
-        // Not for the console.
-        log.write_all(format!("<7>{mark}").as_bytes()).expect("a line in the log");
+        // Not for the console; and without the end of the line it would wait for more.
+        log.write_all(format!("<7>{mark}\n").as_bytes()).expect("a line in the log");
         let mut record = [0; 8192];
         loop {
             // A record at a time.
