@@ -80,6 +80,14 @@ struct Reader<T> {
     retries: bool,
 }
 
+/// Why a connection ended.
+enum End {
+    /// Another pace was asked for.
+    Pace(u64),
+    /// By itself.
+    Over(String),
+}
+
 impl Source {
     /// Reads on a thread of its own, and tells of all that comes until nobody listens.
     ///
@@ -123,39 +131,45 @@ impl<T: Fn(News) -> Result<(), Gone>> Reader<T> {
     ) -> Result<std::convert::Infallible, Gone> {
         let mut next = Ok(first);
         loop {
-            let why = match next {
+            let end = match next {
                 Ok(connection) => self.lines(connection)?,
-                Err(why) => why,
+                Err(why) => End::Over(why),
             };
-            // Ended for another pace, or by the other end.
-            match self.pace.try_recv() {
-                Ok(asked) => interval_ms = asked,
-                Err(_) if !self.retries => {
+            interval_ms = match end {
+                End::Pace(asked) => asked,
+                End::Over(_) if !self.retries => {
                     self.tell(News::Over)?;
                     return Err(Gone);
                 }
-                Err(_) => {
+                End::Over(why) => {
                     self.tell(News::Link(Link::Lost(why)))?;
                     match self.pace.recv_timeout(RETRY) {
-                        Ok(asked) => interval_ms = asked,
-                        Err(RecvTimeoutError::Timeout) => {}
+                        Ok(asked) => asked,
+                        Err(RecvTimeoutError::Timeout) => interval_ms,
                         Err(RecvTimeoutError::Disconnected) => return Err(Gone),
                     }
                 }
-            }
-            // The last of several.
-            while let Ok(asked) = self.pace.try_recv() {
-                interval_ms = asked;
-            }
+            };
+            interval_ms = self.asked().unwrap_or(interval_ms);
             next = connect(interval_ms);
         }
     }
 
-    /// Passes a connection's lines on; why it ended.
-    fn lines(&self, connection: Connection) -> Result<String, Gone> {
+    /// The last pace that was asked for since.
+    fn asked(&self) -> Option<u64> {
+        self.pace.try_iter().last()
+    }
+
+    /// Passes a connection's lines on, up to its end.
+    fn lines(&self, connection: Connection) -> Result<End, Gone> {
         let keep = |close| *self.close.lock().unwrap_or_else(PoisonError::into_inner) = close;
         keep(Some(connection.close));
         self.tell(News::Link(self.leads_to.clone()))?;
+        // Asked for while the connection was made: there was nothing to close yet.
+        if let Some(asked) = self.asked() {
+            keep(None);
+            return Ok(End::Pace(asked));
+        }
         let (mut why, mut silent) = ("the connection was closed".to_owned(), false);
         for line in connection.lines {
             match line {
@@ -177,7 +191,7 @@ impl<T: Fn(News) -> Result<(), Gone>> Reader<T> {
             }
         }
         keep(None);
-        Ok(why)
+        Ok(self.asked().map_or(End::Over(why), End::Pace))
     }
 
     fn tell(&self, news: News) -> Result<(), Gone> {
@@ -259,6 +273,30 @@ mod tests {
         assert_eq!((interval_ms, next(&news)), (500, "Agent".into()));
         far.send(Err(Broken::Over("a signal".into()))).unwrap();
         assert_eq!(next(&news), "over");
+    }
+
+    #[test]
+    fn a_pace_that_is_asked_for_while_connecting_is_not_forgotten() {
+        let (first, far) = connection();
+        let (enter, entered) = sync_channel::<u64>(8);
+        let (leave, left) = sync_channel::<()>(8);
+        let mut others = Vec::new();
+        let connect = move |interval_ms| {
+            enter.send(interval_ms).map_err(|_| "over".to_owned())?;
+            left.recv().map_err(|_| "over".to_owned())?;
+            let (connection, far) = connection();
+            others.push(far);
+            Ok(connection)
+        };
+        let connect = Box::new(connect);
+        let source = Source { first, leads_to: Link::Agent, interval_ms: 1000, connect, retries: true };
+        let pacer = source.read(|_| Ok(())).unwrap();
+        far.send(Err(Broken::Over("gone".into()))).unwrap();
+        assert_eq!(entered.recv(), Ok(1000));
+        pacer.set(200);
+        pacer.set(500);
+        leave.send(()).unwrap();
+        assert_eq!(entered.recv(), Ok(500));
     }
 
     #[test]
