@@ -175,7 +175,7 @@ fn keys_lead_through_the_view_and_the_terminal_is_left_as_it_was() {
     terminal.wait_for_text("asked-1000");
     terminal.resize(70, 20);
     terminal.wait_for_text("70 x 20");
-    terminal.resize(160, 50);
+    terminal.resize(200, 60);
     terminal.wait_for_text("session:20000");
 
     terminal.press(&["q"]);
