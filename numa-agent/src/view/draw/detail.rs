@@ -137,7 +137,7 @@ fn last(app: &App, thread: &Thread, lines: &mut Vec<Styled>) {
             time(thread.wait_max_ns)
         ),
     };
-    let label = format!("last {}", interval((seconds * 10.0).round() as u64 * 100));
+    let label = format!("last {}", interval(((seconds * 10.0).round() as u64).saturating_mul(100)));
     lines.push(labelled(&label, [(ran, PLAIN)]));
     lines.push(labelled("", [(moved, PLAIN)]));
     lines.push(labelled("", [(waited, PLAIN)]));
