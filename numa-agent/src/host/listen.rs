@@ -33,7 +33,7 @@ use super::{client, sys};
 pub const GROUP: &str = "numa-agent";
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
-/// How often to try for the folder's lock, which is held for a few system calls.
+/// How often to try for the lock, which is held for a few system calls.
 const TRIES: u32 = 50;
 /// Time between tries.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -51,6 +51,14 @@ pub enum ListenError {
         path: PathBuf,
         /// Its pid, where known.
         pid: Option<u32>,
+    },
+    /// Another is about to listen, or to end.
+    #[error(
+        "another agent starts or ends on {path}: it holds {path}.lock; wait for it, or let this one listen elsewhere with --socket, or not with --no-socket"
+    )]
+    Locked {
+        /// Where.
+        path: PathBuf,
     },
     /// Something else is there.
     #[error("{0} is there already and is no socket; remove it, or choose another path with --socket")]
@@ -89,20 +97,17 @@ impl Listening {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         let group = group.unwrap_or(0);
-        let missing = fs::metadata(folder).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-        if missing {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o750)
-                .create(folder)
-                .map_err(failed("making its folder"))?;
+        let made = make_folder(folder).map_err(failed("making its folder"))?;
+        if made || own_folder {
+            let flags = (OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY).bits();
+            let opened = OpenOptions::new().read(true).custom_flags(flags).open(folder);
+            let opened = opened.map_err(failed("opening its folder"))?;
+            if opened.metadata().is_ok_and(|facts| facts.gid() != group) {
+                give_to(&opened, group).map_err(failed("giving its folder to the group"))?;
+            }
         }
-        let opened = File::open(folder).map_err(failed("opening its folder"))?;
-        let others = opened.metadata().is_ok_and(|facts| facts.gid() != group);
-        if others && (missing || own_folder) {
-            give_to(&opened, group).map_err(failed("giving its folder to the group"))?;
-        }
-        let lock = lock(opened).map_err(failed("locking its folder"))?;
+        let lock = lock(path).map_err(failed("locking it"))?;
+        let lock = lock.ok_or_else(|| ListenError::Locked { path: path.into() })?;
         make_room(path)?;
         let listening = Self::bind(path, group).map_err(failed("making the socket"))?;
         drop(lock);
@@ -150,8 +155,7 @@ impl Listening {
     }
 
     fn remove(&self) -> io::Result<()> {
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let _lock = lock(File::open(folder.unwrap_or(Path::new(".")))?)?;
+        let _lock = lock(&self.path)?.ok_or(Errno::EWOULDBLOCK)?;
         let facts = fs::symlink_metadata(&self.path)?;
         if (facts.dev(), facts.ino()) == self.file {
             fs::remove_file(&self.path)?;
@@ -187,18 +191,40 @@ fn give_to(file: &File, group: u32) -> io::Result<()> {
     Ok(fchownat(file, "", None, Some(Gid::from_raw(group)), AtFlags::AT_EMPTY_PATH)?)
 }
 
-/// So that two agents that start at once do not both find the same socket abandoned.
-fn lock(folder: File) -> io::Result<Flock<File>> {
-    let mut folder = folder;
+/// Whether it was missing.
+fn make_folder(folder: &Path) -> io::Result<bool> {
+    let mut builder = DirBuilder::new();
+    builder.mode(0o750);
+    let made = match builder.create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_folder(folder.parent().ok_or(error)?)?;
+            builder.create(folder)
+        }
+        other => other,
+    };
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
+/// So that two agents that start at once do not both find the same socket abandoned; `None`: another has it. It is on a file that
+/// nobody else can open, unlike the folder, and which stays: another may wait for it.
+fn lock(socket: &Path) -> io::Result<Option<Flock<File>>> {
+    let mut path = socket.as_os_str().to_owned();
+    path.push(".lock");
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)?;
     for _ in 0..TRIES {
-        folder = match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((folder, Errno::EWOULDBLOCK)) => folder,
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err((file, Errno::EWOULDBLOCK)) => file,
             Err((_, errno)) => return Err(errno.into()),
         };
         thread::sleep(PAUSE);
     }
-    Err(Errno::EWOULDBLOCK.into())
+    Ok(None)
 }
 
 /// Removes a socket on which nobody listens.
@@ -298,6 +324,37 @@ mod tests {
         assert!(matches!(start(Path::new("/proc/no/agent.sock")), Err(ListenError::Failed { .. })));
         let long = dir.path().join("x".repeat(200));
         assert!(start(&long).unwrap_err().to_string().contains("xxx"));
+    }
+
+    #[test]
+    fn who_may_look_into_the_folder_cannot_keep_the_agent_from_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let folder = File::open(dir.path()).unwrap();
+        let _held = Flock::lock(folder, FlockArg::LockExclusiveNonblock).unwrap();
+        drop(start(&path).unwrap());
+        let file = dir.path().join("agent.sock.lock");
+        assert_eq!((mode(&file), path.exists()), (0o600, false));
+        // Another agent's.
+        let _held = Flock::lock(File::open(&file).unwrap(), FlockArg::LockExclusiveNonblock).unwrap();
+        let error = start(&path).unwrap_err();
+        assert!(matches!(error, ListenError::Locked { .. }) && !path.exists(), "{error}");
+    }
+
+    #[test]
+    fn no_link_is_taken_for_the_lock_or_the_agents_own_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, link) = (dir.path().join("folder"), dir.path().join("link"));
+        fs::create_dir(&folder).unwrap();
+        symlink(&folder, &link).unwrap();
+        let own = Listening::start(&link.join("agent.sock"), Some(nix::unistd::getegid().as_raw()), true);
+        assert!(matches!(own, Err(ListenError::Failed { what: "opening its folder", .. })), "{own:?}");
+        drop(start(&link.join("agent.sock")).expect("whoever asks for it may use one"));
+        let file = folder.join("other.sock.lock");
+        symlink(dir.path().join("nowhere"), &file).unwrap();
+        let locked = start(&folder.join("other.sock"));
+        assert!(matches!(locked, Err(ListenError::Failed { what: "locking it", .. })), "{locked:?}");
+        assert!(!dir.path().join("nowhere").exists());
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub(super) fn open(socket: &Socket, door: Option<Door>) -> anyhow::Result<Option
         (None, Socket::At(path)) => listen(path, false)?,
         (None, Socket::Default) => match listen(view::SOCKET.as_ref(), true) {
             Ok(door) => door,
-            Err(error @ ListenError::Taken { .. }) => return Err(error.into()),
+            Err(error @ (ListenError::Taken { .. } | ListenError::Locked { .. })) => return Err(error.into()),
             Err(error) => {
                 let error = escape::text(&format!("{error:#}"));
                 tracing::warn!("`numa-agent status` and `watch` cannot see this agent: {error}");
