@@ -71,8 +71,7 @@ impl Agent {
 
     /// The interval ends: accounts are to be read.
     pub(super) fn tick(&mut self) {
-        // One that takes longer than an interval goes on.
-        self.pass.get_or_insert_with(|| Pass::new(true, false));
+        Pass::close(&mut self.pass);
     }
 
     /// A report is wanted.

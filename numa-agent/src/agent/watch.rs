@@ -73,22 +73,25 @@ pub struct Pass {
     pub living: Option<Vec<Arc<Kept>>>,
     /// It is viewers who wait for it.
     pub for_viewers: bool,
-    /// When it began, in monotonic nanoseconds.
-    pub began_ns: u64,
 }
 
 impl Pass {
     /// One that begins.
     #[must_use]
     pub fn new(closes: bool, drafts: bool) -> Self {
-        let began_ns = sys::monotonic_ns();
-        Self { last: None, closes, living: drafts.then(Vec::new), for_viewers: false, began_ns }
+        Self { last: None, closes, living: drafts.then(Vec::new), for_viewers: false }
     }
 
     /// One for viewers.
     #[must_use]
     pub fn for_viewers() -> Self {
         Self { for_viewers: true, ..Self::new(false, true) }
+    }
+
+    /// The interval ends: with the pass under way, as each measures all, or else with one of its own. One that takes longer than an
+    /// interval goes on.
+    pub fn close(under_way: &mut Option<Self>) {
+        under_way.get_or_insert_with(|| Self::new(true, false)).closes = true;
     }
 }
 
@@ -335,4 +338,22 @@ fn define(programs: &mut Programs, places: &Places, homes: &Homes, critical: &Cp
 
 fn told<T>(result: Result<T, BpfError>) -> Option<T> {
     result.inspect_err(|error| tracing::warn!("{error}")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_ends_with_the_pass_under_way_whoever_it_is_for() {
+        let closed = |mut pass| {
+            Pass::close(&mut pass);
+            let pass = pass.unwrap();
+            (pass.closes, pass.living.is_some(), pass.for_viewers)
+        };
+        assert_eq!(closed(None), (true, false, false));
+        assert_eq!(closed(Some(Pass::for_viewers())), (true, true, true));
+        assert_eq!(closed(Some(Pass::new(false, true))), (true, true, false), "a report's");
+        assert_eq!(closed(Some(Pass::new(true, false))), (true, false, false));
+    }
 }

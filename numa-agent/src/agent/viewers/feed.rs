@@ -16,9 +16,9 @@ use tokio::{
 use super::NEWS;
 use crate::core::view::{Agent, SCHEMA, Status, build::Reading};
 
-/// The least time between two statuses, however many ask.
+/// The least time between two statuses, however many ask; more where one takes long.
 const STATUS_PAUSE: Duration = Duration::from_millis(50);
-/// The loop reads accounts for viewers at most for one part in so many of its time.
+/// The loop reads accounts for viewers at most for one part in so many of its time, and tells the state for another.
 const SHARE: u32 = 10;
 
 /// What the loop tells.
@@ -145,8 +145,8 @@ pub struct Viewing {
     feed: Feed,
     /// What the agent is.
     agent: Agent,
-    /// When the last status was given.
-    told: Option<Instant>,
+    /// When the last status was begun, and how long it took.
+    told: Option<(Instant, Duration)>,
     /// When the last reading began, and how long it took.
     read: Option<(Instant, Duration)>,
 }
@@ -162,11 +162,13 @@ impl Viewing {
         self.agent.clone()
     }
 
-    /// The state, for those who asked.
-    pub fn tell_status(&mut self, status: Status) {
-        self.told = Some(Instant::now());
+    /// The state, for those who asked. Where there is no room for it, they ask still.
+    pub fn tell_status(&mut self, status: Status, began: Instant) {
+        self.told = Some((began, began.elapsed()));
         self.feed.demand.status.store(false, Ordering::Relaxed);
-        self.feed.tell(News::Status(Box::new(status)));
+        if !self.feed.tell(News::Status(Box::new(status))) {
+            self.feed.demand.status.store(true, Ordering::Relaxed);
+        }
     }
 
     /// A reading begins.
@@ -193,7 +195,10 @@ impl Viewing {
             return Some((now, Want::Nothing));
         }
         let status = demand.status.load(Ordering::Relaxed);
-        let status = status.then(|| (self.told.map_or(now, |told| told + STATUS_PAUSE), Want::Status));
+        let status = status.then(|| {
+            let due = self.told.map_or(now, |(began, took)| began + STATUS_PAUSE.max(SHARE * took));
+            (due, Want::Status)
+        });
         let may_read = !demand.reading.load(Ordering::Relaxed);
         let reading = demand.pace().filter(|_| may_read).map(|pace| {
             let due = self.read.map_or(now, |(began, took)| began + pace.max(SHARE * took));

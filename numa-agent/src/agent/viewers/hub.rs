@@ -40,6 +40,13 @@ struct Viewer {
     missed: u64,
 }
 
+/// One who has connected, and is no viewer yet.
+#[derive(Debug)]
+struct Calling {
+    conversation: AbortHandle,
+    is_root: bool,
+}
+
 /// A snapshot to be made: the reading that it begins with, and who wants it.
 pub type Wanted = (Arc<Reading>, Vec<u64>);
 
@@ -48,7 +55,7 @@ pub type Wanted = (Arc<Reading>, Vec<u64>);
 pub struct Hub {
     demand: Arc<Demand>,
     next_id: u64,
-    callers: BTreeMap<u64, AbortHandle>,
+    callers: BTreeMap<u64, Calling>,
     viewers: BTreeMap<u64, Viewer>,
     /// Who waits for the state.
     asking: Vec<oneshot::Sender<Arc<str>>>,
@@ -66,13 +73,15 @@ impl Hub {
         self.next_id
     }
 
-    /// Somebody has connected; whoever has been at it longest gives way if there are too many.
-    pub fn came(&mut self, id: u64, conversation: AbortHandle) {
-        self.callers.insert(id, conversation);
+    /// Somebody has connected; if there are too many, whoever has been at it longest gives way, root last.
+    pub fn came(&mut self, id: u64, is_root: bool, conversation: AbortHandle) {
+        self.callers.insert(id, Calling { conversation, is_root });
         if self.callers.len() > CALLERS
-            && let Some((_, oldest)) = self.callers.pop_first()
+            && let Some(id) =
+                self.callers.iter().min_by_key(|(id, who)| (who.is_root, **id)).map(|(id, _)| *id)
+            && let Some(who) = self.callers.remove(&id)
         {
-            oldest.abort();
+            who.conversation.abort();
         }
     }
 
@@ -169,6 +178,11 @@ impl Hub {
         }
     }
 
+    /// One could not be made, whoever wanted it: nobody waits for one any more.
+    pub fn not_made(&mut self) {
+        self.viewers.values().for_each(|viewer| viewer.awaits.set(false));
+    }
+
     /// No more lines: who has taken those that wait has heard all.
     pub fn close(&mut self) {
         self.asking.clear();
@@ -190,7 +204,7 @@ impl Viewer {
     }
 
     fn tell_missed(&mut self) {
-        if self.missed > 0 {
+        if self.missed > 0 && self.lines.capacity() > 0 {
             let line = Line::Missed { schema: SCHEMA, events: self.missed };
             if self.send(Ready { text: printed(&line), snapshot: false }) {
                 self.missed = 0;

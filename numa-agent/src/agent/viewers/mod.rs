@@ -15,6 +15,7 @@ mod serve;
 use std::{path::Path, time::Duration};
 
 use anyhow::Context;
+use tokio::time::Instant;
 
 #[cfg(test)]
 pub(super) use self::feed::News;
@@ -42,7 +43,7 @@ use crate::{
 const VIEWERS: usize = 32;
 /// Of those, for root alone.
 const FOR_ROOT: usize = 8;
-/// Connections at a time that are no viewers, or not yet: the oldest gives way.
+/// Connections at a time that are no viewers, or not yet: the oldest gives way, root last.
 const CALLERS: usize = 64;
 /// How long a request may take to arrive, and a viewer may take nothing of what waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -98,13 +99,15 @@ impl Agent {
     pub(super) fn look(&mut self, want: Want) {
         match want {
             Want::Status => {
+                let began = Instant::now();
                 if let Some((viewing, status)) = self.status() {
-                    viewing.tell_status(status);
+                    viewing.tell_status(status, began);
                 }
             }
             Want::Reading => {
                 if let Some(viewing) = &mut self.viewing {
                     viewing.begin();
+                    self.executor.marks.observer.note_ends();
                     self.pass = Some(Pass::for_viewers());
                 }
             }
@@ -114,8 +117,8 @@ impl Agent {
 
     /// Tells viewers what a pass has read.
     pub(super) fn show(&mut self, pass: Pass) {
-        let observer = &self.executor.marks.observer;
-        let (ended, moves_of_ended) = (observer.ended_since(pass.began_ns), *observer.moves_of_ended());
+        let observer = &mut self.executor.marks.observer;
+        let (ended, moves_of_ended) = (observer.take_ends(), *observer.moves_of_ended());
         let (places, measured) = (observer.shared_places(), observer.measured());
         let Some((viewing, status)) = self.status() else { return };
         let threads = pass.living.unwrap_or_default();

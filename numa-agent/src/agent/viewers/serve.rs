@@ -123,7 +123,10 @@ impl Reception {
                 },
                 Some(made) = self.making.join_next() => match made {
                     Ok((text, viewers)) => self.hub.borrow_mut().snapshot(&text, &viewers),
-                    Err(error) => tracing::warn!("a snapshot could not be made: {error}"),
+                    Err(error) => {
+                        tracing::warn!("a snapshot could not be made: {error}");
+                        self.hub.borrow_mut().not_made();
+                    }
                 },
                 Some(_) = self.conversations.join_next() => {}
                 (stream, caller) = accept(&self.socket) => self.welcome(stream, caller),
@@ -165,7 +168,7 @@ impl Reception {
         let id = self.hub.borrow_mut().next_id();
         let conversation = converse(Rc::clone(&self.hub), id, stream, caller);
         let conversation = self.conversations.spawn_local(conversation);
-        self.hub.borrow_mut().came(id, conversation);
+        self.hub.borrow_mut().came(id, caller == Caller::Root, conversation);
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use super::*;
+use super::{hub::Hub, *};
 use crate::{
     core::{
         config::Overrides,
@@ -127,7 +127,7 @@ async fn turn(viewing: Viewing, readings: &AtomicU64) {
         let want = wanted(&viewing).await;
         let Some(told) = &mut viewing else { return };
         match want {
-            Want::Status => told.tell_status(state()),
+            Want::Status => told.tell_status(state(), tokio::time::Instant::now()),
             Want::Reading => {
                 told.begin();
                 let number = readings.fetch_add(1, Ordering::SeqCst);
@@ -242,13 +242,93 @@ fn there_is_one_reading_on_its_way_at_most() {
     let viewing = Viewing::new(feed, agent());
     demand.set_pace(Some(Duration::from_millis(1)));
     let readings = AtomicU64::new(0);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
+    alone(async {
         // Nobody takes them.
         let _ = tokio::time::timeout(Duration::from_millis(300), turn(viewing, &readings)).await;
     });
     assert_eq!(readings.load(Ordering::SeqCst), 1);
     assert!(matches!(news.try_recv(), Ok(News::Reading(_))) && news.try_recv().is_err());
+}
+
+fn alone(what: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(what);
+}
+
+#[test]
+fn who_asks_for_the_state_while_there_is_no_room_is_told_later() {
+    let (feed, demand, mut news) = Feed::new();
+    let viewing = Viewing::new(feed.clone(), agent());
+    (0..NEWS).for_each(|_| feed.event("{}"));
+    demand.ask_status();
+    let readings = AtomicU64::new(0);
+    let server = async {
+        // Meanwhile it is tried.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        loop {
+            match tokio::time::timeout(LONG, news.recv()).await {
+                Ok(Some(News::Event(_))) => {}
+                Ok(Some(News::Status(_))) => return,
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    alone(async {
+        tokio::select! {
+            () = turn(viewing, &readings) => panic!("over"),
+            () = server => {}
+        }
+    });
+}
+
+#[test]
+fn a_state_that_takes_long_is_not_told_often() {
+    let (feed, demand, _news) = Feed::new();
+    let mut viewing = Viewing::new(feed, agent());
+    alone(async {
+        let began = tokio::time::Instant::now();
+        std::thread::sleep(Duration::from_millis(50));
+        viewing.tell_status(state(), began);
+        demand.ask_status();
+        assert_eq!(wanted(&Some(viewing)).await, Want::Status);
+        assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
+    });
+}
+
+#[test]
+fn of_too_many_callers_root_goes_last() {
+    let mut hub = Hub::new(Arc::default());
+    alone(async {
+        let mut call = |is_root| {
+            let calling = tokio::spawn(std::future::pending::<()>());
+            let id = hub.next_id();
+            hub.came(id, is_root, calling.abort_handle());
+            calling
+        };
+        let root = call(true);
+        let others: Vec<_> = (0..CALLERS + 1).map(|_| call(false)).collect();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let gone: Vec<bool> = others.iter().map(|other| other.is_finished()).collect();
+        assert!(!root.is_finished() && gone[..2] == [true, true] && !gone[2..].contains(&true), "{gone:?}");
+        // Of root's own, the oldest.
+        let roots: Vec<_> = (0..CALLERS).map(|_| call(true)).collect();
+        for gone in others.into_iter().chain([root]) {
+            assert!(tokio::time::timeout(LONG, gone).await.unwrap().unwrap_err().is_cancelled());
+        }
+        assert!(!roots.iter().any(|root| root.is_finished()));
+    });
+}
+
+#[test]
+fn after_a_snapshot_that_could_not_be_made_comes_another() {
+    let mut hub = Hub::new(Arc::default());
+    let _queue = hub.subscribe(1, true, Duration::from_millis(1)).unwrap();
+    let wanted = |hub: &mut Hub, number| {
+        std::thread::sleep(Duration::from_millis(2));
+        hub.reading(&Arc::new(reading(number))).len()
+    };
+    assert_eq!([0, 1, 2].map(|number| wanted(&mut hub, number)), [0, 1, 0], "one at a time");
+    hub.not_made();
+    assert_eq!(wanted(&mut hub, 3), 1);
 }
 
 #[test]

@@ -111,6 +111,8 @@ pub struct Observer {
     rest: Rest,
     /// Of all that ended.
     moves_of_ended: Moves,
+    /// Those that have ended since somebody began to read all accounts.
+    ends: Option<BTreeSet<TaskId>>,
     timeline: Timeline,
     unmeasured: u64,
     unattributed: Unattributed,
@@ -147,6 +149,7 @@ impl Observer {
             ended: VecDeque::new(),
             rest: Rest::new(),
             moves_of_ended: [0; MATRIX * MATRIX],
+            ends: None,
             timeline: Timeline::new(now_ns, limits.intervals, measured.migrations),
             unmeasured: 0,
             unattributed: Unattributed::default(),
@@ -231,6 +234,9 @@ impl Observer {
         self.timeline.add(followed.labels.role, &before, &seen, true);
         self.tally(&followed.labels, account, now_ns);
         self.moves_of_ended.iter_mut().zip(account.moves).for_each(|(sum, count)| *sum += u64::from(count));
+        if let Some(ends) = &mut self.ends {
+            ends.insert(task);
+        }
         let Followed { labels, .. } = followed;
         let ended =
             Kept { task, labels, home, ended: true, read_at_ns: now_ns, account: Packed::new(account) };
@@ -402,11 +408,14 @@ impl Observer {
         &self.moves_of_ended
     }
 
-    /// The threads that ended since then, as far as they are kept one by one.
-    #[must_use]
-    pub fn ended_since(&self, at_ns: u64) -> BTreeSet<TaskId> {
-        let ended = self.ended.iter().rev().take_while(|ended| ended.read_at_ns >= at_ns);
-        ended.map(|ended| ended.task).collect()
+    /// From now on, who ends is noted for [`Observer::take_ends`].
+    pub fn note_ends(&mut self) {
+        self.ends = Some(BTreeSet::new());
+    }
+
+    /// The threads that ended since they are noted, and whose accounts are among [`Observer::moves_of_ended`]; no more are.
+    pub fn take_ends(&mut self) -> BTreeSet<TaskId> {
+        self.ends.take().unwrap_or_default()
     }
 
     fn reader(&self) -> Reader<'_> {

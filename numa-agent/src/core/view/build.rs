@@ -89,6 +89,7 @@ pub fn status(known: &Known<'_>, agent: Agent) -> Status {
     let index: HashMap<String, usize> =
         groups.iter().enumerate().map(|(index, group)| (group.name.clone(), index)).collect();
     let (mut background, mut counts) = (Vec::new(), counts(known));
+    let mut instances = BTreeSet::new();
     // Threads by group and role.
     let mut roles: BTreeMap<(Option<usize>, ThreadRole), u64> = BTreeMap::new();
     for process in engine.processes() {
@@ -100,18 +101,18 @@ pub fn status(known: &Known<'_>, agent: Agent) -> Status {
         counts.processes += 1;
         counts.threads += process.threads.len() as u64;
         let shown = shown(process);
-        let Some(group) = group.and_then(|group| groups.get_mut(group)) else {
+        let Some((index, group)) = group.and_then(|index| Some((index, groups.get_mut(index)?))) else {
             background.push(shown);
             continue;
         };
-        let instance = process.instance.as_ref().map(ToString::to_string);
-        match (&mut group.instance, instance) {
-            (known @ None, instance) => *known = instance,
-            // Several share it where there are more than groups.
-            (Some(known), Some(instance)) if !known.split(", ").any(|known| known == instance) => {
-                *known += &format!(", {instance}");
+        if let Some(instance) =
+            process.instance.as_ref().filter(|instance| instances.insert((index, *instance)))
+        {
+            match &mut group.instance {
+                known @ None => *known = Some(instance.to_string()),
+                // Several share it where there are more than groups.
+                Some(known) => *known += &format!(", {instance}"),
             }
-            _ => {}
         }
         group.processes.push(shown);
     }

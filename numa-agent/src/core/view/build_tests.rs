@@ -119,6 +119,9 @@ fn instances_that_share_a_group_are_all_named() {
     );
 }
 
+/// Threads that ended and are kept one by one.
+const KEPT: usize = 10;
+
 /// An agent whose accounts the test writes.
 struct World {
     engine: Engine,
@@ -133,7 +136,7 @@ impl World {
         show(&mut engine, 100, "serve", threads);
         let places = Places::new(engine.topology());
         let homes = Homes::of_plan(engine.plan(), &places);
-        let limits = Limits { ended: 100, intervals: 10 };
+        let limits = Limits { ended: KEPT, intervals: 10 };
         let observer = Observer::new(1000, places, homes, Measured::ALL, limits);
         let mut world = Self { engine, observer, now_ns: 1000, accounts: BTreeMap::new() };
         threads.iter().for_each(|(tid, _)| world.follow(*tid));
@@ -244,13 +247,30 @@ fn who_ends_while_all_are_read_is_counted_once() {
     world.runs(102, 0, 100);
     let before = world.reading();
     world.runs(102, 4, 100);
+    world.observer.note_ends();
     let mut now = world.reading();
     world.ends(102);
-    (now.ended, now.moves_of_ended) =
-        (world.observer.ended_since(before.at_ns), *world.observer.moves_of_ended());
+    (now.ended, now.moves_of_ended) = (world.observer.take_ends(), *world.observer.moves_of_ended());
     let shot = snapshot(&before, &now);
     assert!(!shot.threads.iter().any(|thread| thread.tid == 102));
     assert_eq!(shot.moves.unwrap(), [Move { from: 0, to: 1, count: 1 }]);
+}
+
+#[test]
+fn so_are_more_than_are_kept() {
+    let threads: Vec<(u32, &str)> = (100..100 + 3 * KEPT as u32).map(|tid| (tid, "io")).collect();
+    let mut world = World::new(&threads);
+    threads.iter().for_each(|(tid, _)| world.runs(*tid, 0, 100));
+    let before = world.reading();
+    threads.iter().for_each(|(tid, _)| world.runs(*tid, 4, 100));
+    world.observer.note_ends();
+    let mut now = world.reading();
+    threads.iter().for_each(|(tid, _)| world.ends(*tid));
+    (now.ended, now.moves_of_ended) = (world.observer.take_ends(), *world.observer.moves_of_ended());
+    let shot = snapshot(&before, &now);
+    assert!(shot.threads.is_empty());
+    assert_eq!(shot.moves.unwrap(), [Move { from: 0, to: 1, count: threads.len() as u64 }]);
+    assert_eq!(snapshot(&now, &world.reading()).moves.unwrap(), []);
 }
 
 #[test]
