@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    os::unix::process::CommandExt,
+    io::{BufRead, BufReader, Write},
+    os::unix::{net::UnixListener, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -341,6 +342,27 @@ fn a_report_that_cannot_be_written_fails_if_it_was_asked_for() {
     let output = run_in(dir.path(), &["bind", "--preset", "a3"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(stderr(&output).contains("workflow_visualization"), "{}", stderr(&output));
+}
+
+#[test]
+fn an_answer_that_is_no_state_is_refused_in_few_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let long = "x".repeat(10_000);
+    for (schema, words) in [(1, "other than its state"), (2, "schema 2")] {
+        let line = json!({"kind": "event", "schema": schema, "event": {"event": &long}});
+        let output = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut stream, _) = listener.accept().unwrap();
+                BufReader::new(&stream).read_line(&mut String::new()).unwrap();
+                writeln!(stream, "{line}").unwrap();
+            });
+            run_in(dir.path(), &["status", "--socket", socket.to_str().unwrap()])
+        });
+        assert_refused(&output, 1, &[words, "agent.sock"], "status");
+        assert!(output.stderr.len() < 1000, "{}", stderr(&output));
+    }
 }
 
 #[test]

@@ -28,7 +28,10 @@ pub struct StatusArgs {
 pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
     let status = match client::connect(&args.socket, Request::Status)?.answer()? {
         Line::Status(status) => status,
-        other => anyhow::bail!("the agent answers with something else: {other:?}"),
+        _ => anyhow::bail!(
+            "the agent at {} answers with something other than its state",
+            args.socket.display()
+        ),
     };
     super::print(&match args.format {
         Format::Text => report::status::text(&status),

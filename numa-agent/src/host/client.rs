@@ -18,6 +18,7 @@ use nix::{
         time::{TimeVal, TimeValLike},
     },
 };
+use serde::Deserialize;
 
 use crate::core::view::{Line, Request, SCHEMA};
 
@@ -44,6 +45,11 @@ pub enum ClientError {
     /// It has closed the connection.
     #[error("{0} has closed the connection: it ended, or we did not keep up")]
     Ended(Peer),
+    /// It is of another version.
+    #[error(
+        "{0} sends lines of schema {1}, and this version understands schema {SCHEMA}; use the numa-agent that the agent is of"
+    )]
+    OtherSchema(Peer, u32),
     /// What came is none of the lines that we know.
     #[error("{0} sends lines that this version (schema {SCHEMA}) does not understand: {1}")]
     Strange(Peer, String),
@@ -68,6 +74,12 @@ impl fmt::Display for Peer {
             Self::Ourselves => f.write_str("the observer in this process"),
         }
     }
+}
+
+/// What a line of any version has.
+#[derive(Debug, Deserialize)]
+struct Versioned {
+    schema: u32,
 }
 
 /// The lines of a connection, as they come; after an error that [may pass](ClientError::may_pass) there may be more.
@@ -161,8 +173,16 @@ impl Lines {
             }
         }
         let line = std::mem::take(&mut self.partial);
-        match serde_json::from_slice(&line) {
+        let parsed = serde_json::from_slice::<Line>(&line);
+        let schema = match &parsed {
+            Ok(line) => line.schema(),
+            // Another version's may say what it is, and be nothing that we know.
+            Err(_) => serde_json::from_slice(&line).map_or(SCHEMA, |Versioned { schema }| schema),
+        };
+        match parsed {
+            // Whatever version refuses, it says why.
             Ok(Line::Error { error, .. }) => Err(ClientError::Refused(self.peer.clone(), error)),
+            _ if schema != SCHEMA => Err(ClientError::OtherSchema(self.peer.clone(), schema)),
             Ok(line) => Ok(Some(line)),
             Err(error) => Err(ClientError::Strange(self.peer.clone(), error.to_string())),
         }
@@ -229,7 +249,16 @@ mod tests {
         let (mut lines, _) = sent(b"{\"kind\":\"error\",\"schema\":1,\"error\":\"too many viewers\"}\n");
         let error = lines.remove(0).unwrap_err().to_string();
         assert!(error.contains("too many viewers"), "{error}");
-        let (mut lines, _) = sent(b"{\"kind\":\"status\",\"schema\":7}\n");
+        for line in [
+            // Another version's, whole for us or not.
+            "{\"kind\":\"missed\",\"schema\":7,\"events\":2}\n",
+            "{\"kind\":\"news\",\"schema\":7}\n",
+        ] {
+            let (mut lines, _) = sent(line.as_bytes());
+            let error = lines.remove(0).unwrap_err();
+            assert!(matches!(error, ClientError::OtherSchema(_, 7)), "{error}");
+        }
+        let (mut lines, _) = sent(b"{\"kind\":\"status\",\"schema\":1}\n");
         assert!(matches!(lines.remove(0), Err(ClientError::Strange(..))));
         let (mut lines, _) = sent(b"{\"kind\":\"mis");
         assert!(matches!(lines.remove(0), Err(ClientError::Ended(_))));

@@ -63,6 +63,18 @@ pub enum Line {
     },
 }
 
+impl Line {
+    /// The version that it is of.
+    #[must_use]
+    pub fn schema(&self) -> u32 {
+        match self {
+            Self::Status(status) => status.schema,
+            Self::Snapshot(snapshot) => snapshot.status.schema,
+            Self::Event { schema, .. } | Self::Missed { schema, .. } | Self::Error { schema, .. } => *schema,
+        }
+    }
+}
+
 /// What a viewer asks for, the one line that it sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "lowercase", deny_unknown_fields)]
@@ -81,7 +93,7 @@ pub enum Request {
 pub struct Status {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// Local time, RFC 3339.
+    /// The time, RFC 3339 in UTC.
     pub at: String,
     /// The agent.
     pub agent: Agent,
@@ -110,7 +122,7 @@ pub struct Agent {
     pub host: String,
     /// Kernel release.
     pub kernel: String,
-    /// Local time, RFC 3339.
+    /// When it started, RFC 3339 in UTC.
     pub started_at: String,
     /// Seconds since then.
     pub uptime: f64,
