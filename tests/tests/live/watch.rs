@@ -150,14 +150,11 @@ fn own_view(terminal: &Terminal, command: &str, tid: u32) {
 fn whoever_may_not_load_programs_is_told() {
     let Some(stage) = stage("watch-nobody") else { return };
     let socket = utf8(&stage.dir.path().join("nobody.sock"));
-    // The binary may be where only root gets to.
-    let copy = PathBuf::from("/var/tmp").join(format!("numa-agent-{}", std::process::id()));
-    fs::copy(agent::binary(), &copy).unwrap();
     let mut nobody = Command::new("setpriv");
-    nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&copy);
+    nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]);
+    nobody.arg(agent::binary_for_everyone(stage.dir.path()));
     nobody.args(["watch", "--once", "--socket", &socket, "--group-pattern", "x"]);
     let output = nobody.stdin(Stdio::null()).output().expect("setpriv is part of util-linux");
-    fs::remove_file(&copy).unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("root") || said.contains("CAP_BPF") || said.contains("permitted"), "{said}");
