@@ -5,7 +5,7 @@ use std::sync::Arc;
 use numa_ebpf::account::Account;
 use serde_json::json;
 
-use super::{Agent, output::role_name, watch::moves};
+use super::{Agent, watch::moves};
 use crate::{
     core::{
         event::TaskEvent,
@@ -25,7 +25,7 @@ impl Agent {
     }
 
     pub(super) fn count_moves(&mut self, pid: u32, task: TaskId, labels: &Labels, account: &Account) {
-        self.executor.stats.migrated(task, pid, &labels.comm, role_name(labels.role), moves(account));
+        self.executor.stats.migrated(task, pid, &labels.comm, labels.role.name(), moves(account));
     }
 
     pub(super) fn say_migrated(&mut self, event: &TaskEvent, from_cpu: u32, to_cpu: u32) {

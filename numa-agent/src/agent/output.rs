@@ -11,7 +11,7 @@ use super::{
 use crate::{
     core::{
         engine::{Bind, Cause},
-        task::{BindOutcome, ThreadRole},
+        task::BindOutcome,
     },
     report::escape,
 };
@@ -112,20 +112,10 @@ fn json_line(line: &Value) -> String {
     escape::json(&line.to_string())
 }
 
-/// The role's word in JSON and text.
-#[must_use]
-pub fn role_name(role: ThreadRole) -> &'static str {
-    match role {
-        ThreadRole::Member => "member",
-        ThreadRole::Forward => "forward",
-        ThreadRole::Other => "other",
-    }
-}
-
 fn bound_json(bind: &Bind, outcome: &BindOutcome, latency_ns: Option<u64>) -> Value {
     let mut line = json!({
         "schema": 1, "event": "bound", "pid": bind.pid, "tid": bind.task.tid, "start_time": bind.task.start_time,
-        "comm": bind.comm, "role": role_name(bind.role), "group": bind.group, "cpus": bind.cpus,
+        "comm": bind.comm, "role": bind.role.name(), "group": bind.group, "cpus": bind.cpus,
         "actual_cpus": outcome.mask(), "cause": bind.cause.name(), "result": outcome.to_string(),
         "latency_us": latency_ns.map(|ns| ns as f64 / 1000.0),
     });
@@ -137,7 +127,7 @@ fn bound_json(bind: &Bind, outcome: &BindOutcome, latency_ns: Option<u64>) -> Va
 
 fn bound_text(bind: &Bind, outcome: &BindOutcome, latency_ns: Option<u64>) -> String {
     let place = bind.group.as_deref().unwrap_or("others");
-    let (tid, comm, role) = (bind.task.tid, escape::text(&bind.comm), role_name(bind.role));
+    let (tid, comm, role) = (bind.task.tid, escape::text(&bind.comm), bind.role.name());
     let after = latency_ns.map_or(String::new(), |ns| format!(", {:.0} us after it", ns as f64 / 1000.0));
     let by = match &bind.cause {
         Cause::SetAffinity(caller) => format!(" by {} ({})", caller.tid, escape::text(&caller.comm)),
@@ -151,7 +141,10 @@ mod tests {
     use super::*;
     use crate::{
         agent::viewers::News,
-        core::{engine::Caller, task::TaskId},
+        core::{
+            engine::Caller,
+            task::{TaskId, ThreadRole},
+        },
     };
 
     fn repinned() -> Bind {

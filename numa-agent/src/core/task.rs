@@ -92,6 +92,18 @@ pub enum ThreadRole {
     Other,
 }
 
+impl ThreadRole {
+    /// One word for messages and JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Member => "member",
+            Self::Forward => "forward",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// What became of asking the kernel to put a task on some CPUs. Masks are those read back from the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BindOutcome {

@@ -2,7 +2,7 @@
 
 use super::{
     BindReport, Counts, Outcome, ProcessRow, escape::xml, memory, memory_policy, process_role, shown, svg,
-    thread_role, unit,
+    unit,
 };
 
 const STYLE: &str = "\
@@ -110,7 +110,7 @@ fn process(process: &ProcessRow) -> String {
         rows += &row(&[
             thread.id.tid.to_string(),
             xml(&thread.comm),
-            thread_role(thread.role).to_owned(),
+            thread.role.name().to_owned(),
             shown(&thread.planned_cpus),
             if actual.is_empty() { "unreadable".to_owned() } else { actual.to_string() },
             match thread.outcome {

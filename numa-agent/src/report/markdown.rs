@@ -1,6 +1,6 @@
 //! The evidence report: what was planned, what was done to every single thread, and what was read back.
 
-use super::{BindReport, Outcome, escape, gib, memory, process_role, shown, table::Table, thread_role};
+use super::{BindReport, Outcome, escape, gib, memory, process_role, shown, table::Table};
 
 /// The report as GitHub-flavoured Markdown.
 #[must_use]
@@ -146,7 +146,7 @@ fn threads(report: &BindReport) -> String {
                 process.id.tid.to_string(),
                 thread.id.tid.to_string(),
                 escape::markdown(&thread.comm),
-                thread_role(thread.role).into(),
+                thread.role.name().into(),
                 shown(&thread.planned_cpus),
                 if thread.actual_cpus.is_empty() {
                     "unreadable".into()

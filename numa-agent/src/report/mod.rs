@@ -40,7 +40,7 @@ pub struct BindReport {
     pub processes: Vec<ProcessRow>,
     /// Everything the user should know: settings', topology's, plan's and run's warnings.
     pub warnings: Vec<String>,
-    /// Host name, kernel release and agent version, local time as RFC 3339: the evidence header.
+    /// Host name, kernel release and agent version, time as RFC 3339 in UTC: the evidence header.
     pub host: HostFacts,
 }
 
@@ -172,14 +172,6 @@ fn process_role(role: ProcessRole) -> &'static str {
     match role {
         ProcessRole::Group => "group",
         ProcessRole::Other => "other",
-    }
-}
-
-fn thread_role(role: ThreadRole) -> &'static str {
-    match role {
-        ThreadRole::Member => "member",
-        ThreadRole::Forward => "forward",
-        ThreadRole::Other => "other",
     }
 }
 

@@ -2,7 +2,6 @@
 
 use super::{
     BindReport, Counts, Outcome, ProcessRow, ThreadRow, escape, memory, process_role, shown, table::Table,
-    thread_role,
 };
 
 /// A process with more threads than this has its threads summed up.
@@ -103,7 +102,7 @@ fn process_block(process: &ProcessRow) -> String {
         };
         table.row([
             threads,
-            thread_role(first.role).into(),
+            first.role.name().into(),
             name,
             shown(&first.planned_cpus),
             if first.actual_cpus.is_empty() { "unreadable".into() } else { first.actual_cpus.to_string() },

@@ -6,7 +6,7 @@ use super::{
     app::{App, Input, Link, Now, data::per_second},
     draw::{
         Look, draw,
-        words::{NONE, counted, cpus, ids, percent, rate, role_name, span, time},
+        words::{NONE, counted, cpus, ids, percent, rate, span, time},
     },
     svg,
 };
@@ -168,7 +168,7 @@ fn threads(snapshot: &Snapshot) -> Table {
             thread.tid.to_string(),
             escape::text(&thread.comm),
             format!("{} {}", escape::text(&thread.process), thread.pid),
-            role_name(thread.role).to_owned(),
+            thread.role.name().to_owned(),
             or_none(thread.group.as_deref(), escape::text),
             or_none(planned, |place| cpus(&place.cpus)),
             or_none(planned, |place| ids(&place.nodes)),

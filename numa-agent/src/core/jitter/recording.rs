@@ -75,7 +75,7 @@ pub struct Run {
     pub host: RunHost,
     /// Version of numa-agent.
     pub agent_version: String,
-    /// Local time at the beginning, RFC 3339.
+    /// When it began, RFC 3339 in UTC.
     pub started_at: String,
     /// How long, in seconds.
     pub seconds: f64,

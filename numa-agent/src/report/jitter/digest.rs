@@ -13,7 +13,7 @@ use crate::{
         },
         task::ThreadRole,
     },
-    report::{many, thread_role},
+    report::many,
 };
 
 /// A recording, rolled up.
@@ -296,7 +296,7 @@ impl Timeline {
 
 /// The same in a word.
 pub(super) fn role_word(role: RoleOrder, planned: bool) -> &'static str {
-    if planned || role.0 == ThreadRole::Forward { thread_role(role.0) } else { role_name(role, planned) }
+    if planned || role.0 == ThreadRole::Forward { role.0.name() } else { role_name(role, planned) }
 }
 
 /// `forward threads`; `threads` where no plan tells them apart.

@@ -38,7 +38,7 @@ use crate::{
         recording::{Connection, Recording, Run},
         rollup::{self, Critical, ProcessKey, Rollup},
     },
-    report::{json::print, thread_role},
+    report::json::print,
 };
 
 /// Version of the format.
@@ -49,9 +49,9 @@ pub const SCHEMA: u32 = 1;
 pub fn json(recording: &Recording) -> String {
     let digest = Digest::new(recording);
     let roles: Map<String, Value> =
-        digest.roles.iter().map(|(role, together)| (thread_role(role.0).into(), part(together))).collect();
+        digest.roles.iter().map(|(role, together)| (role.0.name().into(), part(together))).collect();
     let groups = digest.groups.iter().map(|((group, role), together)| {
-        with(json!({"group": group, "role": thread_role(role.0)}), part(together))
+        with(json!({"group": group, "role": role.0.name()}), part(together))
     });
     let whole = |run: &Run| run.lost.is_empty() && run.missing.is_empty();
     print(&json!({
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(report["total"]["run_ns"], json!(total));
         assert_eq!(["threads", "processes", "groups"].map(|list| run_ns(&report[list])), [total; 3]);
         let forward = &report["roles"]["forward"];
-        let waits = recording.threads.iter().filter(|t| thread_role(t.role) == "forward");
+        let waits = recording.threads.iter().filter(|t| t.role.name() == "forward");
         let waits: Vec<Distribution> = waits.map(|thread| thread.figures.wait()).collect();
         assert_eq!(forward["wait"]["count"], json!(waits.iter().map(|wait| wait.count).sum::<u64>()));
         assert_eq!(forward["wait"]["max_ns"], json!(waits.iter().map(|wait| wait.max_ns).max()));

@@ -1,9 +1,6 @@
 //! Which threads are listed: words that all have to be found.
 
-use crate::{
-    core::view::Thread,
-    view::draw::words::{group_short, role_name},
-};
+use crate::{core::view::Thread, view::draw::words::group_short};
 
 /// `forward s0.g1 node:3`: each word is searched in a thread's name, process, group and role; with `name:`, `process:`, `group:`,
 /// `role:` only there; `tid:`, `pid:` and `node:` want a number.
@@ -76,14 +73,14 @@ impl Filter {
                     within(&thread.comm)
                         || within(&thread.process)
                         || group()
-                        || within(role_name(thread.role))
+                        || within(thread.role.name())
                         || is(thread.tid)
                         || is(thread.pid)
                 }
                 Field::Name => within(&thread.comm),
                 Field::Process => within(&thread.process),
                 Field::Group => group(),
-                Field::Role => within(role_name(thread.role)),
+                Field::Role => within(thread.role.name()),
                 Field::Tid => is(thread.tid),
                 Field::Pid => is(thread.pid),
                 Field::Node => {

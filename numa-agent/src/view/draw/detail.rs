@@ -8,7 +8,7 @@ use super::{
     Styled,
     pen::{BAD, BOLD, DIM, GOOD, NOTE, PLAIN, TITLE, fitting, level, wait_level, width},
     threads::trend_style,
-    words::{NONE, counted, cpus, group_short, ids, interval, percent, rate, role_name, time},
+    words::{NONE, counted, cpus, group_short, ids, interval, percent, rate, time},
 };
 use crate::{
     core::{
@@ -49,7 +49,7 @@ fn heading(app: &App, track: &Track, thread: &Thread) -> Styled {
     let listed = track.samples.back().is_some_and(|sample| sample.interval == app.data().intervals);
     let mut line = vec![
         (thread.comm.clone(), TITLE),
-        (format!("   thread {}   {} thread of ", thread.tid, role_name(thread.role)), PLAIN),
+        (format!("   thread {}   {} thread of ", thread.tid, thread.role.name()), PLAIN),
         (format!("{} {}", thread.process, thread.pid), BOLD),
     ];
     if !listed {

@@ -5,16 +5,6 @@ use crate::core::{idset::CpuSet, task::ThreadRole};
 /// In place of a figure that was not measured.
 pub const NONE: &str = "-";
 
-/// The role's word.
-#[must_use]
-pub const fn role_name(role: ThreadRole) -> &'static str {
-    match role {
-        ThreadRole::Member => "member",
-        ThreadRole::Forward => "forward",
-        ThreadRole::Other => "other",
-    }
-}
-
 /// The role's letter.
 #[must_use]
 pub const fn role_letter(role: ThreadRole) -> &'static str {
