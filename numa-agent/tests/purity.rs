@@ -30,7 +30,7 @@ const FORBIDDEN: [&str; 17] = [
 const FORBIDDEN_WORDS: [&str; 3] = ["Instant", "SystemTime", "println!"];
 
 /// The files of `view` that have a terminal, threads, or a clock.
-const SHELL_OF_VIEW: [&str; 3] = ["terminal.rs", "session.rs", "source.rs"];
+const SHELL_OF_VIEW: [&str; 4] = ["terminal.rs", "session.rs", "signals.rs", "source.rs"];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));

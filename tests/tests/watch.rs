@@ -36,6 +36,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 impl Pretender {
     fn start(path: &Path) -> Self {
+        Self::start_with(path, false)
+    }
+
+    /// One with nothing but events, as fast as they are taken, if it is to `flood`.
+    fn start_with(path: &Path, flood: bool) -> Self {
         let _ = std::fs::remove_file(path);
         let listener = UnixListener::bind(path).expect("a socket");
         listener.set_nonblocking(true).expect("a socket that does not wait");
@@ -46,7 +51,7 @@ impl Pretender {
             while !stopped.load(Ordering::Relaxed) {
                 if let Ok((stream, _)) = listener.accept() {
                     let stopped = Arc::clone(&stopped);
-                    viewers.push(std::thread::spawn(move || tell(&stream, &stopped)));
+                    viewers.push(std::thread::spawn(move || tell(&stream, &stopped, flood)));
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -73,7 +78,7 @@ impl Drop for Pretender {
 }
 
 /// Whoever is at the other end may go at any time.
-fn tell(stream: &UnixStream, stopped: &AtomicBool) {
+fn tell(stream: &UnixStream, stopped: &AtomicBool, flood: bool) {
     stream.set_nonblocking(false).expect("a stream that waits");
     let mut request = String::new();
     BufReader::new(stream).read_line(&mut request).expect("a request");
@@ -89,6 +94,13 @@ fn tell(stream: &UnixStream, stopped: &AtomicBool) {
     let mut sent = send(&Line::Status(Box::new(snapshot.status.clone()))) && lines.iter().all(send);
     // What the viewer asked for can be read from its screen.
     snapshot.status.agent.host = format!("asked-{interval_ms}");
+    sent = sent && send(&Line::Snapshot(Box::new(snapshot.clone())));
+    for count in 0.. {
+        if !flood || !sent || stopped.load(Ordering::Relaxed) {
+            break;
+        }
+        sent = send(&synthetic::event(&json!({ "event": "warning", "warning": format!("flood {count}") })));
+    }
     while sent && !stopped.load(Ordering::Relaxed) {
         sent = send(&Line::Snapshot(Box::new(snapshot.clone())));
         std::thread::sleep(PAUSE);
@@ -208,8 +220,7 @@ fn signals_and_panics_leave_the_terminal_as_it_was() {
         view(&stage, &terminal);
         // The shell stays at it, so somebody else has to.
         let pid = pid_of(&stage.socket());
-        let status = Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status();
-        assert!(status.expect("kill").success());
+        send_signal(signal, &pid.to_string());
         terminal.assert_restored();
     }
     let program = std::env::current_exe().expect("my own path");
@@ -217,6 +228,29 @@ fn signals_and_panics_leave_the_terminal_as_it_was() {
     terminal.run(&format!("{} --panic", program.display()));
     terminal.wait_for_text("this panic was asked for");
     terminal.assert_restored();
+    terminal.run(&format!("{} --panic-elsewhere", program.display()));
+    let screen = terminal.wait_for_text("drawn: Err");
+    assert!(screen.contains("asked for elsewhere") && screen.contains("has panicked"), "{screen}");
+    terminal.assert_restored();
+}
+
+fn send_signal(signal: &str, pid: &str) {
+    let status = Command::new("kill").args([&format!("-{signal}"), pid]).status();
+    assert!(status.expect("kill").success());
+}
+
+#[test]
+fn a_storm_of_events_does_not_hold_up_a_signal() {
+    let Some(terminal) = terminal_or_skip(90, 26) else { return };
+    let stage = Stage::new();
+    let _agent = Pretender::start_with(&stage.socket(), true);
+    for signal in ["TERM", "HUP", "INT"] {
+        terminal.run(&format!("{}; echo code $?", stage.command("--interval 500ms")));
+        terminal.wait_for_text("flood 5");
+        send_signal(signal, &pid_of(&stage.socket()).to_string());
+        terminal.wait_for_text("code 0");
+        terminal.assert_restored();
+    }
 }
 
 /// The process that watches that socket.

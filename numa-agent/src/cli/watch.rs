@@ -26,7 +26,7 @@ use crate::{
         app::{App, Link},
         draw::{LEAST, Look},
         lines::Writer,
-        once, session,
+        once, session, signals,
         source::{Broken, Connect, Connection, Gone, News, Source},
     },
 };
@@ -101,7 +101,7 @@ pub fn run(args: WatchArgs, messages: LineQueue) -> anyhow::Result<()> {
     match mode {
         Mode::Screen => {
             let app = App::new(source.interval_ms);
-            session::run(app, source, look()).map_err(|error| anyhow::anyhow!("the terminal: {error}"))
+            Ok(session::run(app, source, look())?)
         }
         Mode::Lines { json } => write_lines(source, json),
         Mode::Once(format) => write_once(source, format, args.size),
@@ -220,12 +220,14 @@ fn connection(lines: Lines) -> Result<Connection, ClientError> {
 /// A line for each event, or each line as it came, until nobody reads them.
 fn write_lines(source: Source, json: bool) -> anyhow::Result<()> {
     let (sender, news) = sync_channel(QUEUE);
+    let signals = signals::watch(|| {}, || std::process::exit(0))?;
     let _pacer = source.read(move |news| sender.send(news).map_err(|_| Gone))?;
     let (mut writer, mut out) = (Writer::default(), io::stdout());
     for news in news {
         let at = sys::now_rfc3339();
         let text = match news {
-            News::Over => return Ok(()),
+            News::Over(_) if signals.end_soon() => return Ok(()),
+            News::Over(why) => anyhow::bail!(why),
             News::Line(line) if json => printed(&line)?,
             News::Line(line) => writer.line(*line, &at),
             News::Link(link) => {

@@ -10,15 +10,15 @@ use ratatui::crossterm::{
     event::{self, Event, KeyEvent},
     terminal,
 };
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     app::{App, Effect, Input, Now},
     draw::Look,
+    signals::{self, Signals},
     source::{Gone, News, Source},
-    terminal::{Screen, give_back},
+    terminal::{Screen, abandon, give_back},
 };
-use crate::host::sys::{self, Signal};
+use crate::host::sys;
 
 /// What waits for the loop; beyond that lines wait with the agent, which leaves events out.
 const QUEUE: usize = 256;
@@ -37,19 +37,54 @@ enum Wake {
     /// It has another size.
     Size(u16, u16),
     News(News),
-    /// Somebody stopped us, and we go on.
-    Resumed,
-    /// A signal asks for the end, or the terminal is gone.
+    /// There was a signal.
+    Signal,
+    /// The terminal is gone.
     End,
+}
+
+/// Why the view ended without being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// It cannot be used.
+    #[error("the terminal: {0}")]
+    Terminal(#[from] io::Error),
+    /// Nothing comes any more.
+    #[error("{0}")]
+    Over(String),
 }
 
 /// Shows the view until it is over.
 ///
 /// # Errors
-/// If the terminal cannot be used.
-pub fn run(mut app: App, source: Source, look: Look) -> io::Result<()> {
+/// If the terminal cannot be used, or nothing comes any more.
+pub fn run(app: App, source: Source, look: Look) -> Result<(), SessionError> {
     let (wake, woken) = sync_channel(QUEUE);
-    watch_signals(wake.clone())?;
+    let signal = wake.clone();
+    // A full queue wakes the loop anyway.
+    let signals = signals::watch(move || drop(signal.try_send(Wake::Signal)), farewell)?;
+    match show(app, source, look, &signals, wake, &woken) {
+        // The terminal, or an observer of our own, went with the signal.
+        Err(_) if signals.end_soon() => Ok(()),
+        other => other,
+    }
+}
+
+/// A signal asked for the end.
+fn farewell() {
+    std::thread::sleep(FAREWELL);
+    abandon();
+    std::process::exit(0);
+}
+
+fn show(
+    mut app: App,
+    source: Source,
+    look: Look,
+    signals: &Signals,
+    wake: SyncSender<Wake>,
+    woken: &Receiver<Wake>,
+) -> Result<(), SessionError> {
     let mut screen = Screen::take(look)?;
     read_keys(wake.clone())?;
     let pacer = source.read(move |news| wake.send(Wake::News(news)).map_err(|_| Gone))?;
@@ -68,25 +103,30 @@ pub fn run(mut app: App, source: Source, look: Look) -> io::Result<()> {
             screen.draw(&app)?;
             due = Instant::now() + TICK;
         }
-        let Some(wake) = next(&woken, due, pace.map(|(_, at)| at)) else { return Ok(()) };
+        let Some(wake) = next(woken, due, pace.map(|(_, at)| at)) else { return Ok(()) };
+        if signals.end() {
+            return Ok(());
+        }
         if let Some((interval_ms, at)) = pace
             && Instant::now() >= at
         {
             pacer.set(interval_ms);
             pace = None;
         }
+        if signals.resumed() {
+            screen.resume()?;
+            let (columns, rows) = terminal::size()?;
+            app.take(Input::Size(columns, rows), &now());
+            due = Instant::now();
+        }
         let (input, soon) = match wake {
-            None => (Input::Tick, FRAME),
+            None | Some(Wake::Signal) => (Input::Tick, FRAME),
             Some(Wake::Key(key)) => (Input::Key(key), Duration::ZERO),
             Some(Wake::Size(columns, rows)) => (Input::Size(columns, rows), Duration::ZERO),
             Some(Wake::News(News::Line(line))) => (Input::Line(line), FRAME),
             Some(Wake::News(News::Link(link))) => (Input::Link(link), FRAME),
-            Some(Wake::Resumed) => {
-                screen.resume()?;
-                let (columns, rows) = terminal::size()?;
-                (Input::Size(columns, rows), Duration::ZERO)
-            }
-            Some(Wake::End | Wake::News(News::Over)) => return Ok(()),
+            Some(Wake::End) => return Ok(()),
+            Some(Wake::News(News::Over(why))) => return Err(SessionError::Over(why)),
         };
         due = due.min(Instant::now() + soon);
         match app.take(input, &now()) {
@@ -133,35 +173,5 @@ fn read_keys(wake: SyncSender<Wake>) -> io::Result<()> {
                 return;
             }
         }
-    })
-}
-
-fn watch_signals(wake: SyncSender<Wake>) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let guard = runtime.enter();
-    let mut terminate = signal(SignalKind::terminate())?;
-    // A raw terminal sends none; others may.
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut go_on = signal(SignalKind::from_raw(Signal::SIGCONT as i32))?;
-    drop(guard);
-    thread("signals", move || {
-        runtime.block_on(async {
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => break,
-                    _ = interrupt.recv() => break,
-                    _ = hangup.recv() => break,
-                    _ = go_on.recv() => {
-                        if wake.send(Wake::Resumed).is_err() {
-                            return;
-                        }
-                    }
-                }
-            }
-            let _ = wake.try_send(Wake::End);
-            tokio::time::sleep(FAREWELL).await;
-            std::process::exit(1);
-        });
     })
 }

@@ -42,8 +42,8 @@ pub enum News {
     Line(Box<Line>),
     /// A connection, or none any more.
     Link(Link),
-    /// It was the last.
-    Over,
+    /// That was all, and why.
+    Over(String),
 }
 
 /// Where lines come from.
@@ -137,8 +137,8 @@ impl<T: Fn(News) -> Result<(), Gone>> Reader<T> {
             };
             interval_ms = match end {
                 End::Pace(asked) => asked,
-                End::Over(_) if !self.retries => {
-                    self.tell(News::Over)?;
+                End::Over(why) if !self.retries => {
+                    self.tell(News::Over(why))?;
                     return Err(Gone);
                 }
                 End::Over(why) => {
@@ -245,7 +245,7 @@ mod tests {
             },
             News::Link(Link::Lost(why)) => format!("lost: {why}"),
             News::Link(link) => format!("{link:?}"),
-            News::Over => "over".to_owned(),
+            News::Over(why) => format!("over: {why}"),
         }
     }
 
@@ -272,7 +272,7 @@ mod tests {
         let (interval_ms, far) = connections.recv().unwrap();
         assert_eq!((interval_ms, next(&news)), (500, "Agent".into()));
         far.send(Err(Broken::Over("a signal".into()))).unwrap();
-        assert_eq!(next(&news), "over");
+        assert_eq!(next(&news), "over: a signal");
     }
 
     #[test]

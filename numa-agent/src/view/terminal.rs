@@ -1,13 +1,19 @@
 //! The terminal: taken over, drawn on, and given back as it was, whatever happens. The only part of the view that writes to it.
 
 use std::{
+    fs::OpenOptions,
     io::{self, BufWriter, IsTerminal, Stdout, Write},
+    os::unix::fs::OpenOptionsExt,
     sync::{
         Mutex, Once, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
 
+use nix::{
+    fcntl::OFlag,
+    sys::termios::{FlushArg, tcflush},
+};
 use ratatui::{
     backend::{Backend, CrosstermBackend},
     buffer::Buffer,
@@ -66,8 +72,12 @@ impl Screen {
     /// Shows the view.
     ///
     /// # Errors
-    /// If the terminal is gone.
+    /// If the terminal is gone, or is not ours any more.
     pub fn draw(&mut self, app: &App) -> io::Result<()> {
+        if !TAKEN.load(Ordering::SeqCst) {
+            // The panic has said what it is.
+            return Err(io::Error::other("a thread of the view has panicked"));
+        }
         let (columns, rows) = terminal::size()?;
         let area = Rect::new(0, 0, columns, rows);
         let mut next = Buffer::empty(area);
@@ -119,6 +129,21 @@ pub fn give_back() {
     let _ = disable_raw_mode();
     let held = std::mem::take(&mut *HELD.lock().unwrap_or_else(PoisonError::into_inner));
     let _ = io::stderr().write_all(&held);
+}
+
+/// Gives a terminal back that takes nothing, as far as it can be without waiting: before a forced exit.
+pub fn abandon() {
+    if !TAKEN.swap(false, Ordering::SeqCst) {
+        return;
+    }
+    let _ = disable_raw_mode();
+    // Whoever waits for the terminal has the lock of standard output.
+    let tty = OpenOptions::new().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open("/dev/tty");
+    if let Ok(mut tty) = tty {
+        // What it has not taken would be in the way.
+        let _ = tcflush(&tty, FlushArg::TCOFLUSH);
+        let _ = execute!(tty, EndSynchronizedUpdate, LeaveAlternateScreen, Show);
+    }
 }
 
 /// Standard error; what is written while the terminal shows the view waits until it does not, unless it goes elsewhere.

@@ -32,6 +32,9 @@ struct Args {
     /// Take the terminal over, show the screen there, and panic: what is left of the terminal is for tests to see.
     #[arg(long)]
     panic: bool,
+    /// The same, but another thread panics while the screen is drawn on and on.
+    #[arg(long)]
+    panic_elsewhere: bool,
 }
 
 fn main() {
@@ -53,9 +56,17 @@ fn main() {
         let modifiers = if ctrl { KeyModifiers::CONTROL } else { KeyModifiers::NONE };
         app.take(Input::Key(KeyEvent::new(code, modifiers)), &now(second));
     }
-    if args.panic {
+    if args.panic || args.panic_elsewhere {
         let mut screen = Screen::take(Look::default()).expect("a terminal");
         screen.draw(&app).expect("it is drawn");
+        if args.panic_elsewhere {
+            let other = std::thread::spawn(|| panic!("this panic was asked for elsewhere"));
+            let _ = other.join();
+            let drawn = screen.draw(&app);
+            drop(screen);
+            println!("drawn: {drawn:?}");
+            return;
+        }
         panic!("this panic was asked for");
     }
     let mut buffer = Buffer::empty(Rect::new(0, 0, args.columns, args.rows));
