@@ -347,6 +347,7 @@ fn once_is_one_snapshot() {
     };
     assert!(text(&[]).contains("socket3_group3  -"));
     let json: serde_json::Value = serde_json::from_str(&text(&["--json"])).expect("JSON");
+    assert_eq!(json["kind"], "snapshot");
     assert_eq!((&json["schema"], &json["agent"]["host"]), (&json!(1), &json!("infer-07")));
     let picture = text(&["--format", "svg", "--size", "100x30"]);
     assert!(picture.starts_with("<svg ") && picture.contains("infer-07"));

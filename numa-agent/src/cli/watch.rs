@@ -14,7 +14,7 @@ use crate::{
     agent::{self, Jitter, LineFormat, LineQueue, Socket},
     core::{
         jitter::observer::Limits,
-        view::{self, FASTEST_MS, Line, Request, SLOWEST_MS, Snapshot},
+        view::{self, FASTEST_MS, Line, Request, SLOWEST_MS},
     },
     host::{
         bpf::LoadOptions,
@@ -171,11 +171,12 @@ fn source(args: &Arc<WatchArgs>, messages: &LineQueue) -> anyhow::Result<Source>
         }
         Err(ClientError::NoAgent(_)) if args.plan.names_processes() => {
             let first = observe(args, messages, interval_ms)?;
+            let path = args.socket.display().to_string();
             let (args, messages) = (Arc::clone(args), messages.clone());
             let connect: Connect = Box::new(move |interval_ms| {
                 observe(&args, &messages, interval_ms).map_err(|error| format!("{error:#}"))
             });
-            Ok(Source { first, leads_to: Link::Own, interval_ms, connect, retries: false })
+            Ok(Source { first, leads_to: Link::Own(path), interval_ms, connect, retries: false })
         }
         Err(error @ ClientError::NoAgent(_)) => anyhow::bail!(
             "{error}; or give --config FILE (or other flags of the plan), and watch observes by itself, as root"
@@ -253,27 +254,25 @@ fn printed(line: &Line) -> anyhow::Result<String> {
     Ok(escape::json(&serde_json::to_string(line)?) + "\n")
 }
 
-fn write_once(source: Source, format: Format, size: (u16, u16)) -> anyhow::Result<()> {
-    let mut lines = Vec::new();
-    for line in source.first.lines {
-        let line = line.map_err(|(Broken::Silent(why) | Broken::Over(why))| anyhow::anyhow!(why))?;
-        let last = matches!(line, Line::Snapshot(_));
-        lines.push(line);
-        if last {
-            break;
+fn write_once(mut source: Source, format: Format, size: (u16, u16)) -> anyhow::Result<()> {
+    let snapshot = loop {
+        match source.first.lines.next() {
+            Some(Ok(Line::Snapshot(snapshot))) => break snapshot,
+            Some(Ok(_)) => {}
+            Some(Err(Broken::Silent(why) | Broken::Over(why))) => anyhow::bail!(why),
+            None => anyhow::bail!("the connection ended before the interval did"),
         }
-    }
-    let Some(Line::Snapshot(snapshot)) = lines.last() else {
-        anyhow::bail!("the connection ended before the interval did");
     };
     super::print(&match format {
-        Format::Text => once::text(snapshot),
-        Format::Json => json_text(snapshot)?,
-        Format::Svg => once::picture(lines, source.leads_to, source.interval_ms, size),
+        Format::Text => once::text(&snapshot),
+        Format::Json => json_text(&Line::Snapshot(snapshot))?,
+        Format::Svg => {
+            once::picture(vec![Line::Snapshot(snapshot)], source.leads_to, source.interval_ms, size)
+        }
     })
 }
 
-fn json_text(snapshot: &Snapshot) -> anyhow::Result<String> {
+fn json_text(snapshot: &Line) -> anyhow::Result<String> {
     Ok(escape::json(&serde_json::to_string_pretty(snapshot)?) + "\n")
 }
 

@@ -1,9 +1,12 @@
 //! The view where there is no terminal: a line an event.
 
-use super::app::{
-    Link,
-    data::Data,
-    feed::{Entry, Kind},
+use super::{
+    app::{
+        Link,
+        data::Data,
+        feed::{Entry, Kind},
+    },
+    draw::words::{counted, processes},
 };
 use crate::{core::view::Line, report::escape};
 
@@ -26,8 +29,11 @@ impl Writer {
             let mode = if agent.enforcing { "enforcing" } else { "observing only" };
             let counts = &status.counts;
             let text = format!(
-                "numa-agent {} on {}, {mode}: {} threads of {} processes",
-                agent.version, agent.host, counts.threads, counts.processes
+                "numa-agent {} on {}, {mode}: {} of {}",
+                agent.version,
+                agent.host,
+                counted(counts.threads, "thread"),
+                processes(counts.processes)
             );
             out += &printed(&Entry::new(at, Kind::Agent, None, text));
         }
@@ -43,9 +49,10 @@ impl Writer {
             _ if self.link.as_ref() == Some(&link) => None,
             Link::Lost(why) => Some(format!("no agent: {why}; trying again")),
             Link::Agent if self.link.is_some() => Some("connected to the agent again".to_owned()),
-            Link::Own if self.link.is_none() => {
-                Some("no agent runs: observing with programs of our own".to_owned())
+            Link::Own(path) if self.link.is_none() => {
+                Some(format!("no agent on {path}: observing with programs of our own"))
             }
+            Link::Silent(why) => Some(why.clone()),
             _ => None,
         };
         self.link = Some(link);

@@ -6,7 +6,7 @@ use super::{
     app::{App, Input, Link, Now, data::per_second},
     draw::{
         Look, draw,
-        words::{NONE, counted, cpus, ids, percent, rate, span, time},
+        words::{NONE, counted, cpus, ids, percent, processes, rate, span, time},
     },
     svg,
 };
@@ -60,13 +60,13 @@ fn about(snapshot: &Snapshot) -> String {
     let mode = if agent.enforcing { "enforcing" } else { "observing only" };
     let plan = agent.policy.as_ref().map_or("no plan".to_owned(), |policy| format!("{policy} plan"));
     let mut out = format!(
-        "numa-agent {} on {}, {}: {mode}, {plan}, up {}\n{} of {} processes; the last {:.1} s\n",
+        "numa-agent {} on {}, {}: {mode}, {plan}, up {}\n{} of {}; the last {:.1} s\n",
         agent.version,
         escape::text(&agent.host),
         snapshot.status.at,
         span(agent.uptime),
         counted(counts.threads, "thread"),
-        counts.processes,
+        processes(counts.processes),
         snapshot.seconds,
     );
     for (kind, count) in &counts.lost {

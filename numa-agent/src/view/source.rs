@@ -182,7 +182,7 @@ impl<T: Fn(News) -> Result<(), Gone>> Reader<T> {
                 }
                 Err(Broken::Silent(why)) => {
                     silent = true;
-                    self.tell(News::Link(Link::Lost(why)))?;
+                    self.tell(News::Link(Link::Silent(why)))?;
                 }
                 Err(Broken::Over(reason)) => {
                     why = reason;
@@ -244,6 +244,7 @@ mod tests {
                 other => format!("{other:?}"),
             },
             News::Link(Link::Lost(why)) => format!("lost: {why}"),
+            News::Link(Link::Silent(why)) => format!("silent: {why}"),
             News::Link(link) => format!("{link:?}"),
             News::Over(why) => format!("over: {why}"),
         }
@@ -256,7 +257,7 @@ mod tests {
         assert_eq!([next(&news), next(&news)], ["Agent", "line 1"]);
         far.send(Err(Broken::Silent("slow".into()))).unwrap();
         far.send(missed(2)).unwrap();
-        assert_eq!([next(&news), next(&news), next(&news)], ["lost: slow", "Agent", "line 2"]);
+        assert_eq!([next(&news), next(&news), next(&news)], ["silent: slow", "Agent", "line 2"]);
         far.send(Err(Broken::Over("gone".into()))).unwrap();
         assert_eq!(next(&news), "lost: gone");
         let (interval_ms, far) = connections.recv().unwrap();

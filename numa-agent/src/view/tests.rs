@@ -475,8 +475,51 @@ fn an_agent_that_goes_away_leaves_its_history() {
     app.take(Input::Link(Link::Agent), &at(50));
     let rows = drawn(&app);
     assert!(!rows[0].contains("NO AGENT") && rows.join("\n").contains("connected to the agent"));
-    app.take(Input::Link(Link::Own), &at(51));
-    assert!(drawn(&app)[0].contains("observing: no agent"));
+    app.take(Input::Link(Link::Own("/run/a.sock".into())), &at(51));
+    assert!(drawn(&app)[0].contains("observing: no agent on /run/a.sock"));
+}
+
+#[test]
+fn an_agent_that_does_not_answer_is_not_live() {
+    let mut app = app(synthetic::a3(3), 80, 24);
+    let last = app.now.ms / 1000;
+    app.take(Input::Tick, &at(last + 3));
+    assert!(!drawn(&app)[0].contains("NOT ANSWERING"), "three intervals are not over");
+    app.take(Input::Tick, &at(last + 7));
+    let rows = drawn(&app);
+    assert!(rows[0].contains("NOT ANSWERING for 7 s") && !rows[0].contains("NO AGENT"), "{}", rows[0]);
+    app.take(Input::Line(Box::new(synthetic::a3(3).pop().unwrap())), &at(last + 8));
+    assert!(!drawn(&app)[0].contains("NOT ANSWERING"));
+}
+
+#[test]
+fn figures_of_loss_stay_in_sight_and_so_does_how_many_rows_do_not() {
+    let mut app = app(synthetic::a3(3), 80, 24);
+    app.take(Input::Line(Box::new(Line::Missed { schema: SCHEMA, events: 7 })), &at(9));
+    let rows = drawn(&app);
+    assert!(rows[1].contains("LOST 7!"), "{}", rows[1]);
+    assert!(row_of(&rows, "Threads").contains("1-7 of 512"), "{}", row_of(&rows, "Threads"));
+}
+
+#[test]
+fn a_node_is_red_with_a_thread_that_should_not_be_there_in_every_size() {
+    for (columns, height) in SIZES {
+        let mut snapshot = synthetic::quiet(&preset::a3(), 16);
+        let node = &snapshot.status.sockets[3].nodes[1].clone();
+        let reds = |snapshot: &Snapshot| {
+            let buffer = drawn_as(&app(shows(snapshot.clone()), columns, height), Look::default());
+            let bar = |cell: &&ratatui::buffer::Cell| {
+                cell.fg == Color::Red && "▁▂▃▄▅▆▇█▉▊▋▌▍▎▏".contains(cell.symbol())
+            };
+            let map = &buffer.content[..usize::from(columns) * 14];
+            map.iter().filter(bar).count()
+        };
+        snapshot.load.iter_mut().flatten().for_each(|load| load.busy = 0.9);
+        assert_eq!(reds(&snapshot), 0, "{columns}");
+        snapshot.threads[0].cpu = node.cpus.iter().next();
+        snapshot.threads[0].node = Some(node.id);
+        assert!(snapshot.threads[0].is_off_plan() && reds(&snapshot) > 0, "{columns}");
+    }
 }
 
 #[test]
@@ -592,6 +635,21 @@ fn history_is_bounded() {
         start_time: snapshot.threads[30].start_time - 20,
     };
     assert!(app.data().track(old).is_none());
+}
+
+#[test]
+fn those_who_had_the_cpu_are_bounded_and_none_is_forgotten() {
+    let mut snapshot = synthetic::quiet(&preset::a3(), 1);
+    snapshot.threads.truncate(1);
+    let mut app = App::new(1000);
+    for turn in 0..200_u64 {
+        let preemptor = json!({ "comm": format!("worker-{turn}"), "ns": turn + 1, "count": 1 });
+        snapshot.threads[0].preemptor = serde_json::from_value(preemptor).unwrap();
+        app.take(Input::Line(Box::new(Line::Snapshot(Box::new(snapshot.clone())))), &at(turn));
+    }
+    let track = app.data().track(id(&snapshot.threads[0])).unwrap();
+    assert!(track.preemptors.len() <= 33 && track.preemptors.contains_key(&Some("worker-199".into())));
+    assert_eq!(track.preemptors.values().map(|(ns, _)| ns).sum::<u64>(), 200 * 201 / 2);
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::core::{
 pub const KEPT: usize = 240;
 /// Threads that are kept: those heard of last.
 const MAX_TRACKS: usize = 4096;
+/// Names that are kept of those who had the CPU.
+const MAX_PREEMPTORS: usize = 32;
 /// Threads of which each gets an event of its own where many do the same in one interval.
 const SINGLE: usize = 5;
 
@@ -45,7 +47,8 @@ pub struct Track {
     /// Interval by interval, the newest last.
     pub samples: VecDeque<Sample>,
     /// Who had the CPU longest while it waited: time and times, summed up.
-    pub preemptors: BTreeMap<Option<String>, (u64, u64)>,
+    /// Those with least are summed up in `None`.
+    pub preemptors: Preemptors,
 }
 
 /// What it did in an interval.
@@ -193,8 +196,14 @@ impl Track {
             self.samples.pop_front();
         }
         if let Some(who) = &thread.preemptor {
-            let sum = self.preemptors.entry(who.comm.clone()).or_default();
-            *sum = (sum.0.saturating_add(who.ns), sum.1.saturating_add(who.count));
+            add_to(&mut self.preemptors, who.comm.clone(), (who.ns, who.count));
+            if self.preemptors.len() > MAX_PREEMPTORS {
+                let named = self.preemptors.iter().filter(|(comm, _)| comm.is_some());
+                let least = named.min_by_key(|(_, (ns, _))| *ns).map(|(comm, _)| comm.clone());
+                if let Some(sum) = least.and_then(|comm| self.preemptors.remove(&comm)) {
+                    add_to(&mut self.preemptors, None, sum);
+                }
+            }
         }
     }
 
@@ -222,6 +231,13 @@ impl Track {
         }
         series
     }
+}
+
+type Preemptors = BTreeMap<Option<String>, (u64, u64)>;
+
+fn add_to(sums: &mut Preemptors, comm: Option<String>, (ns, count): (u64, u64)) {
+    let sum = sums.entry(comm).or_default();
+    *sum = (sum.0.saturating_add(ns), sum.1.saturating_add(count));
 }
 
 /// What is known without an interval.

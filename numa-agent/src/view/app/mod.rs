@@ -66,10 +66,12 @@ pub enum Link {
     Connecting,
     /// The running agent.
     Agent,
-    /// Programs of our own: there is no agent.
-    Own,
+    /// Programs of our own: there was no agent on this path.
+    Own(String),
     /// The agent went away, or never was there; it is tried again.
     Lost(String),
+    /// The agent is there, and does not answer.
+    Silent(String),
 }
 
 /// The panels, in the order that Tab leads through.
@@ -115,6 +117,8 @@ pub struct App {
     pub link: Link,
     /// Since when, in [`Now::ms`].
     pub link_since_ms: u64,
+    /// When the last line came, in the same time.
+    heard_ms: u64,
     /// The time of the last input.
     pub now: Now,
     /// Milliseconds between snapshots.
@@ -155,6 +159,7 @@ impl App {
             frozen: None,
             link: Link::Connecting,
             link_since_ms: 0,
+            heard_ms: 0,
             now: Now::default(),
             interval_ms,
             size: (0, 0),
@@ -213,13 +218,24 @@ impl App {
         found.unwrap_or(self.row).min(rows.len().saturating_sub(1))
     }
 
+    /// For how many milliseconds nothing has come, where something should have: three intervals, and at least a second.
+    #[must_use]
+    pub fn silent_ms(&self) -> Option<u64> {
+        let silent = self.now.ms.saturating_sub(self.heard_ms);
+        let late = silent > self.interval_ms.saturating_mul(3).max(1_000) && self.data().intervals > 0;
+        (late || matches!(self.link, Link::Silent(_))).then_some(silent)
+    }
+
     /// Takes something in.
     pub fn take(&mut self, input: Input, now: &Now) -> Option<Effect> {
         self.now.clone_from(now);
         match input {
             Input::Key(key) => return self.key(key),
             Input::Size(columns, rows) => self.size = (columns, rows),
-            Input::Line(line) => drop(self.live.take(*line, &now.clock)),
+            Input::Line(line) => {
+                self.heard_ms = now.ms;
+                drop(self.live.take(*line, &now.clock));
+            }
             Input::Link(link) => self.relink(link),
             Input::Tick => {}
         }
@@ -227,13 +243,18 @@ impl App {
     }
 
     fn relink(&mut self, link: Link) {
+        if link == Link::Agent && self.link != Link::Agent {
+            // It has had no time to say anything.
+            self.heard_ms = self.now.ms;
+        }
         if std::mem::discriminant(&link) != std::mem::discriminant(&self.link) {
             self.link_since_ms = self.now.ms;
             let text = match &link {
                 Link::Connecting => None,
                 Link::Agent => Some("connected to the agent".to_owned()),
-                Link::Own => Some("no agent runs: observing with programs of our own".to_owned()),
+                Link::Own(path) => Some(format!("no agent on {path}: observing with programs of our own")),
                 Link::Lost(why) => Some(format!("no agent: {why}")),
+                Link::Silent(why) => Some(why.clone()),
             };
             if let Some(text) = text {
                 self.live.feed.push(Entry::new(&self.now.clock, Kind::Agent, None, text));

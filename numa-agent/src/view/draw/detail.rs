@@ -32,7 +32,8 @@ pub fn lines(app: &App, task: TaskId, width: usize) -> Vec<Styled> {
     let Some((track, thread)) = app.data().track(task).and_then(|t| Some((t, t.last.as_deref()?))) else {
         return vec![vec![(format!("Thread {} is not known any more.", task.tid), NOTE)]];
     };
-    let mut lines = vec![heading(app, track, thread)];
+    let mut lines = vec![heading(thread)];
+    lines.extend(ended(app, track));
     lines.push(Vec::new());
     place(app, thread, width, &mut lines);
     lines.push(Vec::new());
@@ -45,17 +46,20 @@ pub fn lines(app: &App, task: TaskId, width: usize) -> Vec<Styled> {
     lines
 }
 
-fn heading(app: &App, track: &Track, thread: &Thread) -> Styled {
-    let listed = track.samples.back().is_some_and(|sample| sample.interval == app.data().intervals);
-    let mut line = vec![
+/// That the figures are old, if they are.
+fn ended(app: &App, track: &Track) -> Option<Styled> {
+    let last = track.samples.back().map_or(0, |sample| sample.interval);
+    let ago = app.data().intervals.saturating_sub(last);
+    let text = format!("Ended, or not listed any more: figures as of {} ago", counted(ago, "interval"));
+    (ago > 0).then(|| vec![(text, NOTE)])
+}
+
+fn heading(thread: &Thread) -> Styled {
+    vec![
         (thread.comm.clone(), TITLE),
         (format!("   thread {}   {} thread of ", thread.tid, thread.role.name()), PLAIN),
         (format!("{} {}", thread.process, thread.pid), BOLD),
-    ];
-    if !listed {
-        line.push(("   ended, or not listed any more".to_owned(), NOTE));
-    }
-    line
+    ]
 }
 
 fn labelled(label: &str, rest: impl IntoIterator<Item = (String, Style)>) -> Styled {

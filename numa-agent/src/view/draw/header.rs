@@ -4,7 +4,7 @@ use ratatui::{buffer::Buffer, layout::Rect};
 
 use super::{
     pen::{BAD, BOLD, CURSOR, DIM, GOOD, NOTE, PLAIN, Pen, TITLE, width},
-    words::{counted, interval, span},
+    words::{counted, interval, processes, span},
 };
 use crate::view::app::{App, Link};
 
@@ -27,16 +27,22 @@ fn agent(app: &App, pen: &mut Pen) {
     if app.is_paused() {
         pen.right(" PAUSED ", CURSOR);
     }
-    if let Link::Lost(_) = app.link {
-        let seconds = app.now.ms.saturating_sub(app.link_since_ms) as f64 / 1e3;
-        pen.right(&format!(" NO AGENT for {}: trying again ", span(seconds)), CURSOR);
+    match (&app.link, app.silent_ms()) {
+        (Link::Lost(_), _) => {
+            let seconds = app.now.ms.saturating_sub(app.link_since_ms) as f64 / 1e3;
+            pen.right(&format!(" NO AGENT for {}: trying again ", span(seconds)), CURSOR);
+        }
+        (_, Some(ms)) => {
+            pen.right(&format!(" NOT ANSWERING for {} ", span(ms as f64 / 1e3)), CURSOR);
+        }
+        _ => {}
     }
     pen.text("numa-agent", TITLE);
     let Some(snapshot) = app.snapshot() else { return };
     let agent = &snapshot.status.agent;
     pen.text(" ", PLAIN).text(&agent.host, BOLD).text(GAP, PLAIN);
     match (&app.link, agent.enforcing) {
-        (Link::Own, _) => pen.text("observing: no agent", NOTE),
+        (Link::Own(path), _) => pen.text("observing: no agent on ", NOTE).text(path, NOTE),
         (_, true) => pen.text("enforcing", GOOD),
         (_, false) => pen.text("observing", NOTE),
     };
@@ -65,7 +71,12 @@ fn counts(app: &App, pen: &mut Pen) {
     let Some(snapshot) = app.snapshot() else { return };
     let counts = &snapshot.status.counts;
     pen.text(&counted(counts.threads, "thread"), BOLD);
-    pen.text(&format!(" of {}", process_count(counts.processes)), PLAIN);
+    pen.text(&format!(" of {}", processes(counts.processes)), PLAIN);
+    // Before what may have no room.
+    let lost: u64 = counts.lost.values().sum::<u64>() + counts.unreadable + app.data().missed;
+    if lost > 0 {
+        pen.text(GAP, PLAIN).text(&format!("LOST {lost}!"), BAD);
+    }
     let off = snapshot.threads.iter().filter(|thread| thread.is_off_plan()).count();
     let strangers: u64 = app.nodes().map(|(_, node)| node.strangers).sum();
     match off {
@@ -82,11 +93,9 @@ fn counts(app: &App, pen: &mut Pen) {
         0 => pen.whole(&format!("{GAP}failed 0"), PLAIN),
         failed => pen.text(GAP, PLAIN).text(&format!("failed {failed}!"), BAD),
     };
-    let lost: u64 = counts.lost.values().sum::<u64>() + counts.unreadable + app.data().missed;
-    match lost {
-        0 => pen.whole(&format!("{GAP}lost 0"), PLAIN),
-        lost => pen.text(GAP, PLAIN).text(&format!("LOST {lost}!"), BAD),
-    };
+    if lost == 0 {
+        pen.whole(&format!("{GAP}lost 0"), PLAIN);
+    }
     match snapshot.status.warnings.as_slice() {
         [] => {}
         [one] => drop(pen.text(GAP, PLAIN).text("warning: ", NOTE).text(one, PLAIN)),
@@ -99,8 +108,4 @@ fn counts(app: &App, pen: &mut Pen) {
     if !missing.is_empty() && pen.room() > 20 {
         pen.text(GAP, PLAIN).text("without ", NOTE).text(&missing.join(", "), PLAIN);
     }
-}
-
-fn process_count(count: u64) -> String {
-    if count == 1 { "1 process".to_owned() } else { format!("{count} processes") }
 }

@@ -1,5 +1,7 @@
 //! Keys, from the keymap itself, and what marks mean.
 
+use ratatui::style::Style;
+
 use super::{
     Styled,
     pen::{BAD, BOLD, DIM, GOOD, NOTE, PLAIN, TITLE},
@@ -11,6 +13,10 @@ const KEYS: usize = 18;
 
 /// What is not plain from the headings.
 const MARKS: [(&str, &str); 15] = [
+    (
+        "▃▅▇ ████··",
+        "how busy the CPUs were, a cell a CPU or a bar a node; red: with a thread that should not be there",
+    ),
     ("here/plan", "managed threads last seen on a node / those that belong there"),
     ("!2", "two of those seen there belong elsewhere"),
     ("g0 (g1)", "groups whose members belong there; in brackets without an instance"),
@@ -21,8 +27,10 @@ const MARKS: [(&str, &str); 15] = [
     ("MOVE/s", "moves between CPUs a second; red: some went to another node"),
     ("OFF%", "share of its CPU time outside its nodes"),
     ("P99 MAX", "waits for a CPU: 99 of 100 are within, and the longest"),
-    ("WAITS", "P99 of each interval, newest right: ▁ under 10 us, ▂ 30 us, ▃ 100 us,"),
-    ("", "▄ 300 us, ▅ 1 ms, ▆ 10 ms, ▇ more"),
+    (
+        "WAITS",
+        "P99 of each interval, newest right: ▁ under 10 us, ▂ 30 us, ▃ 100 us, ▄ 300 us, ▅ 1 ms, ▆ 10 ms, ▇ more",
+    ),
     ("PREEMPTOR", "who had the CPU longest while it waited"),
     ("Moves", "rows: from; columns: to. Coloured: between nodes; red: between sockets"),
     ("-", "not measured, or there was nothing to measure"),
@@ -31,17 +39,23 @@ const MARKS: [(&str, &str); 15] = [
 /// From so many columns on keys and marks stand side by side.
 const WIDE: usize = 170;
 
+/// Columns of each then.
+const HALF: usize = 84;
+
 /// The page.
 #[must_use]
 pub fn lines(width: usize) -> Vec<Styled> {
-    let (keys, mut marks) = (keys(), marks());
+    let columns = if width >= WIDE { HALF } else { width };
+    let (keys, mut marks) = (keys(columns), marks(columns));
     let mut lines = Vec::new();
     if width >= WIDE {
-        let half = 84;
-        for (index, mut line) in keys.into_iter().enumerate() {
+        let rows = keys.len().max(marks.len());
+        let mut keys = keys.into_iter();
+        for index in 0..rows {
+            let mut line = keys.next().unwrap_or_default();
             let used: usize = line.iter().map(|(text, _)| super::pen::width(text)).sum();
             if let Some(mark) = marks.get_mut(index) {
-                line.push((" ".repeat(half - used.min(half)), PLAIN));
+                line.push((" ".repeat(HALF - used.min(HALF)), PLAIN));
                 line.append(mark);
             }
             lines.push(line);
@@ -65,22 +79,30 @@ pub fn lines(width: usize) -> Vec<Styled> {
     lines
 }
 
-fn keys() -> Vec<Styled> {
+/// `name` in its columns, and what it means, in as many lines as that takes.
+fn explained(lines: &mut Vec<Styled>, name: &str, style: Style, meaning: &str, columns: usize) {
+    let mut name = format!("  {name}{}", " ".repeat(KEYS.saturating_sub(super::pen::width(name))));
+    for text in super::wrapped(meaning, columns.saturating_sub(KEYS + 4)) {
+        let blank = " ".repeat(super::pen::width(&name));
+        lines.push(vec![(std::mem::replace(&mut name, blank), style), (format!(" {text}"), PLAIN)]);
+    }
+}
+
+fn keys(columns: usize) -> Vec<Styled> {
     let mut lines = vec![vec![("Keys".to_owned(), TITLE)]];
     for binding in BINDINGS {
         let names: Vec<String> = binding.keys.iter().map(|key| key.name()).collect();
         let keys = names.join(" ");
-        let blanks = " ".repeat(KEYS.saturating_sub(super::pen::width(&keys)));
-        lines.push(vec![(format!("  {keys}{blanks}"), BOLD), (format!(" {}", binding.help), PLAIN)]);
+        explained(&mut lines, &keys, BOLD, binding.help, columns);
     }
     lines
 }
 
-fn marks() -> Vec<Styled> {
+fn marks(columns: usize) -> Vec<Styled> {
     let mut lines = vec![vec![("Marks".to_owned(), TITLE)]];
     for (mark, meaning) in MARKS {
         let style = if mark.contains('!') { BAD } else { PLAIN };
-        lines.push(vec![(format!("  {mark:KEYS$}"), style), (format!(" {meaning}"), PLAIN)]);
+        explained(&mut lines, mark, style, meaning, columns);
     }
     lines
 }

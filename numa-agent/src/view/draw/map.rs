@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use ratatui::{buffer::Buffer, layout::Rect};
+use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 
 use super::{
     first_shown,
@@ -51,7 +51,7 @@ pub fn draw(app: &App, buffer: &mut Buffer, place: Rect) {
     let gap = used.saturating_sub(usize::from(place.width) - pen.room());
     pen.text(&"─".repeat(gap.min(pen.room())), DIM).figure(5, "busy", DIM).skip(1);
     pen.cell(columns.here, "here/plan", DIM).text("for ", DIM).fill("─", DIM);
-    let with_groups = place.width >= GROUP_LINES && facts.nodes.len() + snapshot.status.groups.len() <= rows;
+    let with_groups = place.width >= GROUP_LINES && facts.nodes.len() + group_lines(snapshot) <= rows;
     let mut row = 1;
     for (index, (socket, node)) in facts.nodes.iter().enumerate() {
         let pen = &mut Pen::line(buffer, place, row);
@@ -64,7 +64,9 @@ pub fn draw(app: &App, buffer: &mut Buffer, place: Rect) {
         row += 1;
         let last = socket.nodes.last().is_some_and(|last| last.id == node.id);
         if with_groups && last {
-            for group in snapshot.status.groups.iter().filter(|group| group.socket == socket.id) {
+            for group in
+                snapshot.status.groups.iter().filter(|group| group.socket == socket.id && !is_free(group))
+            {
                 let pen = &mut Pen::line(buffer, place, row);
                 pen.skip(facts.socket_width);
                 facts.group(group, pen);
@@ -90,9 +92,15 @@ fn is_for(socket: &Socket, others: &Place) -> bool {
         .any(|node| others.nodes.first() == Some(&node.id) && others.cpus.is_subset(&node.cpus))
 }
 
+/// Whether nobody is in it; the nodes' lines say so too.
+fn is_free(group: &Group) -> bool {
+    group.instance.is_none() && group.processes.is_empty()
+}
+
 /// Lines of the groups, and of the background processes.
 fn group_lines(snapshot: &Snapshot) -> usize {
-    snapshot.status.groups.len() + usize::from(snapshot.status.others.is_some())
+    let groups = snapshot.status.groups.iter();
+    groups.filter(|group| !is_free(group)).count() + usize::from(snapshot.status.others.is_some())
 }
 
 /// What lines are made of.
@@ -174,7 +182,7 @@ impl<'a> Facts<'a> {
                 }
                 pen.skip(columns.load.saturating_sub(node.cpus.len()))
             }
-            (Some(share), _) => pen.bar(columns.load, share, GOOD),
+            (Some(share), _) => pen.bar(columns.load, share, self.load_style(node)),
             (None, _) => pen.cell(columns.load, "", DIM),
         };
         if !node.cpus.is_empty() {
@@ -183,6 +191,11 @@ impl<'a> Facts<'a> {
         }
         self.here(node, columns.here, pen);
         pen.text(&self.users(node, columns.users), PLAIN);
+    }
+
+    /// Red with a thread that should not be there, as the cells of its CPUs are.
+    fn load_style(&self, node: &Node) -> Style {
+        if self.strayed.iter().any(|cpu| node.cpus.contains(*cpu)) { BAD } else { GOOD }
     }
 
     fn here(&self, node: &Node, columns: usize, pen: &mut Pen) {
@@ -306,8 +319,10 @@ fn tiles(app: &App, facts: &Facts, buffer: &mut Buffer, place: Rect) {
         pen.text(&name, style).skip(facts.node_width.saturating_sub(name.len()));
         match facts.load(node) {
             _ if node.cpus.is_empty() => pen.cell(if tile == widths[0] { 9 } else { 5 }, "mem", DIM),
-            Some(share) if tile == widths[0] => pen.bar(4, share, GOOD).figure(5, &whole(share), PLAIN),
-            Some(share) => pen.text(level(share), GOOD).figure(4, &whole(share), PLAIN),
+            Some(share) if tile == widths[0] => {
+                pen.bar(4, share, facts.load_style(node)).figure(5, &whole(share), PLAIN)
+            }
+            Some(share) => pen.text(level(share), facts.load_style(node)).figure(4, &whole(share), PLAIN),
             None => pen.cell(5, NONE, DIM),
         };
         if tile == widths[2] {

@@ -152,7 +152,8 @@ fn places(app: &App, body: Rect) -> Vec<(Panel, Rect)> {
             (Panel::Events, events),
         ];
     }
-    let events = (under.height / 3).clamp(4, 16);
+    // The table has most of little room.
+    let events = (under.height / 3).clamp(3, 16);
     let table = Rect { height: under.height - events, ..under };
     let events = Rect { y: table.bottom(), height: events, ..under };
     vec![(Panel::Nodes, map), (Panel::Moves, side), (Panel::Threads, table), (Panel::Events, events)]
@@ -173,11 +174,12 @@ fn waiting(app: &App, buffer: &mut Buffer, body: Rect) {
     let every = words::interval(app.interval_ms);
     let text = match &app.link {
         Link::Connecting => "Connecting ...".to_owned(),
-        Link::Agent | Link::Own => match &app.data().refused {
+        Link::Agent | Link::Own(_) => match &app.data().refused {
             Some(why) => format!("The agent refused: {why}"),
             None => format!("Waiting for the end of the first interval ({every}) ..."),
         },
         Link::Lost(why) => format!("No agent: {why}. Trying again every second."),
+        Link::Silent(why) => format!("{why}."),
     };
     for (row, line) in wrapped(&text, usize::from(body.width) - 4).iter().enumerate() {
         let place = Rect { x: body.x + 2, width: body.width - 4, ..body };

@@ -159,7 +159,9 @@ fn preempted(row: &Row) -> Cell {
 pub fn draw(app: &App, buffer: &mut Buffer, place: Rect) {
     let Some(snapshot) = app.snapshot() else { return };
     let rows = app.rows();
-    heading(app, rows.len(), buffer, place);
+    let height = usize::from(place.height.saturating_sub(2));
+    let first = first_shown(app.cursor(&rows), rows.len(), height);
+    heading(app, (first, height, rows.len()), buffer, place);
     let interval = app.data().intervals;
     let rows: Vec<Row> = rows
         .into_iter()
@@ -195,8 +197,6 @@ pub fn draw(app: &App, buffer: &mut Buffer, place: Rect) {
     }
     let threads: Vec<&Thread> = rows.iter().map(|row| row.thread).collect();
     let cursor = app.cursor(&threads);
-    let height = usize::from(place.height.saturating_sub(2));
-    let first = first_shown(cursor, rows.len(), height);
     for (index, row) in rows.iter().enumerate().skip(first).take(height) {
         let line = index - first + 2;
         draw_row(row, &columns, &mut Pen::line(buffer, place, line));
@@ -207,10 +207,14 @@ pub fn draw(app: &App, buffer: &mut Buffer, place: Rect) {
     }
 }
 
-fn heading(app: &App, shown: usize, buffer: &mut Buffer, place: Rect) {
+/// `first` of `count` rows and the next ones fit in `height`.
+fn heading(app: &App, (first, height, count): (usize, usize, usize), buffer: &mut Buffer, place: Rect) {
     let Some(snapshot) = app.snapshot() else { return };
     let listed = snapshot.threads.len();
-    let of = if shown == listed { shown.to_string() } else { format!("{shown} of {listed}") };
+    let mut of = if count == listed { count.to_string() } else { format!("{count} of {listed}") };
+    if count > height {
+        of = format!("{}-{} of {of}", first + 1, first + height);
+    }
     let mut pen = title(app, Panel::Threads, &format!("Threads {of}"), buffer, place);
     pen.text(&format!(" by {}", app.sort.by.name()), DIM);
     if app.sort.reversed {

@@ -129,6 +129,12 @@ pub fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{s}")
 }
 
+/// `1 process`, `2 processes`.
+#[must_use]
+pub fn processes(count: u64) -> String {
+    if count == 1 { "1 process".to_owned() } else { format!("{count} processes") }
+}
+
 /// A CPU list, or a word that it is empty.
 #[must_use]
 pub fn cpus(cpus: &CpuSet) -> String {
