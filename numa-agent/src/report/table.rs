@@ -1,5 +1,7 @@
 //! Tables as text: aligned columns for a terminal, pipes for Markdown, tags for HTML.
 
+use unicode_width::UnicodeWidthStr;
+
 /// A table in the making. Cells are escaped by who adds them.
 #[derive(Debug, Default)]
 pub struct Table {
@@ -52,14 +54,14 @@ impl Table {
     #[must_use]
     pub fn aligned(&self, indent: &str) -> String {
         let width = |column: usize| {
-            let cells = self.lines().map(|row| row[column].chars().count());
+            let cells = self.lines().map(|row| row[column].width());
             cells.max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.header.len()).map(width).collect();
         let line = |row: &Vec<String>| {
             let cell = |(column, cell): (usize, &String)| {
-                let width = widths[column];
-                if self.is_figure(column) { format!("{cell:>width$}") } else { format!("{cell:width$}") }
+                let blanks = " ".repeat(widths[column].saturating_sub(cell.width()));
+                if self.is_figure(column) { blanks + cell } else { cell.clone() + &blanks }
             };
             let cells: Vec<String> = row.iter().enumerate().map(cell).collect();
             format!("{}\n", format!("{indent}{}", cells.join("  ")).trim_end())
