@@ -211,11 +211,11 @@ pub fn draw(app: &App, buffer: &mut Buffer, place: Rect) {
 fn heading(app: &App, (first, height, count): (usize, usize, usize), buffer: &mut Buffer, place: Rect) {
     let Some(snapshot) = app.snapshot() else { return };
     let listed = snapshot.threads.len();
-    let mut of = if count == listed { count.to_string() } else { format!("{count} of {listed}") };
-    if count > height {
-        of = format!("{}-{} of {of}", first + 1, first + height);
-    }
+    let of = if count == listed { count.to_string() } else { format!("{count} of {listed}") };
     let mut pen = title(app, Panel::Threads, &format!("Threads {of}"), buffer, place);
+    if count > height {
+        pen.text(&format!(" rows {}-{}", first + 1, first + height), NOTE);
+    }
     pen.text(&format!(" by {}", app.sort.by.name()), DIM);
     if app.sort.reversed {
         pen.text(", reversed", DIM);
