@@ -295,6 +295,8 @@ fn a_terminal_without_colours_or_unicode_has_neither() {
     terminal.run(&format!("TERM=dumb {} | head -3", stage.command("")));
     terminal.wait_for_text("agent    numa-agent 0.1.0 on infer-07, enforcing");
     terminal.assert_restored();
+    // High enough that what comes first is still to be seen.
+    terminal.resize(90, 200);
     terminal.run(&format!("TERM=dumb {}", stage.command("")));
     terminal.wait_for_text("drift    6 threads");
     terminal.press(&["C-c"]);
