@@ -11,8 +11,9 @@ use crate::{
         event::TaskEvent,
         jitter::{draft::Kept, observer::Labels},
         task::TaskId,
+        view,
     },
-    report::escape,
+    report::{escape, many},
 };
 
 impl Agent {
@@ -46,7 +47,7 @@ impl Agent {
         }
         let stats = &self.executor.stats;
         let health = self.executor.marks.programs.health();
-        let mode = if self.options.dry_run { "observing only" } else { "enforcing" };
+        let mode = view::mode(!self.options.dry_run);
         let reconcile =
             self.options.reconcile.map_or("off".to_owned(), |period| format!("every {} s", period.as_secs()));
         self.executor.output.message(&format!(
@@ -93,9 +94,9 @@ impl Agent {
         let processes = self.engine.processes().count();
         let threads: usize = self.engine.processes().map(|process| process.threads.len()).sum();
         format!(
-            "{policy} plan, {groups} group{} on {sockets} socket{}; managing {threads} threads of {processes} processes",
-            plural(groups),
-            plural(sockets)
+            "{policy} plan, {} on {}; managing {threads} threads of {processes} processes",
+            many(groups, "group", "s"),
+            many(sockets, "socket", "s")
         )
     }
 
@@ -124,8 +125,4 @@ impl Agent {
         let text = text.join("\n");
         self.executor.output.event("summary", fields, || Some(text));
     }
-}
-
-pub(super) fn plural(count: usize) -> &'static str {
-    if count == 1 { "" } else { "s" }
 }

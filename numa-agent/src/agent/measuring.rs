@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::task::JoinHandle;
 
-use super::{Agent, Done, announce::plural, flat, reports, watch::Pass};
+use super::{Agent, Done, flat, reports, watch::Pass};
 use crate::{
     core::{
         jitter::{
@@ -18,7 +18,7 @@ use crate::{
         task::TaskId,
     },
     host::{numa_maps, sys},
-    report::escape,
+    report::{escape, many},
 };
 
 /// How long the memory of all processes may take to read.
@@ -213,9 +213,9 @@ impl Agent {
         let (threads, ended) = (observer.threads(), observer.threads_ended());
         let processes = self.engine.processes().count();
         let mut text = format!(
-            "{threads} thread{} of {processes} process{}, {ended} ended",
-            plural(threads),
-            if processes == 1 { "" } else { "es" }
+            "{} of {}, {ended} ended",
+            many(threads, "thread", "s"),
+            many(processes, "process", "es")
         );
         let Some(last) = observer.last_interval() else { return text };
         if let Some(off_ns) = last.off_node_ns.filter(|_| last.run_ns > 0) {
@@ -225,7 +225,7 @@ impl Agent {
             text += &format!("; wait p99 {:.3} ms", last.wait_p99_ns as f64 / 1e6);
         }
         if let Some(moves) = last.migrations {
-            text += &format!("; {moves} migration{}", plural(moves as usize));
+            text += &format!("; {}", many(moves, "migration", "s"));
         }
         text
     }

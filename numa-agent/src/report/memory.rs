@@ -59,7 +59,7 @@ pub fn warning(report: &BindReport) -> Option<String> {
         }
     }
     let words: Vec<String> = counts.iter().map(|(word, count)| format!("{count} {word}")).collect();
-    let all = super::many(counts.values().sum(), "process", "es");
+    let all = super::many(counts.values().sum::<usize>(), "process", "es");
     (!words.is_empty()).then(|| {
         format!(
             "memory of {all} is not as planned: {}; a program started by `numa-agent exec --group` has its group's policy",

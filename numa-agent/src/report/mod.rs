@@ -15,9 +15,11 @@ pub mod svg;
 pub(crate) mod table;
 pub mod text;
 pub mod topology;
+pub(crate) mod units;
 
 use std::collections::BTreeMap;
 
+pub(crate) use self::units::many;
 use crate::core::{
     idset::CpuSet,
     memory::{Mode, verify::Verified},
@@ -147,11 +149,6 @@ impl std::fmt::Display for Counts {
 /// The memory policy that a group's processes should run under.
 fn memory_policy(group: &Group) -> &'static str {
     group.memory_policy().map_or(Mode::Default, |policy| policy.mode).name()
-}
-
-/// `1 process`, `3 processes`.
-fn many(count: usize, one: &str, ending: &str) -> String {
-    format!("{count} {one}{}", if count == 1 { "" } else { ending })
 }
 
 /// The unit that the group's CPUs were dealt by.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{escape, jitter::units, table::Table};
+use super::{escape, table::Table, units};
 use crate::core::view::{Agent, Place, Process, Status};
 
 /// The most of a CPU list that is shown.
@@ -20,7 +20,7 @@ pub fn text(status: &Status) -> String {
         true => "nothing to bind so far".to_owned(),
         false => listed(&counts.results),
     };
-    let scans = if counts.scans == 1 { "1 scan".to_owned() } else { format!("{} scans", counts.scans) };
+    let scans = units::many(counts.scans, "scan", "s");
     out += &field("binds", &format!("{bound}; {scans}"));
     if !counts.bound_by_cause.is_empty() {
         out += &field("bound by", &listed(&counts.bound_by_cause));
@@ -50,9 +50,7 @@ fn about(agent: &Agent) -> String {
         escape::text(&agent.host),
         escape::text(&agent.kernel)
     );
-    let mode = if agent.enforcing { "enforcing" } else { "observing only" };
-    let plan = agent.policy.as_ref().map_or("no plan".to_owned(), |policy| format!("{policy} plan"));
-    out += &field("agent", &format!("pid {}, {mode}, {}", agent.pid, escape::text(&plan)));
+    out += &field("agent", &format!("pid {}, {}, {}", agent.pid, agent.mode(), escape::text(&agent.plan())));
     let uptime = units::duration((agent.uptime * 1e9) as u64);
     out += &field("running", &format!("{uptime}, since {}", escape::text(&agent.started_at)));
     let memory = agent.rss.map_or("not known".to_owned(), |rss| format!("{:.1} MB", rss as f64 / 1e6));
@@ -70,9 +68,6 @@ fn field(name: &str, text: &str) -> String {
 
 fn managed(status: &Status) -> String {
     let counts = &status.counts;
-    let of = |count: u64, one: &str, more: &str| {
-        format!("{} {}", units::count(count), if count == 1 { one } else { more })
-    };
     let taken = status.groups.iter().filter(|group| group.instance.is_some()).count();
     let groups = match status.groups.len() {
         0 => String::new(),
@@ -80,8 +75,8 @@ fn managed(status: &Status) -> String {
     };
     format!(
         "{} of {}{groups}",
-        of(counts.threads, "thread", "threads"),
-        of(counts.processes, "process", "processes")
+        units::counted(counts.threads, "thread", "s"),
+        units::counted(counts.processes, "process", "es")
     )
 }
 

@@ -1,14 +1,14 @@
 //! The view where there is no terminal: a line an event.
 
-use super::{
-    app::{
-        Link,
-        data::Data,
-        feed::{Entry, Kind},
-    },
-    draw::words::{counted, processes},
+use super::app::{
+    Link,
+    data::Data,
+    feed::{Entry, Kind},
 };
-use crate::{core::view::Line, report::escape};
+use crate::{
+    core::view::Line,
+    report::{escape, many},
+};
 
 /// Makes lines of what comes.
 #[derive(Debug, Default)]
@@ -26,14 +26,14 @@ impl Writer {
         if let (false, Line::Status(status)) = (self.began, &line) {
             self.began = true;
             let agent = &status.agent;
-            let mode = if agent.enforcing { "enforcing" } else { "observing only" };
             let counts = &status.counts;
             let text = format!(
-                "numa-agent {} on {}, {mode}: {} of {}",
+                "numa-agent {} on {}, {}: {} of {}",
                 agent.version,
                 agent.host,
-                counted(counts.threads, "thread"),
-                processes(counts.processes)
+                agent.mode(),
+                many(counts.threads, "thread", "s"),
+                many(counts.processes, "process", "es")
             );
             out += &printed(&Entry::new(at, Kind::Agent, None, text));
         }

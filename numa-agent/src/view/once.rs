@@ -6,13 +6,13 @@ use super::{
     app::{App, Input, Link, Now, data::per_second},
     draw::{
         Look, draw,
-        words::{NONE, counted, cpus, ids, percent, processes, rate, span, time},
+        words::{NONE, cpus, ids, percent, rate, span, time},
     },
     svg,
 };
 use crate::{
     core::view::{Line, Snapshot, Thread},
-    report::{escape, table::Table},
+    report::{escape, many, table::Table},
 };
 
 /// All of it as text.
@@ -30,7 +30,7 @@ pub fn text(snapshot: &Snapshot) -> String {
     }
     out += &format!("\n{}", threads(snapshot).aligned(""));
     if snapshot.unlisted > 0 {
-        out += &format!("and {} more\n", counted(snapshot.unlisted, "thread"));
+        out += &format!("and {} more\n", many(snapshot.unlisted, "thread", "s"));
     }
     out
 }
@@ -57,16 +57,16 @@ pub fn picture(lines: Vec<Line>, link: Link, interval_ms: u64, (columns, rows): 
 
 fn about(snapshot: &Snapshot) -> String {
     let (agent, counts) = (&snapshot.status.agent, &snapshot.status.counts);
-    let mode = if agent.enforcing { "enforcing" } else { "observing only" };
-    let plan = agent.policy.as_ref().map_or("no plan".to_owned(), |policy| format!("{policy} plan"));
     let mut out = format!(
-        "numa-agent {} on {}, {}: {mode}, {plan}, up {}\n{} of {}; the last {:.1} s\n",
+        "numa-agent {} on {}, {}: {}, {}, up {}\n{} of {}; the last {:.1} s\n",
         agent.version,
         escape::text(&agent.host),
         snapshot.status.at,
+        agent.mode(),
+        agent.plan(),
         span(agent.uptime),
-        counted(counts.threads, "thread"),
-        processes(counts.processes),
+        many(counts.threads, "thread", "s"),
+        many(counts.processes, "process", "es"),
         snapshot.seconds,
     );
     for (kind, count) in &counts.lost {
@@ -87,16 +87,11 @@ fn nodes(snapshot: &Snapshot) -> Table {
     let mut table = Table::new(&header).figures_from(3);
     for socket in &snapshot.status.sockets {
         for node in &socket.nodes {
-            let busy = snapshot.load.as_ref().and_then(|load| {
-                let busy: Vec<f64> =
-                    load.iter().filter(|load| node.cpus.contains(load.cpu)).map(|load| load.busy).collect();
-                (!busy.is_empty()).then(|| busy.iter().sum::<f64>() / busy.len() as f64)
-            });
             table.row([
                 socket.id.to_string(),
                 node.id.to_string(),
                 cpus(&node.cpus),
-                or_none(busy, percent),
+                or_none(snapshot.busy(node), percent),
                 node.present.to_string(),
                 node.planned.values().sum::<u64>().to_string(),
                 node.strangers.to_string(),

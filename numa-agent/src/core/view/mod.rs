@@ -140,6 +140,26 @@ pub struct Agent {
     pub cpu_seconds: Option<f64>,
 }
 
+impl Agent {
+    /// Whether it binds, in words.
+    #[must_use]
+    pub const fn mode(&self) -> &'static str {
+        mode(self.enforcing)
+    }
+
+    /// What plan it has, in words.
+    #[must_use]
+    pub fn plan(&self) -> String {
+        self.policy.as_ref().map_or("no plan".to_owned(), |policy| format!("{policy} plan"))
+    }
+}
+
+/// Whether an agent binds, in words.
+#[must_use]
+pub const fn mode(enforcing: bool) -> &'static str {
+    if enforcing { "enforcing" } else { "observing only" }
+}
+
 /// A socket (package).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Socket {
@@ -242,6 +262,16 @@ pub struct Snapshot {
     pub threads: Vec<Thread>,
     /// How many are managed and not listed.
     pub unlisted: u64,
+}
+
+impl Snapshot {
+    /// How busy a node's CPUs were together, 0 to 1; `None` if that is not known of any.
+    #[must_use]
+    pub fn busy(&self, node: &Node) -> Option<f64> {
+        let of_node = self.load.iter().flatten().filter(|load| node.cpus.contains(load.cpu));
+        let busy: Vec<f64> = of_node.map(|load| load.busy).collect();
+        (!busy.is_empty()).then(|| busy.iter().sum::<f64>() / busy.len() as f64)
+    }
 }
 
 /// How busy a CPU was.

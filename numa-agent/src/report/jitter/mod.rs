@@ -13,8 +13,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod text;
-pub(super) mod units;
 mod words;
 
-use self::units::NOT_MEASURED;
 pub use self::{html::html, json::json, markdown::markdown, text::text};
+use super::units::{self, NOT_MEASURED};

@@ -3,7 +3,7 @@
 use super::{
     digest::{Digest, Timeline},
     tables::{node_moves, off_node, waits},
-    units::{NOT_MEASURED, count, duration, or_not_measured, seconds},
+    units::{NOT_MEASURED, count, counted, duration, or_not_measured, seconds},
 };
 use crate::{
     core::jitter::{
@@ -36,7 +36,7 @@ pub(super) fn size(digest: &Digest) -> String {
     let recording = digest.recording;
     let threads = recording.threads.len() as u64;
     let processes = many(recording.processes.len(), "process", "es");
-    format!("{} thread{} of {processes}", count(threads), plural(threads))
+    format!("{} of {processes}", counted(threads, "thread", "s"))
 }
 
 /// How the threads that matter most fared.
@@ -47,7 +47,7 @@ pub(super) fn verdict(digest: &Digest) -> String {
         return "No thread was seen.".to_owned();
     }
     let who = match critical {
-        Critical::All => format!("{} thread{}", count(*threads), plural(*threads)),
+        Critical::All => counted(*threads, "thread", "s"),
         some => format!("{} {some}", count(*threads)),
     };
     if figures.run_ns == 0 && part.wait.is_none() {
@@ -80,11 +80,7 @@ pub(super) fn unmeasured(digest: &Digest) -> Option<String> {
     let (critical, _) = &digest.critical;
     let unknown = |thread: &&ThreadRecord| critical.has(thread) && thread.figures.off_node.is_none();
     let threads = digest.recording.threads.iter().filter(unknown).count() as u64;
-    (threads > 0).then(|| format!("{NOT_MEASURED} of {} thread{}", count(threads), plural(threads)))
-}
-
-fn plural(count: u64) -> &'static str {
-    if count == 1 { "" } else { "s" }
+    (threads > 0).then(|| format!("{NOT_MEASURED} of {}", counted(threads, "thread", "s")))
 }
 
 #[cfg(test)]

@@ -8,13 +8,14 @@ use super::{
     Styled,
     pen::{BAD, BOLD, DIM, GOOD, NOTE, PLAIN, TITLE, fitting, level, wait_level, width},
     threads::trend_style,
-    words::{NONE, counted, cpus, group_short, ids, interval, percent, rate, time},
+    words::{NONE, cpus, group_short, ids, interval, percent, rate, time},
 };
 use crate::{
     core::{
         task::TaskId,
         view::{Group, Thread},
     },
+    report::many,
     view::app::{
         App,
         data::{Sample, Track},
@@ -50,7 +51,7 @@ pub fn lines(app: &App, task: TaskId, width: usize) -> Vec<Styled> {
 fn ended(app: &App, track: &Track) -> Option<Styled> {
     let last = track.samples.back().map_or(0, |sample| sample.interval);
     let ago = app.data().intervals.saturating_sub(last);
-    let text = format!("Ended, or not listed any more: figures as of {} ago", counted(ago, "interval"));
+    let text = format!("Ended, or not listed any more: figures as of {} ago", many(ago, "interval", "s"));
     (ago > 0).then(|| vec![(text, NOTE)])
 }
 
@@ -110,7 +111,7 @@ fn processes(group: &Group, room: usize, lines: &mut Vec<Styled>) {
     let names: Vec<String> = group
         .processes
         .iter()
-        .map(|process| format!("{} {} ({})", process.comm, process.pid, counted(process.threads, "thread")))
+        .map(|process| format!("{} {} ({})", process.comm, process.pid, many(process.threads, "thread", "s")))
         .collect();
     let text = names.join(", ");
     for (index, line) in super::wrapped(&text, room.saturating_sub(LABEL)).into_iter().take(3).enumerate() {
@@ -136,7 +137,7 @@ fn last(app: &App, thread: &Thread, lines: &mut Vec<Styled>) {
         0 => "no wait for a CPU ended".to_owned(),
         waits => format!(
             "{} for a CPU: 99 of 100 within {}, the longest {}",
-            counted(waits, "wait"),
+            many(waits, "wait", "s"),
             time(thread.wait_p99_ns),
             time(thread.wait_max_ns)
         ),
@@ -245,7 +246,7 @@ fn preemptors(track: &Track, room: usize, lines: &mut Vec<Styled>) {
         let blanks = " ".repeat(names - width(&name));
         lines.push(vec![
             (format!("  {name}{blanks}"), BOLD),
-            (format!("  {:>5} in {}", time(*ns), counted(*count, "time")), PLAIN),
+            (format!("  {:>5} in {}", time(*ns), many(*count, "time", "s")), PLAIN),
         ]);
     }
 }

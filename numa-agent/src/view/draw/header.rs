@@ -4,9 +4,12 @@ use ratatui::{buffer::Buffer, layout::Rect};
 
 use super::{
     pen::{BAD, BOLD, CURSOR, DIM, GOOD, NOTE, PLAIN, Pen, TITLE, width},
-    words::{counted, interval, processes, span},
+    words::{interval, span},
 };
-use crate::view::app::{App, Link};
+use crate::{
+    report::many,
+    view::app::{App, Link},
+};
 
 /// Between two facts.
 const GAP: &str = "   ";
@@ -70,8 +73,8 @@ fn agent(app: &App, pen: &mut Pen) {
 fn counts(app: &App, pen: &mut Pen) {
     let Some(snapshot) = app.snapshot() else { return };
     let counts = &snapshot.status.counts;
-    pen.text(&counted(counts.threads, "thread"), BOLD);
-    pen.text(&format!(" of {}", processes(counts.processes)), PLAIN);
+    pen.text(&many(counts.threads, "thread", "s"), BOLD);
+    pen.text(&format!(" of {}", many(counts.processes, "process", "es")), PLAIN);
     // Before what may have no room.
     let lost: u64 = counts.lost.values().sum::<u64>() + counts.unreadable + app.data().missed;
     if lost > 0 {
@@ -85,7 +88,7 @@ fn counts(app: &App, pen: &mut Pen) {
         off => pen.text(GAP, PLAIN).text(&format!("{off} off plan!"), BAD),
     };
     if strangers > 0 {
-        pen.text(GAP, PLAIN).text(&counted(strangers, "stranger"), BAD);
+        pen.text(GAP, PLAIN).text(&many(strangers, "stranger", "s"), BAD);
     }
     let result = |name: &str| counts.results.get(name).copied().unwrap_or(0);
     pen.whole(&format!("{GAP}bound {}", result("bound")), PLAIN);

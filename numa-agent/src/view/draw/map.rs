@@ -10,10 +10,11 @@ use super::{
     first_shown,
     pen::{BAD, BOLD, CURSOR, DIM, GOOD, NOTE, PLAIN, Pen, level, width},
     title,
-    words::{NONE, counted, cpus, group_index, percent},
+    words::{NONE, cpus, group_index, percent},
 };
 use crate::{
     core::view::{Group, Node, Place, Process, Snapshot, Socket},
+    report::many,
     view::app::{App, Panel},
 };
 
@@ -161,15 +162,8 @@ impl<'a> Facts<'a> {
         Columns { load, cells: false, here, users: rest.saturating_sub(load) }
     }
 
-    /// How busy a node's CPUs were together.
-    fn load(&self, node: &Node) -> Option<f64> {
-        let busy = self.busy.as_ref()?;
-        let known: Vec<f64> = node.cpus.iter().filter_map(|cpu| busy.get(&cpu).copied()).collect();
-        (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
-    }
-
     fn line(&self, node: &Node, columns: &Columns, pen: &mut Pen) {
-        match (self.load(node), &self.busy) {
+        match (self.snapshot.busy(node), &self.busy) {
             _ if node.cpus.is_empty() => {
                 let text = if columns.load > 5 { "memory only" } else { "memory" };
                 pen.cell(columns.load + 6, text, DIM)
@@ -186,7 +180,7 @@ impl<'a> Facts<'a> {
             (None, _) => pen.cell(columns.load, "", DIM),
         };
         if !node.cpus.is_empty() {
-            let busy = self.load(node).map_or_else(|| NONE.to_owned(), |share| percent(share) + "%");
+            let busy = self.snapshot.busy(node).map_or_else(|| NONE.to_owned(), |share| percent(share) + "%");
             pen.figure(5, &busy, PLAIN).skip(1);
         }
         self.here(node, columns.here, pen);
@@ -245,7 +239,7 @@ impl<'a> Facts<'a> {
         let threads: u64 = processes.iter().map(|process| process.threads).sum();
         let own = |pid: u32| processes.iter().any(|process| process.pid == pid);
         let off = self.snapshot.threads.iter().filter(|thread| thread.is_off_plan() && own(thread.pid));
-        pen.cell(18, name, PLAIN).skip(1).figure(11, &counted(threads, "thread"), PLAIN).skip(1);
+        pen.cell(18, name, PLAIN).skip(1).figure(11, &many(threads, "thread", "s"), PLAIN).skip(1);
         match off.count() {
             0 => pen.skip(8),
             count => pen.cell(8, &format!("{count} off!"), BAD),
@@ -317,7 +311,7 @@ fn tiles(app: &App, facts: &Facts, buffer: &mut Buffer, place: Rect) {
         let style = if app.focus == Panel::Nodes && app.node == index { CURSOR } else { BOLD };
         let name = format!("n{}", node.id);
         pen.text(&name, style).skip(facts.node_width.saturating_sub(name.len()));
-        match facts.load(node) {
+        match facts.snapshot.busy(node) {
             _ if node.cpus.is_empty() => pen.cell(if tile == widths[0] { 9 } else { 5 }, "mem", DIM),
             Some(share) if tile == widths[0] => {
                 pen.bar(4, share, facts.load_style(node)).figure(5, &whole(share), PLAIN)

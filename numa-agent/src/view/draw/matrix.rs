@@ -7,9 +7,12 @@ use ratatui::{buffer::Buffer, layout::Rect};
 use super::{
     pen::{BAD, DIM, NOTE, PLAIN, Pen},
     title,
-    words::{counted, short_count},
+    words::short_count,
 };
-use crate::view::app::{App, Panel};
+use crate::{
+    report::many,
+    view::app::{App, Panel},
+};
 
 /// A figure and the space before it.
 const CELL: usize = 4;
@@ -144,7 +147,7 @@ fn list(
     }
     if shown < pairs.len() {
         let rest: u64 = pairs[shown..].iter().map(|(_, count)| **count).sum();
-        let text = format!("{} in {} more pairs", counted(rest, "move"), pairs.len() - shown);
+        let text = format!("{} in {} more pairs", many(rest, "move", "s"), pairs.len() - shown);
         Pen::line(buffer, place, shown + 1).text(&text, DIM);
     }
 }

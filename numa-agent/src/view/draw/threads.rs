@@ -10,10 +10,11 @@ use super::{
     first_shown,
     pen::{BAD, CURSOR_LINE, DIM, NOTE, PLAIN, Pen, wait_level, width},
     title,
-    words::{NONE, counted, group_short, percent, rate, role_letter, time},
+    words::{NONE, group_short, percent, rate, role_letter, time},
 };
 use crate::{
     core::view::Thread,
+    report::many,
     view::app::{
         App, Panel,
         data::{Track, per_second},
@@ -224,7 +225,7 @@ fn heading(app: &App, (first, height, count): (usize, usize, usize), buffer: &mu
         pen.text(" with ", DIM).text(app.filter.text(), NOTE);
     }
     if snapshot.unlisted > 0 {
-        pen.text(&format!(", {} not listed", counted(snapshot.unlisted, "thread")), DIM);
+        pen.text(&format!(", {} not listed", many(snapshot.unlisted, "thread", "s")), DIM);
     }
     if app.column > 0 {
         pen.text(" ← more columns", NOTE);

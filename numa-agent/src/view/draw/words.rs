@@ -122,19 +122,6 @@ pub fn interval(ms: u64) -> String {
     }
 }
 
-/// `1 thread`, `2 threads`.
-#[must_use]
-pub fn counted(count: u64, what: &str) -> String {
-    let s = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{s}")
-}
-
-/// `1 process`, `2 processes`.
-#[must_use]
-pub fn processes(count: u64) -> String {
-    if count == 1 { "1 process".to_owned() } else { format!("{count} processes") }
-}
-
 /// A CPU list, or a word that it is empty.
 #[must_use]
 pub fn cpus(cpus: &CpuSet) -> String {

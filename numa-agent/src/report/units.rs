@@ -1,10 +1,12 @@
 //! Figures for people: three digits, the unit that fits, and words for what was not measured.
 
+use std::fmt::Display;
+
 /// In place of a figure that was not measured.
-pub(super) const NOT_MEASURED: &str = "not measured";
+pub const NOT_MEASURED: &str = "not measured";
 
 /// `0`, `850 ns`, `12.3 us`, `1.24 ms`, `3.40 s`, `2 min 5 s`, `3 h 20 min`.
-pub(in crate::report) fn duration(ns: u64) -> String {
+pub fn duration(ns: u64) -> String {
     match ns {
         0 => "0".to_owned(),
         1..1_000 => format!("{ns} ns"),
@@ -24,7 +26,7 @@ pub(in crate::report) fn duration(ns: u64) -> String {
 }
 
 /// The same of seconds, whole ones without a fraction; what is no sensible length is `0`.
-pub(super) fn seconds(seconds: f64) -> String {
+pub fn seconds(seconds: f64) -> String {
     if (1.0..60.0).contains(&seconds) && seconds.fract() == 0.0 {
         return format!("{seconds} s");
     }
@@ -33,7 +35,7 @@ pub(super) fn seconds(seconds: f64) -> String {
 }
 
 /// A share from 0 to 1 in percent, free of marks that a format gives a meaning: `0 %`, `under 0.01 %`, `0.42 %`, `12.3 %`, `100 %`.
-pub(in crate::report) fn share(share: f64) -> String {
+pub fn share(share: f64) -> String {
     let percent = share * 100.0;
     match percent {
         _ if percent <= 0.0 || percent.is_nan() => "0 %".to_owned(),
@@ -45,7 +47,7 @@ pub(in crate::report) fn share(share: f64) -> String {
 }
 
 /// `12`, `1,234`, `5,678,901`.
-pub(in crate::report) fn count(count: u64) -> String {
+pub fn count(count: u64) -> String {
     let digits = count.to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -57,8 +59,20 @@ pub(in crate::report) fn count(count: u64) -> String {
     out
 }
 
+/// `1 process`, `3 processes`: the number, the word, and what the word ends with if they are several.
+pub fn many<N: Display + PartialEq + From<u8>>(count: N, one: &str, ending: &str) -> String {
+    let ending = if count == N::from(1) { "" } else { ending };
+    format!("{count} {one}{ending}")
+}
+
+/// The same with [`count`]'s separators.
+pub fn counted(number: u64, one: &str, ending: &str) -> String {
+    let ending = if number == 1 { "" } else { ending };
+    format!("{} {one}{ending}", count(number))
+}
+
 /// `12`, `1.23k`, `45.6M`: where there is little room.
-pub(super) fn short_count(count: u64) -> String {
+pub fn short_count(count: u64) -> String {
     match count {
         0..1_000 => count.to_string(),
         1_000..999_500 => format!("{}k", three_digits(count as f64 / 1e3)),
@@ -68,7 +82,7 @@ pub(super) fn short_count(count: u64) -> String {
 }
 
 /// `512 B`, `3.50 MiB`, `120 GiB`.
-pub(super) fn bytes(bytes: u64) -> String {
+pub fn bytes(bytes: u64) -> String {
     let unit = ["KiB", "MiB", "GiB", "TiB"];
     let mut size = bytes as f64 / 1024.0;
     if bytes < 1024 {
@@ -82,7 +96,7 @@ pub(super) fn bytes(bytes: u64) -> String {
 }
 
 /// What `show` makes of a figure, or that it was not measured.
-pub(super) fn or_not_measured<T>(figure: Option<T>, show: impl FnOnce(T) -> String) -> String {
+pub fn or_not_measured<T>(figure: Option<T>, show: impl FnOnce(T) -> String) -> String {
     figure.map_or_else(|| NOT_MEASURED.to_owned(), show)
 }
 
