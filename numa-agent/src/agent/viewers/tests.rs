@@ -25,7 +25,7 @@ use crate::{
         settings::Settings,
         stats::Stats,
         synthetic::Machine,
-        view::{Line, MAX_REQUEST, Request, Snapshot},
+        view::{Line, MAX_REQUEST, Request, Snapshot, tests::agent},
     },
     host::client::{self, ClientError, Lines},
 };
@@ -135,23 +135,6 @@ async fn turn(viewing: Viewing, readings: &AtomicU64) {
             }
             Want::Nothing => return,
         }
-    }
-}
-
-fn agent() -> view::Agent {
-    view::Agent {
-        pid: 1,
-        version: "0".into(),
-        host: "h".into(),
-        kernel: "6".into(),
-        started_at: String::new(),
-        uptime: 0.0,
-        enforcing: true,
-        policy: None,
-        programs: "all".into(),
-        missing_programs: Vec::new(),
-        rss: None,
-        cpu_seconds: None,
     }
 }
 

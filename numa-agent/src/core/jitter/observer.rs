@@ -480,4 +480,4 @@ fn beginning(text: &str) -> &str {
 
 #[cfg(test)]
 #[path = "observer_tests.rs"]
-mod tests;
+pub(crate) mod tests;

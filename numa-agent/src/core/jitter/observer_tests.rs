@@ -26,7 +26,8 @@ fn machine() -> Machine {
     Machine { nodes_per_socket: 2, ..Machine::default() }
 }
 
-fn task(tid: u32) -> TaskId {
+/// The task of that tid in these tests.
+pub(crate) fn task(tid: u32) -> TaskId {
     TaskId { tid, start_time: 7 }
 }
 
@@ -45,7 +46,8 @@ fn engine(threads: &[(u32, &str)]) -> Engine {
     engine
 }
 
-fn show(engine: &mut Engine, pid: u32, cmdline: &str, threads: &[(u32, &str)]) {
+/// A scan finds a process of a session of its own, with these threads.
+pub(crate) fn show(engine: &mut Engine, pid: u32, cmdline: &str, threads: &[(u32, &str)]) {
     let facts = ProcessFacts {
         pid,
         start_time: 7,

@@ -6,14 +6,16 @@ use numa_ebpf::{
 use super::*;
 use crate::core::{
     config::Overrides,
-    engine::{Cause, Snapshot as Scanned},
     jitter::{
         homes::Homes,
-        observer::{Limits, Observer},
+        observer::{
+            Limits, Observer,
+            tests::{show, task},
+        },
     },
     settings::{Layout, PolicyChoice, Settings},
     synthetic::Machine,
-    task::{ProcessFacts, ThreadFacts},
+    view::tests::agent,
 };
 
 /// Two nodes of four CPUs on one socket: members belong on 0-3, forward threads on 4-7, others on 0-3.
@@ -28,42 +30,6 @@ fn engine() -> Engine {
     };
     let machine = Machine { nodes_per_socket: 2, ..Machine::default() };
     Engine::new(machine.topology(), Settings::from_sources(None, flags).unwrap(), []).unwrap()
-}
-
-fn task(tid: u32) -> TaskId {
-    TaskId { tid, start_time: 7 }
-}
-
-fn show(engine: &mut Engine, pid: u32, cmdline: &str, threads: &[(u32, &str)]) {
-    let facts = ProcessFacts {
-        pid,
-        start_time: 7,
-        comm: "python3".into(),
-        cmdline: cmdline.into(),
-        session: pid,
-        ..ProcessFacts::default()
-    };
-    let threads =
-        threads.iter().map(|(tid, comm)| ThreadFacts { id: task(*tid), comm: (*comm).into(), allowed: None });
-    let seen = Scanned { facts, threads: threads.collect(), as_of_ns: 1, after_loss: false };
-    engine.observe(&seen, &Cause::Scan, None);
-}
-
-fn agent() -> Agent {
-    Agent {
-        pid: 1,
-        version: "0".into(),
-        host: "h".into(),
-        kernel: "6".into(),
-        started_at: String::new(),
-        uptime: 0.0,
-        enforcing: true,
-        policy: None,
-        programs: "all".into(),
-        missing_programs: Vec::new(),
-        rss: None,
-        cpu_seconds: None,
-    }
 }
 
 fn status_of(engine: &Engine, planned: bool) -> Status {

@@ -339,4 +339,4 @@ impl Thread {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

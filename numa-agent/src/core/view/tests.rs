@@ -2,6 +2,24 @@ use serde_json::json;
 
 use super::*;
 
+/// An agent that is like any other.
+pub(crate) fn agent() -> Agent {
+    Agent {
+        pid: 1,
+        version: "0".into(),
+        host: "h".into(),
+        kernel: "6".into(),
+        started_at: String::new(),
+        uptime: 0.0,
+        enforcing: true,
+        policy: None,
+        programs: "all".into(),
+        missing_programs: Vec::new(),
+        rss: None,
+        cpu_seconds: None,
+    }
+}
+
 #[test]
 fn lines_are_told_by_their_kind() {
     let line = Line::Missed { schema: SCHEMA, events: 3 };
