@@ -5,7 +5,7 @@ use std::sync::Arc;
 use numa_ebpf::account::Account;
 use serde_json::json;
 
-use super::{Agent, watch::moves};
+use super::{Agent, meter::moves};
 use crate::{
     core::{
         event::TaskEvent,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::task::JoinHandle;
 
-use super::{Agent, Done, flat, reports, watch::Pass};
+use super::{Agent, Done, flat, meter::Pass, reports};
 use crate::{
     core::{
         jitter::{

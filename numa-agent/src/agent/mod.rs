@@ -9,44 +9,40 @@ mod executor;
 mod lines;
 mod machine;
 mod measuring;
+mod meter;
+mod options;
 mod output;
 mod reload;
 mod reports;
 mod scans;
 mod session;
 mod tapped;
+mod turn;
 mod viewers;
-mod watch;
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use anyhow::Context;
 use nix::errno::Errno;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    task::{JoinError, JoinHandle},
-};
+use tokio::task::JoinHandle;
 
 use self::{
     executor::Executor,
-    machine::{Machine, Survey},
+    machine::Machine,
     measuring::MemoryJob,
+    meter::{Meter, Pass},
     output::Output,
     reload::Reload,
     session::Watched,
     tapped::Tapped,
-    viewers::{Server, Viewing, Want},
-    watch::{Pass, Watch},
+    turn::{Done, Signals, flat},
+    viewers::{Server, Viewing},
 };
 pub use self::{
     executor::Marks,
     lines::{LineQueue, PATIENCE},
     measuring::Jitter,
+    options::{Options, Socket, Source},
     output::LineFormat,
     reports::Reports,
     session::{CannotRun, Progress, Session, observe, record},
@@ -58,11 +54,8 @@ use crate::{
         filter::KernelFilter,
         idset::CpuSet,
         jitter::places::Places,
-        memory::numa_maps::Memory,
-        outline::Outline,
-        settings::Settings,
         stats::Stats,
-        task::{ProcessFacts, TaskId},
+        task::ProcessFacts,
         topology::Topology,
     },
     host::{
@@ -72,98 +65,6 @@ use crate::{
         sys::{self, Host, Kernel, SysError},
     },
 };
-
-/// Events handled before the loop looks at signals and timers again.
-const BATCH: usize = 1024;
-/// How often the kernel's loss counters are read.
-const LOSS_PERIOD: Duration = Duration::from_secs(1);
-/// The least time from one scan's start to the next: where losses go on, scans must not be all there is.
-const SCAN_PAUSE: Duration = Duration::from_secs(1);
-/// A period that no run lives to see the end of.
-const NEVER: Duration = Duration::from_secs(3600 * 24 * 365);
-
-/// Reads something, as often as it is asked to.
-pub type Source<T> = Box<dyn Fn() -> anyhow::Result<T> + Send + Sync>;
-
-/// What the agent is asked to do.
-pub struct Options {
-    /// The configuration.
-    pub settings: Source<Settings>,
-    /// The machine.
-    pub topology: Source<Topology>,
-    /// As much of it as may change.
-    pub outline: Source<Outline>,
-    /// Look and report, change nothing.
-    pub dry_run: bool,
-    /// Format of the lines on standard output.
-    pub format: LineFormat,
-    /// Where messages for people go.
-    pub messages: LineQueue,
-    /// Time between scans; `None`: only after losses.
-    pub reconcile: Option<Duration>,
-    /// Have the kernel programs log what they do.
-    pub bpf_log: bool,
-    /// Size of the ring buffer, as [`LoadOptions::ring_bytes`].
-    pub ring_bytes: u32,
-    /// How many threads can be measured at once; by default 64 for each CPU, and 4096 at least.
-    pub max_accounts: Option<u32>,
-    /// What to do with what is measured.
-    pub jitter: Jitter,
-    /// Where viewers connect.
-    pub socket: Socket,
-}
-
-/// Where viewers connect.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Socket {
-    /// At [`view::SOCKET`]; nowhere, with a warning, where it cannot be made.
-    Default,
-    /// There, or the agent does not start.
-    At(PathBuf),
-    /// Nowhere.
-    None,
-}
-
-/// One thing the loop deals with.
-enum Input {
-    /// The ring has events.
-    Events,
-    /// A background scan is done.
-    Scanned(Done<Scan>),
-    /// Configuration, machine and processes have been read anew.
-    Reloaded(Done<Box<Reload>>),
-    /// The machine is another now.
-    Changed(Outline),
-    /// It has been read anew.
-    Surveyed(Done<Survey>),
-    /// Time for the next scan.
-    Reconcile,
-    /// Time to see whether the kernel programs lost something.
-    Losses,
-    /// The tap's ring is half full.
-    Sends,
-    /// The interval is over.
-    Tick,
-    /// More accounts are to be read.
-    Measure,
-    /// SIGUSR1, or time for a report.
-    Report,
-    /// A report has been written.
-    Reported(Done<()>),
-    /// The memory of processes has been read.
-    Settled(Done<BTreeMap<TaskId, Memory>>),
-    /// Viewers want something.
-    Wanted(Want),
-    /// SIGHUP.
-    Reload,
-    /// SIGTERM or SIGINT.
-    Stop(sys::Signal),
-    /// The command that is recorded has ended, or the time is over.
-    Over,
-}
-
-/// What a thread of its own gave back; the outer error is its panic.
-type Done<T> = Result<anyhow::Result<T>, JoinError>;
 
 /// Runs the agent until SIGTERM or SIGINT.
 ///
@@ -186,37 +87,10 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     result
 }
 
-struct Signals {
-    stop: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    report: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            stop: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            report: signal(SignalKind::user_defined1())?,
-        })
-    }
-
-    /// Any that asks for the end of a command.
-    async fn end(&mut self) -> sys::Signal {
-        tokio::select! {
-            _ = self.stop.recv() => sys::Signal::SIGTERM,
-            _ = self.interrupt.recv() => sys::Signal::SIGINT,
-            _ = self.hangup.recv() => sys::Signal::SIGHUP,
-        }
-    }
-}
-
 struct Agent {
     options: Arc<Options>,
     engine: Engine,
-    executor: Executor<Host, Watch>,
+    executor: Executor<Host, Meter>,
     started_at: String,
     lost: DropCounts,
     /// Events of the kernel programs that made no sense.
@@ -276,7 +150,7 @@ impl Agent {
         let planned = options.jitter.processes.is_none();
         let executor = Executor {
             kernel: Host,
-            marks: Watch::start(programs, &engine, planned, options.jitter.limits),
+            marks: Meter::start(programs, &engine, planned, options.jitter.limits),
             scanner: scanner(&engine, false),
             dry_run: options.dry_run,
             output: Output::start(options.format, options.messages.clone(), feed),
@@ -310,98 +184,6 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Runs until it is told to stop, or the session is over.
-    async fn turn(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
-        let ring = sys::watch(self.executor.marks.programs.ring_fd()?).context("ring buffer")?;
-        let sends = self.tapped.as_ref().map(Tapped::signal).transpose()?;
-        let mut reconcile = interval(self.options.reconcile.unwrap_or(NEVER));
-        let mut losses = interval(LOSS_PERIOD);
-        let mut ticks = interval(self.options.jitter.interval);
-        let every = self.options.jitter.reports.as_ref().and_then(|reports| reports.every);
-        let mut reports = interval(every.unwrap_or(NEVER));
-        let mut changes = machine::watch(Arc::clone(&self.options), &self.machine);
-        if self.session.is_none() {
-            let priority = sys::prioritise_event_thread();
-            self.say_ready(&priority.to_string());
-        }
-        // Who only records is in no hurry, and must not be what the recorded threads wait for.
-        let mut backlog = false;
-        loop {
-            let busy = backlog || self.pass.is_some() || self.executor.marks.is_sweeping();
-            let input = tokio::select! {
-                biased;
-                _ = signals.stop.recv() => Input::Stop(sys::Signal::SIGTERM),
-                _ = signals.interrupt.recv() => Input::Stop(sys::Signal::SIGINT),
-                _ = signals.hangup.recv() => match self.session {
-                    None => Input::Reload,
-                    Some(_) => Input::Stop(sys::Signal::SIGHUP),
-                },
-                _ = signals.report.recv() => Input::Report,
-                () = session::over(&mut self.session) => Input::Over,
-                reload = finished(&mut self.reload) => Input::Reloaded(reload),
-                Some(outline) = changes.recv() => Input::Changed(outline),
-                survey = finished(&mut self.machine.survey) => Input::Surveyed(survey),
-                scan = finished(&mut self.scan) => Input::Scanned(scan),
-                report = finished(&mut self.reporting) => Input::Reported(report),
-                memory = finished(&mut self.memory) => Input::Settled(memory),
-                _ = reconcile.tick() => Input::Reconcile,
-                _ = losses.tick() => Input::Losses,
-                () = tapped::half_full(sends.as_ref()) => Input::Sends,
-                _ = ticks.tick() => Input::Tick,
-                _ = reports.tick() => Input::Report,
-                want = viewers::wanted(&self.viewing), if self.pass.is_none() => Input::Wanted(want),
-                // Yielding lets the runtime look at signals and timers, which a future that is ready at once does not.
-                () = tokio::task::yield_now(), if busy => if backlog { Input::Events } else { Input::Measure },
-                ready = ring.readable() => {
-                    let mut ready = ready.context("ring buffer")?;
-                    // Cleared before reading: what comes while we drain makes it ready again.
-                    ready.clear_ready();
-                    Input::Events
-                }
-            };
-            match input {
-                Input::Stop(signal) if self.ends_by(signal) => break,
-                Input::Stop(_) => {}
-                Input::Over => break,
-                Input::Reload => self.start_reload(),
-                Input::Reloaded(reload) => self.finish_reload(reload),
-                Input::Changed(outline) => self.note_change(outline),
-                Input::Surveyed(survey) => self.finish_survey(survey),
-                Input::Events => backlog = self.drain(),
-                Input::Scanned(scan) => self.finish_scan(scan),
-                Input::Reconcile => self.rescan = true,
-                Input::Losses => {
-                    self.note_losses();
-                    self.drain_sends();
-                    self.survey_if_changed();
-                }
-                Input::Sends => self.drain_sends(),
-                Input::Tick => self.tick(),
-                Input::Measure => {
-                    // Events come first.
-                    backlog = self.drain();
-                    self.measure();
-                    if !backlog {
-                        self.sweep();
-                    }
-                }
-                Input::Report => self.want_report(),
-                Input::Wanted(Want::Nothing) if self.session.is_some() => break,
-                Input::Wanted(want) => self.look(want),
-                Input::Reported(report) => self.finish_report(report),
-                Input::Settled(memory) => self.settle(memory),
-            }
-            self.say_news();
-            if self.is_over() {
-                break;
-            }
-            if self.rescan && self.scan.is_none() && self.scan_started.elapsed() >= SCAN_PAUSE {
-                self.start_scan();
-            }
-        }
-        Ok(())
-    }
-
     /// The last report and the last words.
     async fn finish(&mut self) {
         let draft = self.conclude();
@@ -418,38 +200,6 @@ impl Agent {
         }
         self.say_summary(&living);
         self.executor.output.finish();
-    }
-
-    /// Handles what the ring holds, up to a batch; whether there may be more. Signals, timers and scans get their turn
-    /// between batches, whatever storm is on.
-    fn drain(&mut self) -> bool {
-        self.drain_until(u64::MAX)
-    }
-
-    /// The same up to the first event that is later than `end_ns`.
-    fn drain_until(&mut self, end_ns: u64) -> bool {
-        for _ in 0..BATCH {
-            match self.executor.marks.programs.next_event() {
-                None => return false,
-                Some(Ok(event)) => {
-                    self.handle(&event);
-                    if event.at_ns > end_ns {
-                        return false;
-                    }
-                }
-                Some(Err(error)) => {
-                    self.unreadable += 1;
-                    tracing::warn!("event from the kernel programs: {error}");
-                }
-            }
-        }
-        true
-    }
-
-    fn drain_sends(&mut self) {
-        if let Some(tapped) = &mut self.tapped {
-            tapped.drain();
-        }
     }
 
     fn handle(&mut self, event: &TaskEvent) {
@@ -505,24 +255,6 @@ impl Agent {
             tracing::warn!("the agent stays where it is, not with the background processes: {error:#}");
         }
     }
-}
-
-/// The job's result, once there is one; for ever pending without a job.
-async fn finished<T>(job: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
-    let Some(handle) = job else { return std::future::pending().await };
-    let result = handle.await;
-    *job = None;
-    result
-}
-
-fn flat<T>(done: Done<T>) -> anyhow::Result<T> {
-    done.unwrap_or_else(|panic| Err(panic.into()))
-}
-
-fn interval(period: Duration) -> tokio::time::Interval {
-    let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    interval
 }
 
 /// A later process with a recycled pid is not the one that was asked for.

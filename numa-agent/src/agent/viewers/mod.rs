@@ -23,7 +23,7 @@ pub(super) use self::{
     feed::{Feed, Viewing, Want, wanted},
     serve::{Door, Server},
 };
-use super::{Agent, Options, Socket, watch::Pass};
+use super::{Agent, Options, Socket, meter::Pass};
 use crate::{
     core::{
         health::Health,

@@ -32,8 +32,8 @@ const CHUNK: usize = 256;
 /// Threads that `/proc` is asked about before that.
 const QUESTIONS: usize = 16;
 
-/// Both.
-pub struct Watch {
+/// The programs, and the observer of what they measure.
+pub struct Meter {
     /// The programs.
     pub programs: Programs,
     /// The observer.
@@ -95,7 +95,7 @@ impl Pass {
     }
 }
 
-impl Watch {
+impl Meter {
     /// Tells the programs about machine and plan. `planned`: threads belong where the plan says, not where their process
     /// turns out to live.
     pub fn start(mut programs: Programs, engine: &Engine, planned: bool, limits: Limits) -> Self {
@@ -245,7 +245,7 @@ impl Watch {
     }
 }
 
-impl Marks for Watch {
+impl Marks for Meter {
     fn mark(&mut self, pid: u32, task: TaskId) -> bool {
         match self.programs.mark(pid, task) {
             Ok(Marked::New) => {
