@@ -20,7 +20,7 @@ use numa_agent_tests::{
     sys::{self, Birth},
     witness::{self, Point},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// `MPOL_INTERLEAVE` and `MPOL_PREFERRED`.
 const INTERLEAVE: i32 = 3;
@@ -285,4 +285,24 @@ fn bind_tells_of_memory_when_asked_to() {
     assert!(plain["processes"][0]["memory"].is_null() && plain["groups"][0]["memory"].is_null(), "{plain}");
     assert!(!fs::read_to_string(&report).unwrap().contains("## Memory\n"));
     puppet.stop().unwrap();
+}
+
+#[test]
+fn doctor_tells_what_the_kernel_does_with_memory() {
+    let output = agent::command(["doctor", "--format", "json"]).output().unwrap();
+    let doctor: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let found = |name: &str| {
+        let mut checks = doctor["checks"].as_array().unwrap().iter();
+        checks.find(|check| check["name"] == name).map(|check| check["found"].as_str().unwrap())
+    };
+    let setting = |file: &str| fs::read_to_string(file).map_or("-".to_owned(), |text| text.trim().to_owned());
+    let balancing = setting("/proc/sys/kernel/numa_balancing");
+    let one_node = nodes("doctor").is_none_or(|nodes| nodes.len() == 1);
+    // Either all of it is in one line, or what works against a plan has a line of its own.
+    match (found("memory"), found("balancing")) {
+        (Some(all), None) => assert!(all.starts_with(&format!("numa_balancing {balancing}, ")), "{all}"),
+        (None, Some(on)) => assert!(on.contains(&format!("is {balancing}:")) && !one_node, "{on}"),
+        (None, None) => assert!(balancing == "0" || balancing == "-" || one_node, "{doctor}"),
+        both => panic!("{both:?}"),
+    }
 }

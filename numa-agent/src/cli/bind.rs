@@ -22,6 +22,7 @@ use crate::{
         procfs::{self, ProcReader},
         scan::Scanner,
         sys::{self, Host, Kernel},
+        sysfs,
     },
     report::{self, BindReport, HostFacts, Outcome, ProcessRow, ThreadRow},
 };
@@ -103,6 +104,9 @@ pub fn run(args: &BindArgs) -> anyhow::Result<()> {
     let mut report = report_of(&engine, args.apply)?;
     if args.memory {
         verify_memory(&engine, &mut report);
+        if args.machine.is_ours() {
+            report.warnings.extend(against_the_plan(&engine));
+        }
     }
     write_report(&settings, &report)?;
     super::print(&args.format.render(&report))?;
@@ -201,6 +205,19 @@ fn verify_memory(engine: &Engine, report: &mut BindReport) {
         row.memory = Some(Verified::new(planned, read, &holders));
     }
     report.warnings.extend(report.memory_warning());
+}
+
+/// What works against memory on the planned nodes.
+fn against_the_plan(engine: &Engine) -> Vec<String> {
+    let groups = engine.plan().groups.iter();
+    let planned = groups.flat_map(|group| group.mem_nodes.iter()).collect();
+    match sysfs::conditions::read("/".as_ref()) {
+        Ok(conditions) => {
+            let concerns = conditions.concerns(&planned);
+            concerns.iter().map(|concern| report::conditions::finding(concern).warning()).collect()
+        }
+        Err(error) => vec![format!("what works against a memory plan is not known: {error}")],
+    }
 }
 
 fn report_of(engine: &Engine, applied: bool) -> anyhow::Result<BindReport> {

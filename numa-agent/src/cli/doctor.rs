@@ -16,7 +16,7 @@ use crate::{
         bpf::{BpfError, LoadOptions, Programs, Sends, TapOptions},
         sys, sysfs,
     },
-    report::{self, escape},
+    report::{self, conditions::Finding, escape},
 };
 
 /// Flags of `doctor`.
@@ -47,7 +47,10 @@ enum State {
 pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     let mut checks = vec![kernel()];
     match sysfs::read_host() {
-        Ok(topology) => checks.extend([topology_check(&topology), allowed(&topology), isolated(&topology)]),
+        Ok(topology) => {
+            checks.extend([topology_check(&topology), allowed(&topology), isolated(&topology)]);
+            checks.extend(memory(&topology));
+        }
         Err(error) => checks.push(Check {
             name: "topology",
             state: State::Missing("mount sysfs at /sys".into()),
@@ -136,6 +139,30 @@ fn isolated(topology: &Topology) -> Check {
         (State::Limited(fix.into()), format!("CPUs {isolated} are isolated"))
     };
     Check { name: "isolation", state, found }
+}
+
+/// What works against memory on any of the nodes that we may use; one line if nothing does.
+fn memory(topology: &Topology) -> Vec<Check> {
+    let conditions = match sysfs::conditions::read("/".as_ref()) {
+        Ok(conditions) => conditions,
+        Err(error) => {
+            let state = State::Limited("what works against a memory plan is not known".into());
+            return vec![Check { name: "memory", state, found: error.to_string() }];
+        }
+    };
+    let concerns = conditions.concerns(&topology.memory_nodes());
+    if concerns.is_empty() {
+        return vec![Check {
+            name: "memory",
+            state: State::Good,
+            found: report::conditions::summary(&conditions),
+        }];
+    }
+    let check = |concern| {
+        let Finding { name, found, fix } = report::conditions::finding(concern);
+        Check { name, state: State::Limited(fix), found }
+    };
+    concerns.iter().map(check).collect()
 }
 
 fn pid_namespace() -> Check {

@@ -40,6 +40,12 @@ impl MachineArgs {
         })
     }
 
+    /// Whether it is the one we run on, and not one of which we only know the topology.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.preset.is_none() && self.sysfs_root.is_none()
+    }
+
     /// What reads as much of the machine as may change. A preset does not.
     pub fn outline(&self) -> impl Fn() -> anyhow::Result<Outline> + Send + Sync + use<> {
         let (preset, root) = (self.preset, self.sysfs_root.clone());

@@ -2,6 +2,7 @@
 //!
 //! Text that came from other processes (comm, cmdline, paths) goes through [`escape`] before it reaches any output.
 
+pub mod conditions;
 pub mod escape;
 pub mod html;
 pub mod jitter;

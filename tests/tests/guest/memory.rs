@@ -1,7 +1,7 @@
 //! Memory: which nodes the plan names, and what `jitter record` says of where a process's memory is, against what the workload
 //! itself asks the kernel; what `exec` gives a program, against what that asks the kernel from the inside.
 
-use std::{collections::BTreeMap, process::Output};
+use std::{collections::BTreeMap, fs, process::Output};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -439,4 +439,27 @@ fn verdicts_follow_policy_and_pages() {
         kill(Pid::from_raw(puppet.pid().cast_signed()), Signal::SIGCONT).expect("it is there");
     }
     [on_plan, plain, off_plan, uneven].into_iter().for_each(|puppet| puppet.stop().expect("stop a puppet"));
+}
+
+#[test]
+fn what_works_against_the_plan_is_named_and_its_fix_helps() {
+    const FILE: &str = "/proc/sys/kernel/numa_balancing";
+    // Nobody else is in the guest to mind.
+    let Some(stage) = stage("against", &["a3-mini", "2s1n"]) else { return };
+    let warnings = || {
+        let args = ["bind", "--memory", "--format", "json"].map(str::to_owned);
+        let report = agent::json(args.into_iter().chain(stage.args(&["--groups-per-socket", "1"])));
+        let warnings = report["warnings"].as_array().expect("warnings").clone();
+        warnings.into_iter().find(|one| one.as_str().is_some_and(|text| text.contains("numa_balancing")))
+    };
+    assert_eq!((read(FILE).trim(), warnings()), ("0", None), "guests are started without it");
+    fs::write(FILE, "1").expect("a kernel with it");
+    let warning = warnings().expect("it is warned of");
+    let warning = warning.as_str().expect("text");
+    assert!(warning.starts_with("kernel.numa_balancing is 1: "), "{warning}");
+    let fix = warning.split_once("fix: sysctl -w ").and_then(|(_, fix)| fix.split(' ').next());
+    let (name, value) =
+        fix.and_then(|fix| fix.split_once('=')).unwrap_or_else(|| panic!("no fix in {warning}"));
+    fs::write(format!("/proc/sys/{}", name.replace('.', "/")), value).expect("the fix");
+    assert_eq!((read(FILE).trim(), warnings()), ("0", None), "the fix helped");
 }

@@ -4,6 +4,7 @@
 //! that names the file. File names are those of `Documentation/ABI/stable/sysfs-devices-{system-cpu,node}`; trees as old
 //! as 2.6.16 are read, whose sets are masks only.
 
+pub mod conditions;
 mod tree;
 
 use std::{collections::BTreeMap, path::Path};
@@ -163,20 +164,9 @@ impl Reader<'_> {
     }
 
     fn node(&mut self, id: u32, online: &NodeSet, has_memory: Option<&NodeSet>) -> Result<Node, SysfsError> {
-        let meminfo = format!("{NODE}/node{id}/meminfo");
-        let text = self.tree.text(&meminfo)?;
-        let field = |name: &str| -> Result<Option<u64>, SysfsError> {
-            let Some(text) = &text else { return Ok(None) };
-            let Some(line) = text.lines().find(|line| line.split_whitespace().nth(2) == Some(name)) else {
-                return Ok(None);
-            };
-            let kib = line.split_whitespace().nth(3).and_then(|word| word.parse::<u64>().ok());
-            let bytes = kib.and_then(|kib| kib.checked_mul(1024));
-            bytes.map(Some).ok_or_else(|| self.tree.content(&meminfo, line, "not a number of kB"))
-        };
-        let memory_bytes =
-            field("MemTotal:")?.or_else(|| has_memory.filter(|nodes| !nodes.contains(id)).map(|_| 0));
-        let free_bytes = field("MemFree:")?;
+        let [total, free_bytes] =
+            self.tree.meminfo(&format!("{NODE}/node{id}/meminfo"), ["MemTotal:", "MemFree:"])?;
+        let memory_bytes = total.or_else(|| has_memory.filter(|nodes| !nodes.contains(id)).map(|_| 0));
         Ok(Node { id, cpus: CpuSet::new(), memory_bytes, free_bytes, distances: self.distances(id, online)? })
     }
 

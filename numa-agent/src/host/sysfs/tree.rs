@@ -124,6 +124,25 @@ impl Tree<'_> {
         Ok(numbers)
     }
 
+    /// The fields of a node's `meminfo`, in bytes; `None` for what this kernel does not say.
+    pub(super) fn meminfo<const N: usize>(
+        &self,
+        file: &str,
+        names: [&str; N],
+    ) -> Result<[Option<u64>; N], SysfsError> {
+        let (text, mut fields) = (self.text(file)?.unwrap_or_default(), [None; N]);
+        for (field, name) in fields.iter_mut().zip(names) {
+            // Node 0 MemTotal:       24684092 kB
+            let Some(line) = text.lines().find(|line| line.split_whitespace().nth(2) == Some(name)) else {
+                continue;
+            };
+            let kib = line.split_whitespace().nth(3).and_then(|word| word.parse::<u64>().ok());
+            let bytes = kib.and_then(|kib| kib.checked_mul(1024));
+            *field = Some(bytes.ok_or_else(|| self.content(file, line, "not a number of kB"))?);
+        }
+        Ok(fields)
+    }
+
     pub(super) fn content(&self, file: &str, content: &str, why: &str) -> SysfsError {
         SysfsError::Content {
             path: self.path(file),
