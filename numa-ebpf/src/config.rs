@@ -42,6 +42,16 @@ globals! {
     MM_ARG_START,
     /// Offset of `mm_struct.arg_end`.
     MM_ARG_END,
+    /// Not zero: tasks may be held at exec, and the offsets that it takes are known.
+    HOLD,
+    /// Offset of `task_struct.ptrace`.
+    TASK_PTRACE,
+    /// Offset of `task_struct.signal`.
+    TASK_SIGNAL,
+    /// Offset of `signal_struct.tty`.
+    SIGNAL_TTY,
+    /// Offset of `signal_struct.shared_pending.signal`, of which the first 64 bits are all that is used.
+    SIGNAL_PENDING,
     /// Offset of `task_struct.thread_pid`; 0 if this or any of those below is not known.
     TASK_THREAD_PID,
     /// Offset of `pid.level`.

@@ -9,6 +9,7 @@ pub mod account;
 pub mod counter;
 pub mod filter;
 pub mod histogram;
+pub mod hold;
 pub mod mark;
 pub mod place;
 pub mod record;

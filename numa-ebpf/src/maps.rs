@@ -10,6 +10,7 @@ use numa_ebpf::{
     account::Account,
     counter,
     filter::{BANKS, Table},
+    hold::{Control, Held, Hold},
     mark::{Mark, TICK_NS},
     place::{CpuState, Place, PlanSet},
     record::{Exec, Header},
@@ -66,6 +67,18 @@ pub static FILTER: Array<Table> = Array::with_max_entries(BANKS, 0);
 /// Index of the table in force.
 #[map(name = "filter_bank")]
 pub static FILTER_BANK: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Whether tasks are to be held at exec.
+#[map(name = "hold")]
+pub static HOLD_CONTROL: Array<Control> = Array::with_max_entries(1, 0);
+
+/// Tasks that were stopped at exec, by tid. The loader sets the size of this and the following.
+#[map(name = "held")]
+pub static HELD: HashMap<u32, Held> = HashMap::with_max_entries(1, 0);
+
+/// Word of them for the guard.
+#[map(name = "holds")]
+pub static HOLDS: RingBuf = RingBuf::with_byte_size(4096, 0);
 
 /// See [`numa_ebpf::counter`].
 #[map(name = "counters")]

@@ -25,6 +25,8 @@ pub mod kind {
 pub mod flag {
     /// Exec: there are more arguments than the record holds, or they could not be read.
     pub const TRUNCATED: u32 = 1;
+    /// Exec: the task has been stopped before its first instruction, until it is released.
+    pub const HELD: u32 = 2;
 }
 
 /// What every record begins with. `pid` and `tid` are those of the initial pid namespace.

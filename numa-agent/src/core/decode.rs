@@ -2,6 +2,7 @@
 
 use numa_ebpf::{
     account::NO_SLOT,
+    hold,
     mark::TICK_NS,
     record::{ARGS_MAX, COMM_LEN, EXEC_FIXED, Exit, Fork, Header, Migrate, Rename, SetAffinity, flag, kind},
     tap,
@@ -9,6 +10,7 @@ use numa_ebpf::{
 
 use super::{
     event::{EventKind, TaskEvent},
+    hold::Hold,
     jitter::tap::Send,
     task::{TaskId, join_arguments},
 };
@@ -73,7 +75,14 @@ pub fn decode(record: &[u8]) -> Result<TaskEvent, DecodeError> {
         kind::EXEC => {
             let (ppid, uid, comm) = (bytes.u32(), bytes.u32(), bytes.comm());
             let cmdline = join_arguments(&record[EXEC_FIXED..]);
-            EventKind::Exec { ppid, uid, comm, cmdline, truncated: flags & flag::TRUNCATED != 0 }
+            EventKind::Exec {
+                ppid,
+                uid,
+                comm,
+                cmdline,
+                truncated: flags & flag::TRUNCATED != 0,
+                held: flags & flag::HELD != 0,
+            }
         }
         kind::RENAME => EventKind::Rename { comm: bytes.comm() },
         kind::EXIT => EventKind::Exit { slot: Some(bytes.u32()).filter(|slot| *slot != NO_SLOT) },
@@ -102,6 +111,20 @@ pub fn decode_send(record: &[u8]) -> Result<Send, DecodeError> {
     let (local_port, remote_port, comm) = (bytes.u16(), bytes.u16(), bytes.comm());
     let first = flags & tap::flag::FIRST != 0;
     Ok(Send { at_ns, socket, pid, comm, local_port, remote_port, bytes: sent, first })
+}
+
+/// Decodes a record of the ring of held tasks.
+///
+/// # Errors
+/// [`DecodeError::Length`].
+pub fn decode_hold(record: &[u8]) -> Result<Hold, DecodeError> {
+    let (len, expected) = (record.len(), size_of::<hold::Hold>());
+    if len != expected {
+        return Err(DecodeError::Length { kind: 0, len, expected });
+    }
+    let mut bytes = Bytes(record);
+    let (start, at_ns, tid) = (bytes.u64(), bytes.u64(), bytes.u32());
+    Ok(Hold { task: TaskId { tid, start_time: start_ticks(start) }, at_ns })
 }
 
 /// Length that an exec record claims: it says how many bytes of arguments it has.
@@ -184,15 +207,21 @@ mod tests {
             decode(&fork),
             Ok(event(EventKind::Fork { parent_pid: 8, parent_tid: 9, comm: "worker".into() }))
         );
-        let facts = |cmdline: &str, truncated| EventKind::Exec {
+        let facts = |cmdline: &str, truncated, held| EventKind::Exec {
             ppid: 1,
             uid: 1000,
             comm: "python3".into(),
             cmdline: cmdline.into(),
             truncated,
+            held,
         };
-        assert_eq!(decode(&exec(b"python3\0-m\0\0serve\0", 0)), Ok(event(facts("python3 -m serve", false))));
-        assert_eq!(decode(&exec(b"python3\0-m", flag::TRUNCATED)), Ok(event(facts("python3 -m", true))));
+        assert_eq!(
+            decode(&exec(b"python3\0-m\0\0serve\0", 0)),
+            Ok(event(facts("python3 -m serve", false, false)))
+        );
+        let cut = Ok(event(facts("python3 -m", true, false)));
+        assert_eq!(decode(&exec(b"python3\0-m", flag::TRUNCATED)), cut);
+        assert_eq!(decode(&exec(b"python3\0", flag::HELD)), Ok(event(facts("python3", false, true))));
         let rename = record(kind::RENAME, 0, &[b"exactly15bytes!\0"]);
         assert_eq!(decode(&rename), Ok(event(EventKind::Rename { comm: "exactly15bytes!".into() })));
         for (slot, expected) in [(3u32, Some(3)), (NO_SLOT, None)] {
@@ -244,6 +273,15 @@ mod tests {
         assert_eq!(decode_send(&send(!tap::flag::FIRST)), Ok(Send { first: false, ..expected }));
         let cut = decode_send(&send(0)[1..]);
         assert_eq!(cut, Err(DecodeError::Length { kind: 0, len: 47, expected: 48 }));
+    }
+
+    #[test]
+    fn a_hold_decodes_to_its_fields() {
+        let words = [5 * TICK_NS + 1, 77, 11].map(u64::to_ne_bytes).concat();
+        let task = TaskId { tid: 11, start_time: 5 };
+        assert_eq!(decode_hold(&words), Ok(Hold { task, at_ns: 77 }));
+        let cut = decode_hold(&words[1..]);
+        assert_eq!(cut, Err(DecodeError::Length { kind: 0, len: 23, expected: 24 }));
     }
 
     proptest! {

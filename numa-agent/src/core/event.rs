@@ -41,6 +41,8 @@ pub enum EventKind {
         cmdline: String,
         /// Whether arguments were longer than the kernel side reads.
         truncated: bool,
+        /// Whether the kernel side has stopped it before its first instruction: somebody has to let it go on.
+        held: bool,
     },
     /// The task changed its name.
     Rename {

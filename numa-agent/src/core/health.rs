@@ -50,6 +50,8 @@ pub struct Health {
     pub programs: Vec<ProgramResult>,
     /// Those that only a tap needs; none where nobody asked for one.
     pub tap: Vec<ProgramResult>,
+    /// Whether tasks can be held at exec, or why not; `None` where nobody asked for that.
+    pub hold: Option<Result<(), String>>,
 }
 
 impl Health {
@@ -264,7 +266,7 @@ mod tests {
             let result = if attached { Ok(()) } else { Err("ENOTSUPP".to_owned()) };
             ProgramResult { name, required, verified: attached.then_some(300), result }
         };
-        Health { programs: results.iter().map(program).collect(), tap: Vec::new() }
+        Health { programs: results.iter().map(program).collect(), ..Health::default() }
     }
 
     #[test]

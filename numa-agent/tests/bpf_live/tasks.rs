@@ -21,8 +21,9 @@ fn a_marked_process_and_all_it_creates_are_followed() {
     assert_eq!(fork.task.tid, child);
     // The filter would not let this exec through: it is seen because the mark was there before the child ran.
     let exec = live.wait_exec(child);
-    let EventKind::Exec { ppid, uid, comm, cmdline, truncated } = &exec.kind else { unreachable!() };
+    let EventKind::Exec { ppid, uid, comm, cmdline, truncated, held } = &exec.kind else { unreachable!() };
     assert_eq!((*ppid, *uid, comm.as_str(), *truncated), (pid, 0, "true", false));
+    assert!(!held, "nobody has asked for that");
     assert_eq!(cmdline, "/bin/true one two  three");
     let exit = live.wait_exit(child);
     assert!(fork.at_ns < exec.at_ns && exec.at_ns < exit.at_ns);

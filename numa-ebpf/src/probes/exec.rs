@@ -6,12 +6,13 @@ use numa_ebpf::{
     account::NO_SLOT,
     counter,
     mark::Mark,
-    record::{ARGS_MAX, EXEC_FIXED, Exec, Exit, kind},
+    record::{ARGS_MAX, EXEC_FIXED, Exec, Exit, flag, kind},
 };
 
 use crate::{
     accounts, automaton,
     config::DEBUG_LOG,
+    holding,
     maps::{EVENTS, EXEC_SCRATCH, TASKS, count, count_drop, emit, header, mark, marked, unmark},
     subject, task,
 };
@@ -36,9 +37,14 @@ pub fn exec(ctx: BtfTracePointContext) -> i32 {
     record.comm = task::comm(task);
     record.reserved = 0;
     subject::read_args(record, task);
-    let known = marked(tid).is_some();
+    let judged = marked(tid).is_none() || holding::is_on();
+    // Read back, and the mark looked up again below: else the verifier goes through the automaton for each way to get here.
+    // SAFETY: a local.
+    let judged = unsafe { (&raw const judged).read_volatile() };
+    let matches = judged && automaton::passes(record);
+    let known = !judged || marked(tid).is_some();
     if !known {
-        if !automaton::passes(record) {
+        if !matches {
             if DEBUG_LOG.load() != 0 {
                 debug!(&ctx, "exec of {} filtered", pid);
             }
@@ -50,7 +56,14 @@ pub fn exec(ctx: BtfTracePointContext) -> i32 {
     if DEBUG_LOG.load() != 0 {
         debug!(&ctx, "exec of {} passed, {} bytes of arguments", pid, record.args_len);
     }
-    if !send(record) {
+    let held = if matches && holding::is_on() { holding::hold(task, &record.header) } else { None };
+    if held.is_some() {
+        record.header.flags |= flag::HELD;
+    }
+    if send(record) {
+        holding::kept(held);
+    } else {
+        holding::let_go(held, tid);
         count_drop(kind::EXEC);
         if !known {
             // Nobody will judge the candidate: the re-scan that follows a drop marks it if it is one of ours.

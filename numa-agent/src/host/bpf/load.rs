@@ -15,6 +15,7 @@ use nix::{
 use super::{
     LoadOptions, accounts,
     error::{BpfError, explain},
+    hold,
     offsets::{self, Offsets},
     tap,
 };
@@ -85,6 +86,9 @@ pub(super) fn load<T>(
     let (mut constants, nested) = (offsets.required, offsets.namespaces);
     constants.extend(nested.iter().flatten());
     constants.extend([("SELF_TGID", options.self_pid), ("DEBUG_LOG", u32::from(options.debug_log))]);
+    if let (true, Ok(known)) = (options.hold, &offsets.hold) {
+        constants.extend(known.iter().copied().chain([("HOLD", 1)]));
+    }
     let tap = options.tap.map(|tap| (tap, offsets.tap.map_err(|error| error.to_string())));
     if let Some((tap, Ok(known))) = &tap {
         constants.extend(known.iter().copied().chain(tap::constants(tap)));
@@ -106,7 +110,8 @@ pub(super) fn load<T>(
     loader.map_max_entries("plan_sets", accounts::PLAN_SETS);
     loader.map_max_entries("places", cpus);
     loader.map_max_entries("cpus", cpus);
-    for (name, size) in tap::map_sizes(options.tap.as_ref()) {
+    for (name, size) in tap::map_sizes(options.tap.as_ref()).into_iter().chain(hold::map_sizes(options.hold))
+    {
         loader.map_max_entries(name, size);
     }
     if !options.debug_log {
@@ -122,7 +127,8 @@ pub(super) fn load<T>(
                 attach(&mut ebpf, &btf, tracefs, (name, required, hook))
             })
         });
-        Health { programs, tap }
+        let hold = options.hold.then(|| offsets.hold.map(drop).map_err(|error| error.to_string()));
+        Health { programs, tap, hold }
     });
     if let Err(error) = nested {
         // Without, the affinity programs take tids as those of the initial namespace.

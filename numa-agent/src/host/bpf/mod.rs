@@ -6,6 +6,7 @@
 mod accounts;
 mod btf;
 mod error;
+mod hold;
 mod load;
 mod log;
 mod offsets;
@@ -28,6 +29,7 @@ use self::{accounts::Accounts, error::explain, log::LogReader};
 pub use self::{
     accounts::PLAN_SETS,
     error::BpfError,
+    hold::{HeldTasks, HoldRing, Holds},
     tap::{Sends, TapOptions, TapRing},
 };
 pub use crate::core::health::{DropCounts, Health, ProgramResult, Verdict};
@@ -55,6 +57,8 @@ pub struct LoadOptions {
     pub max_accounts: u32,
     /// Report sends on some TCP connections.
     pub tap: Option<TapOptions>,
+    /// Be able to hold tasks at exec.
+    pub hold: bool,
 }
 
 impl Default for LoadOptions {
@@ -70,6 +74,7 @@ impl Default for LoadOptions {
             max_tasks: 1 << 18,
             max_accounts: 1 << 12,
             tap: None,
+            hold: false,
         }
     }
 }
@@ -93,6 +98,7 @@ pub struct Programs {
     filter_bank: Array<MapData, u32>,
     counters: PerCpuArray<MapData, Counters>,
     tap: Option<TapRing>,
+    holds: Option<Holds>,
     _log: Option<LogReader>,
     /// Holds programs and links.
     _ebpf: Ebpf,
@@ -118,6 +124,7 @@ impl Programs {
             filter_bank: Array::try_from(take(&mut ebpf, "filter_bank")?).map_err(unfit("filter_bank"))?,
             counters: PerCpuArray::try_from(take(&mut ebpf, "counters")?).map_err(unfit("counters"))?,
             tap: options.tap.map(|_| TapRing::open(&mut ebpf)).transpose()?,
+            holds: options.hold.then(|| Holds::open(&mut ebpf)).transpose()?,
             _log: log,
             _ebpf: ebpf,
         })
@@ -281,6 +288,11 @@ impl Programs {
     /// The tap, if one was asked for and not taken before.
     pub fn take_tap(&mut self) -> Option<TapRing> {
         self.tap.take()
+    }
+
+    /// The switch that has tasks held, if that was asked for and not taken before.
+    pub fn take_holds(&mut self) -> Option<Holds> {
+        self.holds.take()
     }
 
     /// What was lost since loading.

@@ -14,6 +14,8 @@ pub struct Offsets {
     pub namespaces: Result<Vec<Constant>, BtfError>,
     /// What a tap needs.
     pub tap: Result<Vec<Constant>, BtfError>,
+    /// What it takes to hold a task at exec.
+    pub hold: Result<Vec<Constant>, BtfError>,
 }
 
 /// Finds every member in the kernel's BTF.
@@ -23,9 +25,10 @@ pub struct Offsets {
 pub fn resolve(blob: &[u8]) -> Result<Offsets, BtfError> {
     let nested = ["pid", "upid", "pid_namespace", "idr", "xarray", "xa_node"];
     let tapped = ["files_struct", "fdtable", "file", "inode", "socket", "sock", "sock_common"];
-    let btf =
-        Btf::parse(blob, &[&["task_struct", "mm_struct", "thread_info"], &nested[..], &tapped[..]].concat())?;
-    Ok(Offsets { required: required(&btf)?, namespaces: namespaces(&btf), tap: tap(&btf) })
+    let held = ["signal_struct", "sigpending"];
+    let always = ["task_struct", "mm_struct", "thread_info"];
+    let btf = Btf::parse(blob, &[&always[..], &nested, &tapped, &held].concat())?;
+    Ok(Offsets { required: required(&btf)?, namespaces: namespaces(&btf), tap: tap(&btf), hold: hold(&btf) })
 }
 
 fn required(btf: &Btf<'_>) -> Result<Vec<Constant>, BtfError> {
@@ -93,6 +96,16 @@ fn tap(btf: &Btf<'_>) -> Result<Vec<Constant>, BtfError> {
         ("SOCK_FAMILY", common + at("sock_common", "skc_family")?),
         ("SOCK_LOCAL_PORT", common + at("sock_common", "skc_num")?),
         ("SOCK_REMOTE_PORT", common + at("sock_common", "skc_dport")?),
+    ])
+}
+
+fn hold(btf: &Btf<'_>) -> Result<Vec<Constant>, BtfError> {
+    let at = |name: &str, member: &str| Ok(btf.member(name, member)?.byte());
+    Ok(vec![
+        ("TASK_PTRACE", at("task_struct", "ptrace")?),
+        ("TASK_SIGNAL", at("task_struct", "signal")?),
+        ("SIGNAL_TTY", at("signal_struct", "tty")?),
+        ("SIGNAL_PENDING", at("signal_struct", "shared_pending")? + at("sigpending", "signal")?),
     ])
 }
 
@@ -192,6 +205,25 @@ mod tests {
         let with: HashMap<_, _> = offsets(&task, &structs).unwrap().tap.unwrap().into_iter().collect();
         assert_eq!((with["TASK_FILES"], with["FILES_FDT"], with["FILE_PRIVATE"]), (104, 16, 40));
         assert_eq!((with["SOCK_LOCAL_PORT"], with["SOCK_FAMILY"], with["SOCK_PROTOCOL"]), (22, 24, 40));
+    }
+
+    #[test]
+    fn what_it_takes_to_hold_is_optional() {
+        let task = [
+            ("cpu", 0, 512),
+            ("pid", 0, 64),
+            ("start_boottime", 0, 704),
+            ("ptrace", 0, 320),
+            ("signal", 0, 768),
+        ];
+        let without = offsets(&task, &[]).unwrap();
+        assert_eq!(without.hold.unwrap_err(), BtfError::Struct("signal_struct".into()));
+        let structs: [(&str, &[Member]); 2] = [
+            ("signal_struct", &[("shared_pending", 0, 192), ("tty", 0, 3200)]),
+            ("sigpending", &[("list", 0, 0), ("signal", 0, 128)]),
+        ];
+        let with: HashMap<_, _> = offsets(&task, &structs).unwrap().hold.unwrap().into_iter().collect();
+        assert_eq!((with["TASK_PTRACE"], with["SIGNAL_TTY"], with["SIGNAL_PENDING"]), (40, 400, 40));
     }
 
     #[test]
