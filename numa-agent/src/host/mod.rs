@@ -6,6 +6,7 @@ pub mod bpf;
 pub mod client;
 pub mod cpuset;
 pub mod files;
+pub mod guard;
 pub mod launch;
 pub mod listen;
 pub mod numa_maps;

@@ -9,7 +9,7 @@ use std::{
     fmt,
     io::{self, Read, Write},
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::{fs::MetadataExt, process::CommandExt},
     },
     process::{Child, Command},
@@ -394,6 +394,82 @@ pub fn suspend_group() -> io::Result<()> {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(0), Signal::SIGTSTP)?;
     // Any of our threads may be the one that the signal finds.
     std::thread::sleep(std::time::Duration::from_millis(50));
+    Ok(())
+}
+
+/// A process, by a descriptor: whatever becomes of its pid, signals go to it or to nobody.
+#[derive(Debug)]
+pub struct PidFd(OwnedFd);
+
+impl PidFd {
+    /// The process that has that pid now; since 5.3.
+    ///
+    /// # Errors
+    /// `ESRCH`: there is none, or it is a thread of one.
+    pub fn open(pid: u32) -> Result<Self, Errno> {
+        // SAFETY: numbers only; the result is a new descriptor that nobody else knows.
+        let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
+        let descriptor = Errno::result(descriptor)?;
+        // SAFETY: as above.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(descriptor as RawFd) }))
+    }
+
+    /// Sends it a signal; since 5.1.
+    ///
+    /// # Errors
+    /// `ESRCH`: it has ended. `EPERM`: it is not ours to signal.
+    pub fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        let info = std::ptr::null::<libc::siginfo_t>();
+        let descriptor = self.0.as_raw_fd();
+        // SAFETY: without an info the call takes numbers only.
+        let result =
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, descriptor, signal as i32, info, 0) };
+        Errno::result(result).map(drop)
+    }
+}
+
+/// Starts a command that gets these descriptors beside its standard ones, and their numbers as its last arguments.
+///
+/// # Errors
+/// If there is no such program, or it cannot be run.
+pub fn spawn_with(mut command: Command, descriptors: &[BorrowedFd<'_>]) -> io::Result<Child> {
+    let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    command.args(numbers.iter().map(RawFd::to_string));
+    let keep = move || {
+        // SAFETY: numbers only; of this process, which is about to become another program.
+        let keep = |number: &RawFd| Errno::result(unsafe { libc::fcntl(*number, libc::F_SETFD, 0) });
+        numbers.iter().try_for_each(|number| keep(number).map(drop)).map_err(io::Error::from)
+    };
+    // SAFETY: the closure runs between fork and exec and makes async-signal-safe system calls only. It allocates nothing.
+    unsafe { command.pre_exec(keep) };
+    command.spawn()
+}
+
+/// The descriptor of that number, which this process was started with.
+///
+/// # Errors
+/// If there is none, or it is a standard one.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if number < 3 {
+        return Err(Errno::EBADF.into());
+    }
+    // SAFETY: whether it is open is what is asked.
+    Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: open, as was just seen, and given to this process by who started it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Leaves our creator's session, and ignores the signals by which people and service managers end programs.
+///
+/// # Errors
+/// As `sigaction(2)`.
+pub fn stand_alone() -> io::Result<()> {
+    // Refused to a leader, who has a session already.
+    let _ = nix::unistd::setsid();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1] {
+        // SAFETY: no handler of ours is set or replaced.
+        unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn)? };
+    }
     Ok(())
 }
 

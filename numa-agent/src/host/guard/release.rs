@@ -1,0 +1,170 @@
+//! Letting a held process go on: check who it is, see whether somebody else wants it stopped, continue it.
+
+use nix::errno::Errno;
+
+use crate::{
+    core::{
+        hold::{End, Hold},
+        task::TaskId,
+    },
+    host::sys::{Host, Kernel, PidFd, Signal},
+};
+
+/// The signals that stop a process, as bits of a signal mask (signal(7); the same on x86_64 and aarch64).
+const STOPS: u64 = 1 << (19 - 1) | 1 << (20 - 1) | 1 << (21 - 1) | 1 << (22 - 1);
+
+/// What a process's signals say of its being stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stop {
+    /// It does not run.
+    pub in_force: bool,
+    /// A signal that stops it waits to be taken.
+    pub pending: bool,
+}
+
+/// What it takes of the machine.
+pub trait Stopped {
+    /// A process, whatever becomes of its pid.
+    type Handle;
+
+    /// The process that has that pid now.
+    fn open(&self, pid: u32) -> Result<Self::Handle, Errno>;
+
+    /// When the task that has that tid now started.
+    fn start_time(&self, tid: u32) -> Option<u64>;
+
+    /// How it stands; `None` if it is gone.
+    fn stop(&self, pid: u32) -> Option<Stop>;
+
+    /// Lets it go on.
+    fn resume(&self, process: &Self::Handle) -> Result<(), Errno>;
+}
+
+/// Lets it go on, unless somebody else has asked for it to be stopped while it was held: our stop has been taken by then, so that what
+/// is still pending is theirs. Continuing it would undo that, so it stays as it is, for them to continue.
+pub fn release(host: &impl Stopped, hold: &Hold) -> End {
+    let TaskId { tid, start_time } = hold.task;
+    let Ok(process) = host.open(tid) else { return End::Gone };
+    if host.start_time(tid) != Some(start_time) {
+        return End::Gone;
+    }
+    if host.stop(tid) == Some(Stop { in_force: true, pending: true }) {
+        return End::Stopped;
+    }
+    match host.resume(&process) {
+        Ok(()) => End::Continued,
+        Err(_) => End::Gone,
+    }
+}
+
+/// Lets it go on if it is still stopped: our stop may have come after it was first told to.
+pub fn release_again(host: &impl Stopped, hold: &Hold) -> End {
+    match host.stop(hold.task.tid) {
+        None => End::Gone,
+        Some(Stop { in_force: false, pending: false }) => End::Continued,
+        Some(_) => release(host, hold),
+    }
+}
+
+impl Stopped for Host {
+    type Handle = PidFd;
+
+    fn open(&self, pid: u32) -> Result<PidFd, Errno> {
+        PidFd::open(pid)
+    }
+
+    fn start_time(&self, tid: u32) -> Option<u64> {
+        Kernel::start_time(self, tid)
+    }
+
+    fn stop(&self, pid: u32) -> Option<Stop> {
+        parse(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+    }
+
+    fn resume(&self, process: &PidFd) -> Result<(), Errno> {
+        process.signal(Signal::SIGCONT)
+    }
+}
+
+/// From `/proc/PID/status`.
+fn parse(status: &str) -> Option<Stop> {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim_start);
+    let pending = u64::from_str_radix(field("ShdPnd:")?, 16).ok()?;
+    Some(Stop { in_force: field("State:")?.starts_with('T'), pending: pending & STOPS != 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    struct Fake {
+        start_time: Option<u64>,
+        stop: Option<Stop>,
+        resumed: Cell<u32>,
+    }
+
+    impl Stopped for Fake {
+        type Handle = ();
+
+        fn open(&self, _pid: u32) -> Result<(), Errno> {
+            self.start_time.map(drop).ok_or(Errno::ESRCH)
+        }
+
+        fn start_time(&self, _tid: u32) -> Option<u64> {
+            self.start_time
+        }
+
+        fn stop(&self, _pid: u32) -> Option<Stop> {
+            self.stop
+        }
+
+        fn resume(&self, (): &()) -> Result<(), Errno> {
+            self.resumed.set(self.resumed.get() + 1);
+            Ok(())
+        }
+    }
+
+    const HOLD: Hold = Hold { task: TaskId { tid: 5, start_time: 7 }, at_ns: 1 };
+
+    fn ended(start_time: Option<u64>, in_force: bool, pending: bool) -> (End, u32) {
+        let fake = Fake { start_time, stop: Some(Stop { in_force, pending }), resumed: Cell::new(0) };
+        (release(&fake, &HOLD), fake.resumed.get())
+    }
+
+    #[test]
+    fn who_is_held_goes_on_and_nobody_else() {
+        assert_eq!(ended(Some(7), true, false), (End::Continued, 1));
+        assert_eq!(ended(Some(7), false, true), (End::Continued, 1), "our stop has not been taken yet");
+        assert_eq!(ended(Some(8), true, false), (End::Gone, 0), "the tid was recycled");
+        assert_eq!(ended(None, true, false), (End::Gone, 0));
+    }
+
+    #[test]
+    fn a_stop_by_somebody_else_stays() {
+        assert_eq!(ended(Some(7), true, true), (End::Stopped, 0));
+    }
+
+    #[test]
+    fn who_runs_is_not_told_twice() {
+        for (in_force, resumed) in [(false, 0), (true, 1)] {
+            let stop = Some(Stop { in_force, pending: false });
+            let fake = Fake { start_time: Some(7), stop, resumed: Cell::new(0) };
+            assert_eq!(release_again(&fake, &HOLD), End::Continued);
+            assert_eq!(fake.resumed.get(), resumed);
+        }
+    }
+
+    #[test]
+    fn status_is_understood() {
+        let status = |state: &str, pending: &str| {
+            parse(&format!("Name:\tx\nState:\t{state}\nSigPnd:\t0000000000040000\nShdPnd:\t{pending}\n"))
+        };
+        let stop = |in_force, pending| Some(Stop { in_force, pending });
+        assert_eq!(status("T (stopped)", "0000000000000000"), stop(true, false));
+        assert_eq!(status("T (stopped)", "0000000000040000"), stop(true, true));
+        assert_eq!(status("R (running)", "0000000000020000"), stop(false, false), "SIGCONT stops nobody");
+        assert_eq!(parse("State:\tT (stopped)\n"), None);
+    }
+}
