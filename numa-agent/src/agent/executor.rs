@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::output::Output;
+use super::{
+    holding::{Holding, note_release},
+    output::Output,
+};
 use crate::{
     core::{
         engine::{Action, Bind, Cause, Engine},
@@ -35,6 +38,8 @@ pub struct Executor<K, M> {
     pub kernel: K,
     /// Kernel programs.
     pub marks: M,
+    /// Those that are held at exec.
+    pub holding: Holding,
     /// Reads single processes the engine wants to look at.
     pub scanner: Scanner,
     /// Look and report, change nothing.
@@ -101,6 +106,11 @@ impl<K: Kernel, M: Marks> Executor<K, M> {
                     unbound.extend(self.marks.follow(engine, pid, task).map(|assign| (task, assign)));
                 }
                 Action::Unmark { task } => self.marks.unmark(task),
+                Action::Release { hold, memory } => {
+                    if let Some(release) = self.holding.release(hold, memory.as_ref()) {
+                        note_release(&mut self.stats, &mut self.output, &release);
+                    }
+                }
                 Action::Look { pid, cause, at_ns } => {
                     unmarked.extend(self.look(engine, pid, &cause, Some(at_ns)))
                 }

@@ -6,6 +6,7 @@
 
 mod announce;
 mod executor;
+mod holding;
 mod lines;
 mod machine;
 mod measuring;
@@ -28,6 +29,7 @@ use tokio::task::JoinHandle;
 
 use self::{
     executor::Executor,
+    holding::Holding,
     machine::Machine,
     measuring::MemoryJob,
     meter::{Meter, Pass},
@@ -139,6 +141,7 @@ impl Agent {
                 "no jitter reports: without the program `switch` no times are measured; see `numa-agent doctor`"
             );
         }
+        let holds = programs.take_holds().filter(|_| programs.health().hold == Some(Ok(())));
         let tapped = programs.take_tap().map(Tapped::new);
         // Before anything is bound: another agent may be at it already.
         let (server, feed) = viewers::open(&options.socket, door)?.unzip();
@@ -151,6 +154,7 @@ impl Agent {
         let executor = Executor {
             kernel: Host,
             marks: Meter::start(programs, &engine, planned, options.jitter.limits),
+            holding: Holding::new(holds),
             scanner: scanner(&engine, false),
             dry_run: options.dry_run,
             output: Output::start(options.format, options.messages.clone(), feed),
@@ -186,6 +190,7 @@ impl Agent {
 
     /// The last report and the last words.
     async fn finish(&mut self) {
+        self.end_holding();
         let draft = self.conclude();
         if let Some(report) = &mut self.reporting {
             let report = report.await;
@@ -224,7 +229,7 @@ impl Agent {
 
     /// What `/proc` adds to an exec event.
     fn facts_at_exec(&self, event: &TaskEvent) -> Option<ProcessFacts> {
-        let EventKind::Exec { ppid, uid, comm, cmdline, truncated } = &event.kind else { return None };
+        let EventKind::Exec { ppid, uid, comm, cmdline, truncated, .. } = &event.kind else { return None };
         let reader = &self.executor.scanner.reader;
         let cmdline = if *truncated { reader.brief(event.pid)?.cmdline } else { cmdline.clone() };
         reader.complete(ProcessFacts {
@@ -251,6 +256,7 @@ impl Agent {
                 Err(error) => Err(error.into()),
             })
         });
+        let moved = moved.and_then(|()| Ok(self.guard_steps_aside()?));
         if let Err(error) = moved {
             tracing::warn!("the agent stays where it is, not with the background processes: {error:#}");
         }
@@ -271,6 +277,7 @@ fn load_options(options: &Options, topology: &Topology) -> LoadOptions {
         places: Places::new(topology).to_vec(&CpuSet::new()),
         max_accounts: options.max_accounts.unwrap_or((64 * topology.cpus.len() as u32).max(4096)),
         ring_bytes: options.ring_bytes,
+        hold: !options.dry_run,
         tap: options.jitter.tap.map(|tap| TapOptions { tap, sends: Sends::Best }),
         ..LoadOptions::default()
     }

@@ -63,6 +63,7 @@ impl Agent {
             }
         };
         self.take_over(next);
+        self.configure_holding();
         self.take_in(&scan, &Cause::Replan);
         self.step_aside();
         self.say_warnings();

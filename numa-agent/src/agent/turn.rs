@@ -11,7 +11,8 @@ use tokio::{
 };
 
 use super::{
-    Agent, machine, machine::Survey, reload::Reload, session, tapped, tapped::Tapped, viewers, viewers::Want,
+    Agent, holding::Due, machine, machine::Survey, reload::Reload, session, tapped, tapped::Tapped, viewers,
+    viewers::Want,
 };
 use crate::{
     core::{memory::numa_maps::Memory, outline::Outline, task::TaskId},
@@ -39,6 +40,8 @@ enum Input {
     Changed(Outline),
     /// It has been read anew.
     Surveyed(Done<Survey>),
+    /// Something is due of holding processes at exec.
+    Hold(Due),
     /// Time for the next scan.
     Reconcile,
     /// Time to see whether the kernel programs lost something.
@@ -110,6 +113,7 @@ impl Agent {
             let priority = sys::prioritise_event_thread();
             self.say_ready(&priority.to_string());
         }
+        self.configure_holding();
         // Who only records is in no hurry, and must not be what the recorded threads wait for.
         let mut backlog = false;
         loop {
@@ -124,6 +128,7 @@ impl Agent {
                 },
                 _ = signals.report.recv() => Input::Report,
                 () = session::over(&mut self.session) => Input::Over,
+                due = self.executor.holding.next() => Input::Hold(due),
                 reload = finished(&mut self.reload) => Input::Reloaded(reload),
                 Some(outline) = changes.recv() => Input::Changed(outline),
                 survey = finished(&mut self.machine.survey) => Input::Surveyed(survey),
@@ -155,6 +160,7 @@ impl Agent {
                 Input::Surveyed(survey) => self.finish_survey(survey),
                 Input::Events => backlog = self.drain(),
                 Input::Scanned(scan) => self.finish_scan(scan),
+                Input::Hold(due) => self.hold(&due),
                 Input::Reconcile => self.rescan = true,
                 Input::Losses => {
                     self.note_losses();
@@ -196,6 +202,8 @@ impl Agent {
 
     /// The same up to the first event that is later than `end_ns`.
     pub(super) fn drain_until(&mut self, end_ns: u64) -> bool {
+        // Whatever else the loop does: it gets here, so who is held is answered.
+        self.executor.holding.keep_alive();
         for _ in 0..BATCH {
             match self.executor.marks.programs.next_event() {
                 None => return false,
@@ -233,7 +241,7 @@ pub(super) fn flat<T>(done: Done<T>) -> anyhow::Result<T> {
     done.unwrap_or_else(|panic| Err(panic.into()))
 }
 
-fn interval(period: Duration) -> tokio::time::Interval {
+pub(super) fn interval(period: Duration) -> tokio::time::Interval {
     let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     interval

@@ -179,7 +179,7 @@ fn pid_namespace() -> Check {
 fn programs() -> Result<Health, String> {
     let tap = Tap::Process(TaskId { tid: std::process::id(), start_time: 0 });
     let tap = Some(TapOptions { tap, sends: Sends::Every });
-    match Programs::load(&LoadOptions { tap, ..LoadOptions::default() }) {
+    match Programs::load(&LoadOptions { tap, hold: true, ..LoadOptions::default() }) {
         Ok(programs) => Ok(programs.health().clone()),
         Err(BpfError::Unusable(health)) => Ok(health),
         Err(error) => Err(format!("{:#}", anyhow::Error::from(error))),
@@ -210,6 +210,16 @@ fn program_checks(health: &Result<Health, String>) -> Vec<Check> {
             Verdict::Unusable => State::Limited("nothing if you do not use `jitter record --tap`, which does not work here".into()),
         };
         checks.push(Check { name: "tap", state, found });
+    }
+    if let Some(hold) = &health.hold {
+        let (state, found) = match hold {
+            Ok(()) => (State::Good, "processes can be held at exec (`hold`)".to_owned()),
+            Err(why) => {
+                let fix = "nothing if you do not set `hold` or `memory.apply`, which do not work here";
+                (State::Limited(fix.into()), why.clone())
+            }
+        };
+        checks.push(Check { name: "hold", state, found });
     }
     checks
 }

@@ -6,6 +6,7 @@
 mod bind;
 mod doctor;
 mod exec;
+mod guard;
 mod jitter;
 mod machine;
 mod plan_args;
@@ -51,6 +52,9 @@ enum Command {
     Jitter(jitter::JitterCommand),
     /// Say what this kernel and host can and cannot do for the agent, with the fix.
     Doctor(doctor::DoctorArgs),
+    /// What `run` starts to look after processes that are held at exec.
+    #[command(hide = true, name = guard::SUBCOMMAND)]
+    Guard(guard::GuardArgs),
 }
 
 /// For people, or for programs.
@@ -79,6 +83,9 @@ struct CommandStatus(u8);
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::Guard(args) = &cli.command {
+        return guard::run(args);
+    }
     let messages = LineQueue::start(Messages);
     start_logging(messages.clone());
     // Commands that end by themselves write all they have to say; the agent ends when told to.
@@ -92,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Exec(args) => exec::run(&args),
         Command::Jitter(command) => jitter::run(command, messages.clone()),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Guard(args) => return guard::run(&args),
     };
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,

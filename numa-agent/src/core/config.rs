@@ -14,14 +14,14 @@ use super::{
     instance::GroupBy,
     plan::MAX_GROUPS_PER_SOCKET,
     rule::{Rule, RuleRole},
-    settings::{Align, Layout, PolicyChoice},
+    settings::{Align, Layout, MemoryApply, PolicyChoice},
 };
 use document::{Node, Value};
 pub use error::{ConfigError, Origin};
 pub(super) use pattern::{Pattern, Subject};
 
 /// Keys of the file's top level. A later table is one more word here and one more field in [`Partial`].
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 17] = [
     "policy",
     "layout",
     "align",
@@ -35,7 +35,14 @@ const KEYS: [&str; 13] = [
     "group_pids",
     "other_pids",
     "report",
+    "hold",
+    "hold_terminal",
+    "hold_limit_ms",
+    "memory",
 ];
+
+/// Keys of `memory`.
+const MEMORY_KEYS: [&str; 1] = ["apply"];
 
 /// Keys of an entry of `rules`.
 const RULE_KEYS: [&str; 8] = ["name", "role", "comm", "cmdline", "exe", "cgroup", "uid", "parent"];
@@ -46,6 +53,9 @@ const MAX_SOCKET_INDEX: u32 = 8191;
 const MAX_PID: u32 = 4_194_304;
 /// The highest user id; the next one, `(uid_t)-1`, means "no user".
 const MAX_UID: u32 = u32::MAX - 1;
+
+/// The longest that a process may be held, in milliseconds: who waits for it for longer takes it for dead.
+const MAX_HOLD_MS: u32 = 10_000;
 
 /// The flags that stand over the configuration file. A list that is empty was not given; one that was given replaces
 /// the file's.
@@ -93,6 +103,10 @@ pub(super) struct Partial {
     pub group_pids: Option<Vec<(Origin, u32)>>,
     pub other_pids: Option<Vec<(Origin, u32)>>,
     pub report: Option<String>,
+    pub hold: Option<(Origin, bool)>,
+    pub hold_terminal: Option<bool>,
+    pub hold_limit_ms: Option<u32>,
+    pub memory_apply: Option<MemoryApply>,
 }
 
 impl Partial {
@@ -120,6 +134,12 @@ impl Partial {
             group_pids: top.get("group_pids", |item| item.list("process ids", pid))?,
             other_pids: top.get("other_pids", |item| item.list("process ids", pid))?,
             report: top.get("report", |item| report(&item.at, item.string()?))?,
+            hold: top.get("hold", |item| Ok((item.at.clone(), item.flag()?)))?,
+            hold_terminal: top.get("hold_terminal", |item| item.flag())?,
+            hold_limit_ms: top.get("hold_limit_ms", |item| item.number(1, MAX_HOLD_MS))?,
+            memory_apply: top
+                .get("memory", |item| item.table(&MEMORY_KEYS)?.get("apply", Item::choice))?
+                .flatten(),
         })
     }
 
@@ -158,6 +178,10 @@ impl Partial {
             group_pids: pids("--group-pid", flags.group_pids)?,
             other_pids: pids("--other-pid", flags.other_pids)?,
             report: flags.report.map(|path| report(&Origin::flag("--report"), &path)).transpose()?,
+            hold: None,
+            hold_terminal: None,
+            hold_limit_ms: None,
+            memory_apply: None,
         })
     }
 
@@ -177,6 +201,10 @@ impl Partial {
             group_pids: self.group_pids.or(below.group_pids),
             other_pids: self.other_pids.or(below.other_pids),
             report: self.report.or(below.report),
+            hold: self.hold.or(below.hold),
+            hold_terminal: self.hold_terminal.or(below.hold_terminal),
+            hold_limit_ms: self.hold_limit_ms.or(below.hold_limit_ms),
+            memory_apply: self.memory_apply.or(below.memory_apply),
         }
     }
 }
@@ -218,6 +246,11 @@ impl<'a> Item<'a> {
     fn string(&self) -> Result<&'a str, ConfigError> {
         let Value::String(text) = &self.node.value else { return Err(self.not("a string")) };
         Ok(text)
+    }
+
+    fn flag(&self) -> Result<bool, ConfigError> {
+        let Value::Bool(flag) = self.node.value else { return Err(self.not("true or false")) };
+        Ok(flag)
     }
 
     fn number(self, min: u32, max: u32) -> Result<u32, ConfigError> {

@@ -10,6 +10,7 @@ pub mod engine;
 pub mod event;
 pub mod filter;
 pub mod health;
+pub mod hold;
 pub mod idset;
 pub mod instance;
 pub mod jitter;

@@ -7,6 +7,7 @@ use regex::Regex;
 use super::{
     choice::words,
     config::{ConfigError, Overrides},
+    hold::HoldSettings,
     instance::GroupBy,
     rule::{Rule, RuleRole},
     task::TaskId,
@@ -20,6 +21,7 @@ pub const REPORT_PATH: &str = "workflow_visualization/numa_binding_report.md";
 
 words!(PolicyChoice: "auto" Auto, "paired" Paired, "generic" Generic);
 words!(Layout: "split" Split, "shared" Shared);
+words!(MemoryApply: "none" None, "inject" Inject);
 words!(Align: "none" None, "core" Core, "cluster" Cluster);
 
 /// Plan policy as asked for.
@@ -51,6 +53,16 @@ pub enum Layout {
     Split,
     /// Every group has the whole node.
     Shared,
+}
+
+/// How processes that run get their group's memory policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MemoryApply {
+    /// Not at all.
+    #[default]
+    None,
+    /// A process that is held at exec gets it before its first instruction.
+    Inject,
 }
 
 /// The unit that a split never cuts, from small to large.
@@ -105,6 +117,8 @@ pub struct Settings {
     pub other_patterns: Vec<Regex>,
     /// `forward_thread_patterns`, searched in a thread's comm.
     pub forward_thread_patterns: Vec<Regex>,
+    /// `hold` and what belongs to it.
+    pub hold: HoldSettings,
     /// `group_pids`.
     pub group_pids: Vec<u32>,
     /// `other_pids`.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{
     engine::Bind,
     event::MigrationCounts,
+    hold::Tally,
     task::{BindOutcome, TaskId},
 };
 
@@ -31,6 +32,8 @@ pub struct Stats {
     pub lines_dropped: u64,
     /// Scans done, the first included.
     pub scans: u64,
+    /// What holding processes at exec came to.
+    pub holds: Tally,
 }
 
 #[derive(Debug, Clone)]
@@ -109,6 +112,7 @@ impl Stats {
             "event_to_bound_us": latency.collect::<serde_json::Map<_, _>>(),
             "migrations": self.migrations_json(),
             "scans": self.scans,
+            "hold": self.holds,
             "output_lines_dropped": self.lines_dropped,
         })
     }
@@ -130,6 +134,7 @@ impl Stats {
                 "  {cause}: {count} bound, event to bound p50 {p50:.0} us, p99 {p99:.0} us, max {max:.0} us"
             ));
         }
+        lines.extend(self.holds.text().map(|text| format!("  at exec: {text}")));
         if !self.counts_migrations {
             lines.push("  migrations: not counted on this kernel, see `numa-agent doctor`".to_owned());
             return lines.join("\n");

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{escape, table::Table, units};
-use crate::core::view::{Agent, Place, Process, Status};
+use crate::core::{
+    hold::Tally,
+    view::{Agent, Place, Process, Status},
+};
 
 /// The most of a CPU list that is shown.
 const CPUS: usize = 13;
@@ -24,6 +27,9 @@ pub fn text(status: &Status) -> String {
     out += &field("binds", &format!("{bound}; {scans}"));
     if !counts.bound_by_cause.is_empty() {
         out += &field("bound by", &listed(&counts.bound_by_cause));
+    }
+    if let Some(hold) = counts.hold.as_ref().and_then(Tally::text) {
+        out += &field("at exec", &escape::text(&hold));
     }
     out += &field("lost", &lost(status));
     let groups = groups(status);
@@ -204,6 +210,7 @@ mod tests {
                 scans: 241,
                 lost: BTreeMap::new(),
                 unreadable: 0,
+                hold: None,
             },
             warnings: vec!["beware\nof the dog".into()],
         }

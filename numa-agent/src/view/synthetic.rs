@@ -361,6 +361,7 @@ impl<'a> Scene<'a> {
                 scans: 9_120,
                 lost: BTreeMap::new(),
                 unreadable: 0,
+                hold: None,
             },
             warnings: Vec::new(),
         }

@@ -26,7 +26,7 @@ pub enum Value {
     /// `null`, JSON only.
     Null,
     /// `true` or `false`.
-    Bool,
+    Bool(bool),
     /// A whole number.
     Integer(i128),
     /// Any other number.
@@ -46,7 +46,7 @@ impl Value {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
-            Self::Bool => "true or false",
+            Self::Bool(_) => "true or false",
             Self::Integer(_) => "a whole number",
             Self::Float => "a number with a fraction or exponent",
             Self::Time => "a date or time",
@@ -104,7 +104,7 @@ fn toml_node(text: &str, line: usize, value: &DeValue<'_>, depth: usize) -> Resu
             Value::Integer(i128::from_str_radix(&digits, number.radix()).unwrap_or(huge))
         }
         DeValue::Float(_) => Value::Float,
-        DeValue::Boolean(_) => Value::Bool,
+        DeValue::Boolean(flag) => Value::Bool(*flag),
         DeValue::Datetime(_) => Value::Time,
         DeValue::Array(items) => Value::List(
             items
@@ -143,7 +143,7 @@ fn json_node(text: &str, raw: &RawValue, depth: usize) -> Result<Node, SyntaxErr
     let value = match raw.get().as_bytes().first() {
         _ if depth == 0 => return Err(too_deep("JSON", line)),
         Some(b'n') => Value::Null,
-        Some(b't' | b'f') => Value::Bool,
+        Some(first @ (b't' | b'f')) => Value::Bool(*first == b't'),
         Some(b'"') => Value::String(serde_json::from_str(raw.get()).map_err(failed)?),
         Some(b'[') => {
             let items: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(failed)?;

@@ -1,11 +1,14 @@
 //! Puts the layers together: flags over file over defaults.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use regex::Regex;
 
 use super::{ConfigError, Overrides, Partial, Pattern};
-use crate::core::settings::{FORWARD_THREAD_PATTERNS, LayoutSettings, REPORT_PATH, Settings};
+use crate::core::{
+    hold::HoldSettings,
+    settings::{FORWARD_THREAD_PATTERNS, LayoutSettings, MemoryApply, REPORT_PATH, Settings},
+};
 
 impl Settings {
     /// Puts the flags over the configuration file (its path and its text), and the defaults under both.
@@ -17,6 +20,7 @@ impl Settings {
         let given = Partial::from_flags(overrides)?.or(below);
         let mut warnings = Vec::new();
         let (group_pids, other_pids) = pids(&given)?;
+        let hold = hold(&given)?;
         let forward = match given.forward_thread_patterns {
             Some(patterns) => forward_patterns(patterns, &mut warnings)?,
             None => FORWARD_THREAD_PATTERNS.iter().filter_map(|text| Regex::new(text).ok()).collect(),
@@ -38,6 +42,7 @@ impl Settings {
             group_patterns: regexes(given.group_patterns),
             other_patterns: regexes(given.other_patterns),
             forward_thread_patterns: forward,
+            hold,
             group_pids,
             other_pids,
             descends_from: Vec::new(),
@@ -47,6 +52,23 @@ impl Settings {
         };
         Ok(settings.warn_if_idle())
     }
+}
+
+/// A memory policy can be set in a process that is held alone.
+fn hold(given: &Partial) -> Result<HoldSettings, ConfigError> {
+    let inject = given.memory_apply == Some(MemoryApply::Inject);
+    let hold = match &given.hold {
+        Some((at, false)) if inject => {
+            let problem =
+                "it is false, but memory.apply = \"inject\" sets the policy in processes that are held";
+            return Err(at.wrong(problem.into(), "leave it out, or set memory.apply to \"none\"".into()));
+        }
+        Some((_, hold)) => *hold,
+        None => inject,
+    };
+    let default = HoldSettings::default();
+    let limit = given.hold_limit_ms.map_or(default.limit, |ms| Duration::from_millis(ms.into()));
+    Ok(HoldSettings { hold, terminals: given.hold_terminal.unwrap_or_default(), limit, inject })
 }
 
 /// The pids of both lists, each once. A pid cannot be both.

@@ -59,9 +59,39 @@ fn every_example_key_is_known_and_every_known_key_is_in_the_example_and_the_manu
         assert!(EXAMPLE.contains(key), "docs/examples/numa-agent.toml shows {key}");
         assert!(manual.contains(&format!("`{key}`")), "docs/config.md explains {key}");
     }
+    for key in MEMORY_KEYS {
+        assert!(
+            EXAMPLE.contains(&format!("memory = {{ {key} = ")),
+            "docs/examples/numa-agent.toml shows memory's {key}"
+        );
+    }
     for key in RULE_KEYS {
         assert!(EXAMPLE.contains(&format!("\n{key} = ")), "docs/examples/numa-agent.toml shows rules' {key}");
         assert!(manual.contains(&format!("`{key}`")), "docs/config.md explains rules' {key}");
+    }
+}
+
+#[test]
+fn holding_is_off_unless_asked_for_and_injecting_implies_it() {
+    let hold = |text: &str| toml(text).map(|settings| settings.hold);
+    let off = hold("").unwrap();
+    assert_eq!((off.hold, off.inject, off.terminals, off.limit.as_millis()), (false, false, false, 100));
+    let on = hold("hold = true\nhold_limit_ms = 20\nhold_terminal = true").unwrap();
+    assert_eq!((on.hold, on.inject, on.terminals, on.limit.as_millis()), (true, false, true, 20));
+    let injecting = hold("memory.apply = 'inject'").unwrap();
+    assert!(injecting.hold && injecting.inject);
+    assert!(json(r#"{"memory": {"apply": "inject"}}"#).unwrap().hold.inject);
+    assert!(!hold("memory = { apply = 'none' }").unwrap().hold);
+    for (text, words) in [
+        ("hold = 'yes'", "numa.toml:1: hold: this is a string, not true or false"),
+        ("hold_limit_ms = 0", "use 1 to 10000"),
+        ("hold = false\nmemory.apply = 'inject'", "numa.toml:1: hold: it is false, but memory.apply"),
+        ("memory.apply = 'injekt'", "did you mean inject?"),
+        ("memory.aply = 'inject'", "did you mean apply?"),
+        ("memory = 'inject'", "write a table"),
+    ] {
+        let error = hold(text).unwrap_err().to_string();
+        assert!(error.contains(words), "{text}: {error}");
     }
 }
 
@@ -135,7 +165,7 @@ fn what_is_wrong_is_named_with_file_line_key_and_hint() {
         ),
         ("group-patterns = []", &["group-patterns", "did you mean group_patterns?"]),
         ("zzz = 1", &["numa.toml:1: zzz: unknown key; known keys here: policy", "report"]),
-        ("[memory]\nx = 1", &["numa.toml:1: memory: unknown key"]),
+        ("[cpuset]\nx = 1", &["numa.toml:1: cpuset: unknown key"]),
         (
             "[[rules]]\nrole = 'group'\ncmd = 'x'",
             &["numa.toml:3: rules[0].cmd:", "did you mean", "known keys here: name, role"],

@@ -1,7 +1,9 @@
 //! What the engine wants done.
 
 use crate::core::{
+    hold::Hold,
     idset::CpuSet,
+    memory::Policy,
     task::{TaskId, ThreadRole},
 };
 
@@ -21,6 +23,13 @@ pub enum Action {
     Unmark {
         /// The thread.
         task: TaskId,
+    },
+    /// Let a process go on that is held, whatever became of the actions before this one.
+    Release {
+        /// Which, and since which exec.
+        hold: Hold,
+        /// With this memory policy; `None`: as it is.
+        memory: Option<Policy>,
     },
     /// Read this process and hand it to [`Engine::observe`]; have its threads unmarked if that does not make it managed.
     Look {

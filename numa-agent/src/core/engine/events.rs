@@ -3,7 +3,9 @@
 use super::{Action, Caller, Cause, Engine, Process, Thread};
 use crate::core::{
     event::{EventKind, TaskEvent},
+    hold::Hold,
     instance::GroupBy,
+    memory::Policy,
     task::{ProcessFacts, TaskId},
 };
 
@@ -28,6 +30,11 @@ impl Engine {
     pub fn apply(&mut self, event: &TaskEvent, facts: Option<ProcessFacts>) -> Vec<Action> {
         let groups = self.plan.groups.len();
         let mut actions = self.answer(event, facts);
+        if let EventKind::Exec { held: true, .. } = event.kind {
+            // Whatever it is, and before what does not concern it.
+            let hold = Hold { task: event.task, at_ns: event.at_ns };
+            actions.push(Action::Release { hold, memory: self.memory_of(event.task) });
+        }
         if self.plan.groups.len() != groups {
             // The plan grew: its nodes are divided anew between all groups. What answers the event itself follows the new
             // plan already, and keeps its cause and time.
@@ -37,6 +44,13 @@ impl Engine {
             actions.extend(others);
         }
         actions
+    }
+
+    /// The memory policy that a process is to get while it is held.
+    fn memory_of(&self, process: TaskId) -> Option<Policy> {
+        let process = self.processes.get(&process.tid).filter(|known| known.facts.id() == process)?;
+        let group = self.group_of(process).filter(|_| self.settings.hold.inject)?;
+        group.memory_policy()
     }
 
     fn answer(&mut self, event: &TaskEvent, facts: Option<ProcessFacts>) -> Vec<Action> {

@@ -22,6 +22,7 @@ pub use self::{
     state::{Process, Snapshot, Thread},
 };
 use super::{
+    hold::HoldSettings,
     idset::CpuSet,
     instance::{Instance, InstanceKey, Place, Slots, instance_of},
     plan::{Group, Kept, Plan, PlanError},
@@ -151,6 +152,17 @@ impl Engine {
             }
         }
         Ok(next)
+    }
+
+    /// Never matches this process, which is the agent's own, from now on.
+    pub fn disregard(&mut self, process: TaskId) {
+        self.own.insert(process);
+    }
+
+    /// What the settings say of holding processes at exec.
+    #[must_use]
+    pub fn hold_settings(&self) -> &HoldSettings {
+        &self.settings.hold
     }
 
     /// The plan in force.

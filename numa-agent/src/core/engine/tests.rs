@@ -16,7 +16,8 @@ use super::{
     *,
 };
 use crate::core::{
-    config::Overrides, event::EventKind, instance::GroupBy, settings::Settings, synthetic::Machine,
+    config::Overrides, event::EventKind, hold::Hold, instance::GroupBy, settings::Settings,
+    synthetic::Machine,
 };
 
 fn settings(overrides: Overrides) -> Settings {
@@ -76,6 +77,41 @@ fn a_process_is_bound_at_exec_and_its_threads_at_rename() {
     assert!(world.tell(&mut engine, &renamed).is_empty(), "still a forward thread, still in place");
     let renamed = world.rename(pid, tid, "loader");
     assert_eq!(cpus(&world.tell(&mut engine, &renamed)), ["0-3"]);
+}
+
+#[test]
+fn a_held_process_goes_on_once_it_is_bound_with_its_groups_memory_policy() {
+    let injecting = |inject| {
+        let machine = Machine { sockets: 2, nodes_per_socket: 2, cores_per_node: 8, ..Machine::default() };
+        let mut settings = settings(Overrides { groups_per_socket: Some(1), ..Overrides::default() });
+        (settings.hold.hold, settings.hold.inject) = (true, inject);
+        Engine::new(machine.topology(), settings, [AGENT]).unwrap()
+    };
+    for (name, inject, policy) in [
+        ("worker", true, Some("interleave:0-1")),
+        ("worker", false, None),
+        ("Motor", true, None),
+        ("sshd", true, None),
+    ] {
+        let (mut world, mut engine) = (World { holds: true, ..World::default() }, injecting(inject));
+        let started = world.spawn(7, name);
+        let facts = engine.wants_facts(&started.event).then(|| started.facts.clone()).flatten();
+        let actions = engine.apply(&started.event, facts);
+        let (last, before) = actions.split_last().unwrap();
+        let hold = Hold { task: started.event.task, at_ns: started.event.at_ns };
+        let memory = policy.map(|policy| policy.parse().unwrap());
+        assert_eq!(*last, Action::Release { hold, memory }, "{name}");
+        let bound = before.iter().any(|action| matches!(action, Action::Bind(_)));
+        assert_eq!(bound, name != "sshd", "{name}: {before:?}");
+        // An event that is out of date is answered all the same.
+        let mut earlier = started.event.clone();
+        earlier.task.start_time = 0;
+        earlier.at_ns = 0;
+        let actions = engine.apply(&earlier, None);
+        assert!(
+            matches!(actions.last(), Some(Action::Release { hold, memory: None }) if hold.task == earlier.task)
+        );
+    }
 }
 
 #[test]

@@ -148,6 +148,7 @@ fn counts(known: &Known<'_>) -> Counts {
         scans: known.stats.scans,
         lost: lost.map(|(name, count)| (name.to_owned(), count)).collect(),
         unreadable: known.unreadable,
+        hold: known.stats.holds.text().is_some().then(|| known.stats.holds.clone()),
     }
 }
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
+    hold::Tally,
     idset::CpuSet,
     jitter::figures::{Move, Occupant},
     task::{ProcessRole, ThreadRole},
@@ -242,6 +243,9 @@ pub struct Counts {
     pub lost: BTreeMap<String, u64>,
     /// Events that made no sense.
     pub unreadable: u64,
+    /// Processes held at exec; `None` where none was.
+    #[serde(default)]
+    pub hold: Option<Tally>,
 }
 
 /// An interval, with what the agent is and does.

@@ -29,8 +29,8 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// Lets `steps` happen. The first process of each session is a worker that never changes, so that instances come in the
 /// same order for a scan (by start time) and for events (by exec), and none is over before a scan could see it.
-fn live(steps: &[Step]) -> (Vec<Happened>, Vec<World>) {
-    let mut world = World::default();
+fn live(steps: &[Step], holds: bool) -> (Vec<Happened>, Vec<World>) {
+    let mut world = World { holds, ..World::default() };
     let (mut history, mut worlds, mut founders) = (Vec::new(), vec![World::default()], BTreeSet::new());
     for step in steps {
         let pick = |index: usize, world: &World| {
@@ -80,12 +80,14 @@ fn live(steps: &[Step]) -> (Vec<Happened>, Vec<World>) {
 
 proptest! {
     /// However much of the history happened before the agent started, and however many events are told again after a scan
-    /// has shown their result: the same placement, and every mask in force is the planned one.
+    /// has shown their result: the same placement, and every mask in force is the planned one. Where the kernel side holds processes at
+    /// exec, each is let go on once, after it was bound (`World::tell`).
     #[test]
     fn scan_then_events_and_events_then_scan_agree(
         steps in prop::collection::vec(step(), 1..40), cut in 0.0..1.0f64, again in 0usize..6, fixed in any::<bool>(),
+        holds in any::<bool>(),
     ) {
-        let (history, worlds) = live(&steps);
+        let (history, worlds) = live(&steps, holds);
         let cut = (cut * history.len() as f64) as usize;
         let fresh = || if fixed { paired(3) } else { engine(Overrides::default()) };
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::*;
 use crate::core::{
     event::{EventKind, TaskEvent},
+    hold::Hold,
     task::ThreadFacts,
 };
 
@@ -15,6 +16,10 @@ pub struct World {
     pub processes: BTreeMap<u32, (ProcessFacts, BTreeMap<u32, ThreadFacts>)>,
     pub masks: BTreeMap<TaskId, CpuSet>,
     pub next_id: u32,
+    /// Whether the kernel side holds every process at exec.
+    pub holds: bool,
+    /// Those that are held, and have not been let go on.
+    pub held: BTreeSet<Hold>,
 }
 
 #[derive(Clone)]
@@ -60,7 +65,8 @@ impl World {
     pub fn exec_event(&self, pid: u32) -> Happened {
         let (facts, _) = &self.processes[&pid];
         let (comm, cmdline) = (facts.comm.clone(), facts.cmdline.clone());
-        let kind = EventKind::Exec { ppid: facts.ppid, uid: 0, comm, cmdline, truncated: false };
+        let kind =
+            EventKind::Exec { ppid: facts.ppid, uid: 0, comm, cmdline, truncated: false, held: self.holds };
         self.event(pid, facts.id(), kind)
     }
 
@@ -149,6 +155,7 @@ impl World {
                         binds.extend(self.carry_out(engine, actions));
                     }
                 }
+                Action::Release { hold, .. } => assert!(self.held.remove(&hold), "{hold:?} is not held"),
                 Action::Mark { .. } | Action::Unmark { .. } => {}
             }
         }
@@ -157,8 +164,16 @@ impl World {
 
     pub fn tell(&mut self, engine: &mut Engine, happened: &Happened) -> Vec<Bind> {
         let facts = engine.wants_facts(&happened.event).then(|| happened.facts.clone()).flatten();
+        let TaskEvent { task, at_ns, kind, .. } = &happened.event;
+        let held = matches!(kind, EventKind::Exec { held: true, .. });
+        self.held.extend(held.then_some(Hold { task: *task, at_ns: *at_ns }));
         let actions = engine.apply(&happened.event, facts);
-        self.carry_out(engine, actions)
+        let mut after = actions.iter().skip_while(|action| !matches!(action, Action::Release { .. }));
+        let binds_it = |action: &Action| matches!(action, Action::Bind(bind) if bind.task == *task);
+        assert!(!after.any(binds_it), "bound after it went on: {actions:?}");
+        let binds = self.carry_out(engine, actions);
+        assert!(self.held.is_empty(), "held for ever: {:?}", self.held);
+        binds
     }
 
     pub fn show(&mut self, engine: &mut Engine) -> Vec<Bind> {
