@@ -11,6 +11,7 @@ pub mod programs;
 pub mod recorder;
 pub mod recordings;
 pub mod stack;
+pub mod stopped;
 pub mod sys;
 pub mod sysfs_tree;
 pub mod terminal;

@@ -5,6 +5,7 @@
 
 mod bind;
 mod confined;
+mod hold;
 mod jitter;
 mod launch;
 mod lifecycle;
