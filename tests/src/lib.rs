@@ -7,6 +7,7 @@ pub mod cast;
 pub mod cpuset;
 pub mod guest;
 pub mod hwloc;
+pub mod injection;
 pub mod programs;
 pub mod recorder;
 pub mod recordings;

@@ -10,6 +10,8 @@ use std::{
         unix::process::CommandExt,
     },
     process::Command,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    time::Duration,
 };
 
 use nix::unistd::Pid;
@@ -221,6 +223,53 @@ pub fn filtered(command: &mut Command) {
     }
 }
 
+/// Has `command` be traced by the thread that starts it, and stop at its first instruction.
+pub fn traced_from_exec(command: &mut Command) {
+    // SAFETY: the closure runs between fork and exec and makes one system call.
+    unsafe { command.pre_exec(|| Ok(nix::sys::ptrace::traceme()?)) };
+}
+
+/// `set_mempolicy(2)`.
+pub const SET_MEMPOLICY: libc::c_long = libc::SYS_set_mempolicy;
+
+/// Has the kernel kill `command` for system call `number`. Needs `CAP_SYS_ADMIN`.
+pub fn killed_for(command: &mut Command, number: libc::c_long) {
+    let filter = [
+        libc::sock_filter {
+            code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
+            jt: 0,
+            jf: 0,
+            // The number, of `struct seccomp_data`.
+            k: 0,
+        },
+        libc::sock_filter {
+            code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+            jt: 0,
+            jf: 1,
+            k: number as u32,
+        },
+        libc::sock_filter {
+            code: (libc::BPF_RET | libc::BPF_K) as u16,
+            jt: 0,
+            jf: 0,
+            k: libc::SECCOMP_RET_KILL_PROCESS,
+        },
+        libc::sock_filter {
+            code: (libc::BPF_RET | libc::BPF_K) as u16,
+            jt: 0,
+            jf: 0,
+            k: libc::SECCOMP_RET_ALLOW,
+        },
+    ];
+    // SAFETY: as in [`traced`].
+    unsafe {
+        command.pre_exec(move || {
+            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+            done(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)).map(drop)
+        });
+    }
+}
+
 /// Where in a system call a traced task is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyscallStop {
@@ -376,4 +425,145 @@ fn bpf(command: libc::c_int, attributes: u64, bytes: usize) -> io::Result<OwnedF
     let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
     // SAFETY: the kernel has just given it to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sleeps, and returns early if a signal's handler has run, unlike std's.
+///
+/// # Errors
+/// As `nanosleep(2)`.
+pub fn nanosleep(time: Duration) -> io::Result<()> {
+    let time = timespec(time);
+    // SAFETY: the time lives for the call; what is left is not asked for.
+    done(unsafe { libc::nanosleep(&time, std::ptr::null_mut()) }).map(drop)
+}
+
+/// Waits while `word` is `value`, as `FUTEX_WAIT` does.
+///
+/// # Errors
+/// As `futex(2)`: `ETIMEDOUT` after `time`, `EAGAIN` if it is another value already.
+pub fn futex_wait(word: &AtomicU32, value: u32, time: Option<Duration>) -> io::Result<()> {
+    let time = time.map(timespec);
+    let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the word and the time live for the call.
+    let result = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, value, time) };
+    done(result as i32).map(drop)
+}
+
+/// Wakes who waits so.
+pub fn futex_wake(word: &AtomicU32) {
+    // SAFETY: the word is only an address here.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) };
+}
+
+/// How many descriptors of an epoll instance that has `readable` are ready within `time`.
+///
+/// # Errors
+/// As `epoll_wait(2)`.
+pub fn epoll_once(readable: BorrowedFd<'_>, time: Option<Duration>) -> io::Result<usize> {
+    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+    let time = time.map_or(-1, |time| time.as_millis() as i32);
+    // SAFETY: the descriptors are open, the event lives for the calls and has room for the one that is asked for.
+    let ready = unsafe {
+        let epoll = OwnedFd::from_raw_fd(done(libc::epoll_create1(libc::EPOLL_CLOEXEC))?);
+        done(libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, readable.as_raw_fd(), &mut event))?;
+        done(libc::epoll_wait(epoll.as_raw_fd(), &mut event, 1, time))?
+    };
+    Ok(ready as usize)
+}
+
+/// Waits for a blocked signal for that long, in vain.
+///
+/// # Errors
+/// As `sigtimedwait(2)`; `EAGAIN`: none came.
+pub fn wait_for_signal(signal: i32, time: Duration) -> io::Result<i32> {
+    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+    let time = timespec(time);
+    // SAFETY: the set is filled in before it is read; both live for the calls.
+    done(unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), signal);
+        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+        libc::sigtimedwait(set.as_ptr(), std::ptr::null_mut(), &time)
+    })
+}
+
+/// Has the calling thread's signals blocked, all that can be.
+pub fn block_signals() {
+    nix::sys::signal::SigSet::all().thread_block().expect("a set of all signals");
+}
+
+/// Waits for `time` in an uninterruptible sleep: for a child that was created by `vfork`, but on a copy of the memory.
+///
+/// # Errors
+/// As `clone(2)`.
+pub fn sleep_uninterruptibly(time: Duration) -> io::Result<()> {
+    let time = timespec(time);
+    // SAFETY: the child runs on a copy of this thread, as after `fork`, and makes system calls only.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_VFORK | libc::SIGCHLD, 0, 0, 0, 0) };
+    if done(pid as i32)? == 0 {
+        // SAFETY: as above.
+        unsafe {
+            libc::nanosleep(&time, std::ptr::null_mut());
+            libc::_exit(0)
+        }
+    }
+    nix::sys::wait::waitpid(Pid::from_raw(pid as i32), None)?;
+    Ok(())
+}
+
+/// The sum of the values that came with the signals of [`queue_signal`], and how many did.
+static QUEUED: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+
+extern "C" fn note_queued(_signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    // SAFETY: the kernel gives a handler with SA_SIGINFO a valid one.
+    let value = unsafe { (*info).si_value() }.sival_ptr.addr() as u64;
+    QUEUED[0].fetch_add(value, Ordering::Relaxed);
+    QUEUED[1].fetch_add(1, Ordering::Relaxed);
+}
+
+/// Has the real-time signal of [`queue_signal`] handled, and interrupted calls begun anew (`SA_RESTART`).
+///
+/// # Errors
+/// As `sigaction(2)`.
+pub fn count_queued_signals() -> io::Result<()> {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: all of it are numbers, which may be zero; the handler adds to atomics only.
+    done(unsafe {
+        let action = action.as_mut_ptr();
+        (*action).sa_sigaction = note_queued as *const () as usize;
+        (*action).sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+        libc::sigaction(libc::SIGRTMIN(), action, std::ptr::null_mut())
+    })
+    .map(drop)
+}
+
+/// Sends thread `tid` of this process a real-time signal with a value: none of them gets lost or is joined with another.
+///
+/// # Errors
+/// As `rt_tgsigqueueinfo(2)`; `EAGAIN`: too many wait to be delivered.
+pub fn queue_signal(tid: u32, value: u64) -> io::Result<()> {
+    let mut info = [0u64; 16];
+    // `si_signo`, `si_errno`; `si_code`; pid and uid; the value (`siginfo_t` of 64-bit kernels).
+    info[0] = libc::SIGRTMIN() as u64;
+    info[1] = u64::from(libc::SI_QUEUE.cast_unsigned());
+    info[3] = value;
+    // SAFETY: the information is as large as the kernel's, and lives for the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_rt_tgsigqueueinfo, std::process::id(), tid, libc::SIGRTMIN(), info.as_ptr())
+    };
+    done(result as i32).map(drop)
+}
+
+/// The sum of the values that came with those signals, and how many did.
+#[must_use]
+pub fn queued_signals() -> (u64, u64) {
+    (QUEUED[0].load(Ordering::Relaxed), QUEUED[1].load(Ordering::Relaxed))
+}
+
+fn timespec(time: Duration) -> libc::timespec {
+    libc::timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) }
+}
+
+fn done(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

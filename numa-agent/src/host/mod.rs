@@ -7,6 +7,7 @@ pub mod client;
 pub mod cpuset;
 pub mod files;
 pub mod guard;
+pub mod inject;
 pub mod launch;
 pub mod listen;
 pub mod numa_maps;

@@ -113,11 +113,11 @@ impl Kernel for Host {
 
 /// Room for 1024 nodes, the most any configuration allows (`CONFIG_NODES_SHIFT`, `arch/x86/Kconfig` and
 /// `arch/arm64/Kconfig`, 6.18).
-const NODE_WORDS: usize = 1024 / 64;
+pub(super) const NODE_WORDS: usize = 1024 / 64;
 
 /// The kernel takes off one from the number of bits that it is given before it looks at so many (`get_nodes` and
 /// `copy_nodes_to_user` of `mm/mempolicy.c`, 5.10 to 6.18).
-const NODE_BITS: usize = NODE_WORDS * 64 + 1;
+pub(super) const NODE_BITS: usize = NODE_WORDS * 64 + 1;
 
 impl OwnPolicy for Host {
     fn memory_policy(&self) -> Result<Option<Policy>, Errno> {
@@ -146,12 +146,252 @@ impl OwnPolicy for Host {
     }
 }
 
+/// Numbers of system calls.
+pub mod number {
+    #[cfg(target_arch = "x86_64")]
+    pub use libc::SYS_epoll_wait as EPOLL_WAIT;
+    pub use libc::{
+        SYS_epoll_pwait as EPOLL_PWAIT, SYS_epoll_pwait2 as EPOLL_PWAIT2, SYS_get_mempolicy as GET_MEMPOLICY,
+        SYS_io_getevents as IO_GETEVENTS, SYS_mmap as MMAP, SYS_munmap as MUNMAP,
+        SYS_rt_sigtimedwait as RT_SIGTIMEDWAIT, SYS_semop as SEMOP, SYS_semtimedop as SEMTIMEDOP,
+        SYS_set_mempolicy as SET_MEMPOLICY,
+    };
+}
+
+/// Arguments of `mmap(2)` for a page of one's own: what may be done with it, and what it is.
+pub const PAGE_OF_ONES_OWN: [u64; 2] =
+    [(libc::PROT_READ | libc::PROT_WRITE) as u64, (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64];
+
+/// The registers of a 64-bit thread (`NT_PRSTATUS`).
+pub type Registers = libc::user_regs_struct;
+
+/// A thread that the calling thread traces (`ptrace(2)`). The kernel lets it go when this is dropped while it is stopped, and when the
+/// calling thread ends.
+#[derive(Debug)]
+pub struct Tracee {
+    tid: u32,
+    // Calls from any other thread fail.
+    _here: std::marker::PhantomData<*const ()>,
+}
+
+/// Where a traced thread has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// On its way to user mode, before signals are looked at: it was interrupted, or its process is stopped.
+    Held,
+    /// It is about to get this signal.
+    Signal(i32),
+    /// It is at one of the ends of a system call.
+    Call,
+    /// It is no more.
+    Ended,
+}
+
+/// How far a traced thread may go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// To the next stop that has another reason.
+    Stop,
+    /// To the next end of a system call.
+    Call,
+}
+
+/// `struct ptrace_rseq_configuration` of `include/uapi/linux/ptrace.h`; since 5.13.
+#[repr(C)]
+struct RseqConfiguration {
+    address: u64,
+    size: u32,
+    signature: u32,
+    flags: u32,
+    pad: u32,
+}
+
+impl Tracee {
+    /// Begins to trace a thread, which goes on meanwhile.
+    ///
+    /// # Errors
+    /// As `PTRACE_SEIZE`: `EPERM` also if somebody else traces it.
+    pub fn seize(tid: u32) -> Result<Self, Errno> {
+        let tracee = Self { tid, _here: std::marker::PhantomData };
+        // SAFETY: no memory; the options are a number.
+        unsafe { tracee.ptrace(libc::PTRACE_SEIZE, 0, libc::PTRACE_O_TRACESYSGOOD as usize)? };
+        Ok(tracee)
+    }
+
+    /// Has it stop as soon as it would next be in user mode, and once more if it is stopped.
+    ///
+    /// # Errors
+    /// As `PTRACE_INTERRUPT`; `ESRCH`: it is no more.
+    pub fn interrupt(&self) -> Result<(), Errno> {
+        // SAFETY: no memory.
+        unsafe { self.ptrace(libc::PTRACE_INTERRUPT, 0, 0) }.map(drop)
+    }
+
+    /// Lets it go on from a stop; from [`Stop::Signal`] with that signal, or another, or (0) none.
+    ///
+    /// # Errors
+    /// `ESRCH`: it is not stopped, or no more.
+    pub fn resume(&self, until: Until, signal: i32) -> Result<(), Errno> {
+        let request = match until {
+            Until::Stop => libc::PTRACE_CONT,
+            Until::Call => libc::PTRACE_SYSCALL,
+        };
+        // SAFETY: no memory; the signal is a number.
+        unsafe { self.ptrace(request, 0, signal.cast_unsigned() as usize) }.map(drop)
+    }
+
+    /// Its next stop; `None`: it has not stopped yet. With `block` waits for it.
+    ///
+    /// # Errors
+    /// As `waitpid(2)`.
+    pub fn wait(&self, block: bool) -> Result<Option<Stop>, Errno> {
+        let mut status = 0;
+        let flags = libc::__WALL | if block { 0 } else { libc::WNOHANG };
+        // SAFETY: the kernel writes one number into `status`. Not by nix, which has no real-time signals.
+        let result = unsafe { libc::waitpid(self.tid.cast_signed(), &mut status, flags) };
+        match Errno::result(result) {
+            Ok(0) | Err(Errno::EINTR) => return Ok(None),
+            Ok(_) => {}
+            // Another thread of its process has taken its place by exec.
+            Err(Errno::ECHILD) => return Ok(Some(Stop::Ended)),
+            Err(errno) => return Err(errno),
+        }
+        if !libc::WIFSTOPPED(status) {
+            return Ok(Some(Stop::Ended));
+        }
+        Ok(Some(match (status >> 16, libc::WSTOPSIG(status)) {
+            (0, signal) if signal == libc::SIGTRAP | 0x80 => Stop::Call,
+            (0, signal) => Stop::Signal(signal),
+            _ => Stop::Held,
+        }))
+    }
+
+    /// Its registers; `None`: it is a 32-bit one.
+    ///
+    /// # Errors
+    /// `ESRCH`: it is not stopped, or no more.
+    pub fn registers(&self) -> Result<Option<Registers>, Errno> {
+        let mut registers = std::mem::MaybeUninit::<Registers>::zeroed();
+        let iov_len = size_of::<Registers>();
+        let mut place = libc::iovec { iov_base: registers.as_mut_ptr().cast(), iov_len };
+        // SAFETY: the kernel writes no more than `iov_len` bytes into `registers`, and how many into `place`.
+        unsafe {
+            self.ptrace(
+                libc::PTRACE_GETREGSET,
+                libc::NT_PRSTATUS as usize,
+                (&raw mut place).expose_provenance(),
+            )?;
+        }
+        // SAFETY: all of them are numbers, which may be zero.
+        Ok((place.iov_len == iov_len).then(|| unsafe { registers.assume_init() }))
+    }
+
+    /// Sets them.
+    ///
+    /// # Errors
+    /// `ESRCH`: it is not stopped, or no more.
+    pub fn set_registers(&self, registers: &Registers) -> Result<(), Errno> {
+        self.set(libc::NT_PRSTATUS, registers)
+    }
+
+    /// At the beginning of a system call: has the kernel leave it out.
+    ///
+    /// # Errors
+    /// `ESRCH`: it is not stopped, or no more.
+    #[cfg(target_arch = "aarch64")]
+    pub fn leave_call_out(&self) -> Result<(), Errno> {
+        const NT_ARM_SYSTEM_CALL: libc::c_int = 0x404;
+        self.set(NT_ARM_SYSTEM_CALL, &-1i32)
+    }
+
+    fn set<T>(&self, what: libc::c_int, value: &T) -> Result<(), Errno> {
+        let place =
+            libc::iovec { iov_base: std::ptr::from_ref(value).cast_mut().cast(), iov_len: size_of::<T>() };
+        // SAFETY: the kernel reads as many bytes as `value` has.
+        unsafe {
+            self.ptrace(libc::PTRACE_SETREGSET, what as usize, (&raw const place).expose_provenance())?;
+        }
+        Ok(())
+    }
+
+    /// Where its restartable sequences (`rseq(2)`) are registered; `None`: nowhere, or the kernel is older than 5.13 and does not tell.
+    #[must_use]
+    pub fn restartable_sequences(&self) -> Option<u64> {
+        const PTRACE_GET_RSEQ_CONFIGURATION: Request = 0x420f;
+        let mut found = RseqConfiguration { address: 0, size: 0, signature: 0, flags: 0, pad: 0 };
+        // SAFETY: the kernel writes no more than that size into `found`.
+        let result = unsafe {
+            let size = size_of::<RseqConfiguration>();
+            self.ptrace(PTRACE_GET_RSEQ_CONFIGURATION, size, (&raw mut found).expose_provenance())
+        };
+        result.ok().map(|_| found.address).filter(|address| *address != 0)
+    }
+
+    /// Before a signal: the address of the instruction or memory that it is about, for one that the thread brought about itself.
+    #[must_use]
+    pub fn fault_address(&self) -> Option<u64> {
+        let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+        // SAFETY: the kernel writes one `siginfo_t`.
+        unsafe {
+            self.ptrace(libc::PTRACE_GETSIGINFO, 0, info.as_mut_ptr().expose_provenance()).ok()?;
+        }
+        // SAFETY: all of it are numbers, which may be zero; the address is where `si_call_addr` of SIGSYS is too.
+        let (code, address) = unsafe {
+            let info = info.assume_init();
+            (info.si_code, info.si_addr())
+        };
+        (code > 0).then_some(address.addr() as u64)
+    }
+
+    /// Has no seccomp filter judge its system calls for as long as it is traced; or has them judged again.
+    ///
+    /// # Errors
+    /// `EPERM`: no `CAP_SYS_ADMIN`, or we have a filter ourselves. `EINVAL`: a kernel without `CONFIG_CHECKPOINT_RESTORE`.
+    pub fn suspend_seccomp(&self, suspended: bool) -> Result<(), Errno> {
+        const PTRACE_O_SUSPEND_SECCOMP: libc::c_int = 1 << 21;
+        let suspend = if suspended { PTRACE_O_SUSPEND_SECCOMP } else { 0 };
+        let options = libc::PTRACE_O_TRACESYSGOOD | suspend;
+        // SAFETY: no memory; the options are a number.
+        unsafe { self.ptrace(libc::PTRACE_SETOPTIONS, 0, options as usize) }.map(drop)
+    }
+
+    /// # Safety
+    /// As the request says of its address and data.
+    unsafe fn ptrace(&self, request: Request, address: usize, data: usize) -> Result<libc::c_long, Errno> {
+        // SAFETY: by the caller.
+        let result = unsafe { libc::ptrace(request, self.tid.cast_signed(), address, data) };
+        Errno::result(result)
+    }
+}
+
+impl Drop for Tracee {
+    fn drop(&mut self) {
+        // One that is not stopped cannot be let go so.
+        // SAFETY: no memory.
+        let _ = unsafe { self.ptrace(libc::PTRACE_DETACH, 0, 0) };
+    }
+}
+
+#[cfg(target_env = "musl")]
+type Request = libc::c_int;
+#[cfg(not(target_env = "musl"))]
+type Request = libc::c_uint;
+
 impl Host {
     /// The CPU that a task has; `None` if it has none, or is gone.
     #[must_use]
     pub fn running_on(&self, tid: u32) -> Option<u32> {
         // The state first: one that stops to run meanwhile has been on that CPU.
         (stat_field(tid, 3)? == "R").then(|| stat_field(tid, 39)?.parse().ok()).flatten()
+    }
+
+    /// Whether a task is a kernel thread, or a worker of `io_uring`.
+    #[must_use]
+    pub fn never_in_user_mode(&self, tid: u32) -> bool {
+        // `PF_KTHREAD` and `PF_IO_WORKER` of `include/linux/sched.h` (5.10 to 6.18).
+        const FLAGS: u64 = 0x0020_0000 | 0x10;
+        let flags = stat_field(tid, 9).and_then(|flags| flags.parse::<u64>().ok());
+        flags.is_some_and(|flags| flags & FLAGS != 0)
     }
 }
 

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::sys::{Birth, born};
 
 pub mod crew;
+pub mod occupation;
 pub mod puppet;
 pub mod roles;
 pub mod tokens;

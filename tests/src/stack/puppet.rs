@@ -19,7 +19,13 @@ use nix::unistd::gettid;
 use numa_agent::core::idset::{CpuSet, NodeSet};
 use serde::{Deserialize, Serialize};
 
-use super::{Actor, Family, RoleArgs, readable, roles::rename, say, say_hello};
+use super::{
+    Actor, Family, RoleArgs,
+    occupation::{Occupant, Occupation},
+    readable,
+    roles::rename,
+    say, say_hello,
+};
 use crate::{
     sys::{self, Birth},
     witness::{Observer, Point, Witness},
@@ -84,6 +90,18 @@ pub enum Order {
         mode: i32,
         /// Its nodes.
         nodes: NodeSet,
+    },
+    /// A thread that is not the main one is busy from now on, between two orders to it.
+    Occupy {
+        /// Which thread.
+        tid: u32,
+        /// What with.
+        with: Occupation,
+    },
+    /// Answer: how often it did what it is busy with. Fails if that has ever gone wrong.
+    Rounds {
+        /// Which thread.
+        tid: u32,
     },
     /// Answer: how many of the pages that were taken so are on this node now.
     PagesOn {
@@ -199,6 +217,16 @@ impl Puppet {
         self.order(&Order::Exec { role: role.to_owned() }).map(drop)
     }
 
+    /// Has the main thread start a thread that is busy so; returns its tid.
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub fn occupied(&mut self, with: Occupation) -> Result<u32> {
+        let tid = self.thread("busy")?;
+        self.order(&Order::Occupy { tid, with })?;
+        Ok(tid)
+    }
+
     /// Ends it.
     ///
     /// # Errors
@@ -260,6 +288,7 @@ fn dispatch(strings: &Arc<Strings>, me: &mut Observer, order: Order) -> Result<u
     let by = match &order {
         Order::Thread { from, .. } | Order::PinOther { from, .. } => *from,
         Order::Rename { tid, .. } | Order::Pin { tid, .. } | Order::CheckPolicy { tid, .. } => *tid,
+        Order::Occupy { tid, .. } | Order::Rounds { tid } => *tid,
         Order::Interleave { .. }
         | Order::Take { .. }
         | Order::PagesOn { .. }
@@ -308,6 +337,7 @@ fn carry_out(strings: &Arc<Strings>, me: &mut Observer, order: Order) -> Result<
         }
         Order::Take { pages } => strings.taken().push(take(pages)?),
         Order::CheckPolicy { mode, nodes, .. } => check_policy(mode, &nodes)?,
+        Order::Occupy { .. } | Order::Rounds { .. } => bail!("the main thread is busy with orders"),
         Order::PagesOn { node } => {
             let mut found = 0;
             for memory in strings.taken().iter() {
@@ -396,13 +426,32 @@ fn puppet_thread(
         me.note(Point::Renamed);
     }
     let mut alive = ready.send(gettid().as_raw().cast_unsigned()).is_ok();
+    let mut busy: Result<Option<Occupant>> = Ok(None);
     while alive {
-        match inbox.recv_timeout(LOOK_EVERY) {
+        let pause = if matches!(busy, Ok(Some(_))) { Duration::ZERO } else { LOOK_EVERY };
+        match inbox.recv_timeout(pause) {
             Ok((order, answer)) => {
-                let result = carry_out(strings, &mut me, order);
+                let result = match order {
+                    Order::Occupy { with, .. } => {
+                        busy = Occupant::new(with).map(Some);
+                        Ok(0)
+                    }
+                    Order::Rounds { .. } => match &busy {
+                        Ok(occupant) => Ok(occupant.as_ref().map_or(0, |occupant| occupant.rounds)),
+                        Err(error) => Err(anyhow!("{error:#}")),
+                    },
+                    order => carry_out(strings, &mut me, order),
+                };
                 alive = answer.send(result.map_err(|error| format!("{error:#}"))).is_ok();
             }
-            Err(mpsc::RecvTimeoutError::Timeout) => me.sample(),
+            Err(mpsc::RecvTimeoutError::Timeout) => match &mut busy {
+                Ok(Some(occupant)) => {
+                    if let Err(error) = occupant.round() {
+                        busy = Err(error);
+                    }
+                }
+                _ => me.sample(),
+            },
             Err(mpsc::RecvTimeoutError::Disconnected) => alive = false,
         }
     }

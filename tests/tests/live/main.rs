@@ -6,6 +6,7 @@
 mod bind;
 mod confined;
 mod hold;
+mod inject;
 mod jitter;
 mod launch;
 mod lifecycle;
