@@ -31,6 +31,8 @@ use crate::{
     },
 };
 
+/// Where the interval is longer, a screen has its first figures after this time.
+const EARLY: Duration = Duration::from_secs(1);
 /// Nothing is kept of an interval once it is over: the view keeps what it shows.
 const LIMITS: Limits = Limits { ended: 64, intervals: 64 };
 /// Time between full scans of programs of our own.
@@ -97,7 +99,7 @@ pub fn run(args: WatchArgs, messages: LineQueue) -> anyhow::Result<()> {
     let format = if args.json { Some(Format::Json) } else { args.format };
     let mode = mode(args.once, format, terminal)?;
     let args = Arc::new(args);
-    let source = source(&args, &messages)?;
+    let source = source(&args, &messages, mode)?;
     match mode {
         Mode::Screen => {
             let app = App::new(source.interval_ms);
@@ -152,37 +154,30 @@ fn size(text: &str) -> Result<(u16, u16), String> {
 }
 
 /// The running agent; without one, programs of our own where the flags say whom to observe.
-fn source(args: &Arc<WatchArgs>, messages: &LineQueue) -> anyhow::Result<Source> {
-    let interval_ms = u64::try_from(args.interval.as_millis())?;
-    match client::connect(&args.socket, Request::Watch { interval_ms }) {
-        Ok(lines) => {
-            let path = args.socket.clone();
-            let connect: Connect = Box::new(move |interval_ms| {
-                let lines = client::connect(&path, Request::Watch { interval_ms });
-                lines.and_then(connection).map_err(|error| error.to_string())
-            });
-            Ok(Source {
-                first: connection(lines)?,
-                leads_to: Link::Agent,
-                interval_ms,
-                connect,
-                retries: true,
-            })
-        }
-        Err(ClientError::NoAgent(_)) if args.plan.names_processes() => {
-            let first = observe(args, messages, interval_ms)?;
-            let path = args.socket.display().to_string();
-            let (args, messages) = (Arc::clone(args), messages.clone());
-            let connect: Connect = Box::new(move |interval_ms| {
-                observe(&args, &messages, interval_ms).map_err(|error| format!("{error:#}"))
-            });
-            Ok(Source { first, leads_to: Link::Own(path), interval_ms, connect, retries: false })
+fn source(args: &Arc<WatchArgs>, messages: &LineQueue, mode: Mode) -> anyhow::Result<Source> {
+    let interval_ms = millis(args.interval)?;
+    // Nobody looks at an empty screen for a minute.
+    let first_ms = if mode == Mode::Screen { interval_ms.min(millis(EARLY)?) } else { interval_ms };
+    let path = args.socket.clone();
+    let connect: Connect = Box::new(move |interval_ms| {
+        let lines = client::connect(&path, Request::Watch { interval_ms });
+        lines.and_then(connection).map_err(|error| error.to_string())
+    });
+    let (first, leads_to) = match client::connect(&args.socket, Request::Watch { interval_ms: first_ms }) {
+        Ok(lines) => (connection(lines)?, Link::Agent),
+        Err(ClientError::NoAgent(path)) if args.plan.names_processes() => {
+            (observe(args, messages, first_ms)?, Link::Own(path.display().to_string()))
         }
         Err(error @ ClientError::NoAgent(_)) => anyhow::bail!(
             "{error}; or give --config FILE (or other flags of the plan), and watch observes by itself, as root"
         ),
-        Err(error) => Err(error.into()),
-    }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Source { first, leads_to, first_ms, interval_ms, connect })
+}
+
+fn millis(duration: Duration) -> anyhow::Result<u64> {
+    Ok(u64::try_from(duration.as_millis())?)
 }
 
 /// Programs of our own, that change nothing.
@@ -208,14 +203,14 @@ fn observe(args: &Arc<WatchArgs>, messages: &LineQueue, interval_ms: u64) -> any
 }
 
 fn connection(lines: Lines) -> Result<Connection, ClientError> {
-    let close = lines.closer()?;
+    let (pace, close) = (lines.pacer()?, lines.closer()?);
     let lines = lines.map(|line| {
         line.map_err(|error| match error.may_pass() {
             true => Broken::Silent(error.to_string()),
             false => Broken::Over(error.to_string()),
         })
     });
-    Ok(Connection { lines: Box::new(lines), close: Box::new(close) })
+    Ok(Connection { lines: Box::new(lines), pace: Box::new(pace), close: Box::new(close) })
 }
 
 /// A line for each event, or each line as it came, until nobody reads them.

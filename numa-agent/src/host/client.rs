@@ -1,4 +1,4 @@
-//! The near end of the agent's socket: sends one request, and gives the lines that come.
+//! The near end of the agent's socket: sends a request, and gives the lines that come.
 
 use std::{
     fmt,
@@ -6,7 +6,11 @@ use std::{
     net::Shutdown,
     os::{fd::AsRawFd, unix::net::UnixStream},
     path::{Path, PathBuf},
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -89,6 +93,24 @@ pub struct Lines {
     reader: BufReader<UnixStream>,
     /// The beginning of a line whose end has not come.
     partial: Vec<u8>,
+    patience: Arc<Patience>,
+}
+
+/// How long a line may take, in milliseconds: it changes with the interval, also while somebody waits.
+#[derive(Debug)]
+struct Patience(AtomicU64);
+
+impl Patience {
+    fn set(&self, stream: &UnixStream, patience: Duration) -> io::Result<()> {
+        self.0.store(patience.as_millis().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
+        stream.set_read_timeout(Some(patience))
+    }
+
+    /// Whether it is over; the socket's own, set before the wait began, may have been shorter.
+    fn is_over(&self, began: Instant) -> bool {
+        // A timeout is not to the millisecond.
+        began.elapsed().mul_f64(1.1) >= Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
 }
 
 impl ClientError {
@@ -123,23 +145,28 @@ fn connect_within(path: &Path, request: Request, patience: Duration) -> Result<L
 /// # Errors
 /// If the request cannot be sent.
 pub fn ask(mut stream: UnixStream, peer: Peer, request: Request) -> Result<Lines, ClientError> {
+    let patience = Arc::new(Patience(AtomicU64::new(0)));
+    let send = |stream: &mut UnixStream| {
+        stream.set_write_timeout(Some(PATIENCE))?;
+        send(stream, request, &patience)
+    };
+    send(&mut stream).map_err(|error| failed(&peer, error))?;
+    Ok(Lines { peer, reader: BufReader::new(stream), partial: Vec::new(), patience })
+}
+
+fn send(mut stream: &UnixStream, request: Request, patience: &Patience) -> io::Result<()> {
     let interval = match request {
         Request::Status => Duration::ZERO,
         Request::Watch { interval_ms } => Duration::from_millis(interval_ms),
     };
-    let send = |stream: &mut UnixStream| {
-        stream.set_write_timeout(Some(PATIENCE))?;
-        stream.set_read_timeout(Some(PATIENCE + 2 * interval))?;
-        let mut line = serde_json::to_vec(&request)?;
-        line.push(b'\n');
-        match stream.write_all(&line) {
-            // It has said why before it closed.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => other,
-        }
-    };
-    send(&mut stream).map_err(|error| failed(&peer, error))?;
-    Ok(Lines { peer, reader: BufReader::new(stream), partial: Vec::new() })
+    patience.set(stream, PATIENCE + 2 * interval)?;
+    let mut line = serde_json::to_vec(&request)?;
+    line.push(b'\n');
+    match stream.write_all(&line) {
+        // It has said why before it closed.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
 }
 
 /// Connects; waits for a place in the other's queue no longer than that, and then gives `EAGAIN`.
@@ -161,11 +188,15 @@ fn failed(peer: &Peer, error: io::Error) -> ClientError {
 
 impl Lines {
     fn read(&mut self) -> Result<Option<Line>, ClientError> {
+        let began = Instant::now();
         loop {
             let room = MAX_LINE.saturating_sub(self.partial.len() as u64);
             match self.reader.by_ref().take(room).read_until(b'\n', &mut self.partial) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(&self.peer, error)),
+                Err(error) => match failed(&self.peer, error) {
+                    ClientError::Silent(_) if !self.patience.is_over(began) => {}
+                    error => return Err(error),
+                },
                 Ok(_) if self.partial.ends_with(b"\n") => break,
                 Ok(0) if self.partial.is_empty() => return Ok(None),
                 // Nothing comes any more, or too much has.
@@ -196,6 +227,17 @@ impl Lines {
         let stream = self.reader.get_ref().try_clone().map_err(|error| failed(&self.peer, error))?;
         // It may have ended already.
         Ok(move || drop(stream.shutdown(Shutdown::Both)))
+    }
+
+    /// What asks for another interval between snapshots, in milliseconds, from another thread.
+    ///
+    /// # Errors
+    /// If there can be no more file descriptors.
+    pub fn pacer(&self) -> Result<impl Fn(u64) + Send + use<>, ClientError> {
+        let stream = self.reader.get_ref().try_clone().map_err(|error| failed(&self.peer, error))?;
+        let patience = Arc::clone(&self.patience);
+        // If it has ended, who reads is told.
+        Ok(move |interval_ms| drop(send(&stream, Request::Watch { interval_ms }, &patience)))
     }
 
     /// The next line, which has to come.
@@ -289,11 +331,29 @@ mod tests {
     fn a_line_that_takes_long_is_whole_in_the_end() {
         let (near, mut far) = UnixStream::pair().unwrap();
         let mut lines = ask(near, Peer::Ourselves, WATCH).unwrap();
-        lines.reader.get_ref().set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+        lines.patience.set(lines.reader.get_ref(), Duration::from_millis(10)).unwrap();
         far.write_all(b"{\"kind\":\"missed\",").unwrap();
         let error = lines.next().unwrap().unwrap_err();
         assert!(error.may_pass(), "{error}");
         far.write_all(b"\"schema\":1,\"events\":9}\n").unwrap();
         assert_eq!(lines.next().unwrap().unwrap(), Line::Missed { schema: 1, events: 9 });
+    }
+
+    #[test]
+    fn another_interval_is_asked_for_on_the_same_connection_and_waited_for() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let mut lines = ask(near, Peer::Ourselves, WATCH).unwrap();
+        lines.patience.set(lines.reader.get_ref(), Duration::from_millis(200)).unwrap();
+        let (pace, mut asked) = (lines.pacer().unwrap(), BufReader::new(far.try_clone().unwrap()).lines());
+        let waiting = std::thread::spawn(move || lines.next().unwrap());
+        std::thread::sleep(Duration::from_millis(50));
+        pace(60_000);
+        let asked = [asked.next().unwrap().unwrap(), asked.next().unwrap().unwrap()];
+        let requests = asked.map(|line| serde_json::from_str::<Request>(&line).unwrap());
+        assert_eq!(requests, [WATCH, Request::Watch { interval_ms: 60_000 }]);
+        // Longer than the wait that began before.
+        std::thread::sleep(Duration::from_millis(400));
+        far.write_all(b"{\"kind\":\"missed\",\"schema\":1,\"events\":9}\n").unwrap();
+        assert_eq!(waiting.join().unwrap().unwrap(), Line::Missed { schema: 1, events: 9 });
     }
 }

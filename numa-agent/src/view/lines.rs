@@ -48,7 +48,11 @@ impl Writer {
         let text = match &link {
             _ if self.link.as_ref() == Some(&link) => None,
             Link::Lost(why) => Some(format!("no agent: {why}; trying again")),
-            Link::Agent if self.link.is_some() => Some("connected to the agent again".to_owned()),
+            Link::Agent => match self.link {
+                None => None,
+                Some(Link::Own(_)) => Some("an agent has come: connected to it".to_owned()),
+                Some(_) => Some("connected to the agent again".to_owned()),
+            },
             Link::Own(path) if self.link.is_none() => {
                 Some(format!("no agent on {path}: observing with programs of our own"))
             }
@@ -96,5 +100,8 @@ mod tests {
         assert!(writer.link(lost.clone(), "now").unwrap().contains("no agent: gone"));
         assert_eq!(writer.link(lost, "now"), None);
         assert!(writer.link(Link::Agent, "now").unwrap().contains("again"));
+        writer.link(Link::Own("/run/a.sock".into()), "now");
+        let came = writer.link(Link::Agent, "now").unwrap();
+        assert!(came.contains("an agent has come") && !came.contains("again"), "{came}");
     }
 }

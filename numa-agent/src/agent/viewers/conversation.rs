@@ -1,11 +1,14 @@
-//! One connection: a request, and the lines that answer it. Whoever is at the other end may send anything, or stop to read.
+//! One connection: requests, and the lines that answer them. Whoever is at the other end may send anything, or stop to read.
 
 use std::{cell::RefCell, io, rc::Rc, time::Duration};
 
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{
+    net::UnixStream,
+    time::{Instant, sleep_until, timeout},
+};
 
 use super::{
-    PATIENCE,
+    PATIENCE, REQUEST_PAUSE,
     hub::{Hub, Queue, printed},
 };
 use crate::core::view::{Line, MAX_REQUEST, Request, SCHEMA, request};
@@ -36,10 +39,10 @@ async fn answer(hub: &Rc<RefCell<Hub>>, id: u64, stream: &UnixStream, caller: Ca
     if caller == Caller::Stranger {
         return Err("only root and the members of the socket's group may look".to_owned());
     }
-    let request = match timeout(PATIENCE, read_request(stream)).await {
-        Ok(Ok(line)) => request::parse(&line)?,
-        Ok(Err(ReadError::TooLong)) => return Err(request::too_long()),
-        Ok(Err(ReadError::Gone)) => return Ok(()),
+    let mut requests = Requests { stream, unread: Vec::new() };
+    let request = match timeout(PATIENCE, requests.next()).await {
+        Ok(Some(line)) => request::parse(&line)?,
+        Ok(None) => return Ok(()),
         Err(_) => return Err(format!("no request within {} s", PATIENCE.as_secs())),
     };
     let state = hub.borrow_mut().ask_status();
@@ -51,7 +54,7 @@ async fn answer(hub: &Rc<RefCell<Hub>>, id: u64, stream: &UnixStream, caller: Ca
             let interval = Duration::from_millis(interval_ms);
             let queue = hub.borrow_mut().subscribe(id, caller == Caller::Root, interval)?;
             match send(stream, state.as_bytes()).await {
-                Ok(()) => show(stream, queue).await?,
+                Ok(()) => show(hub, id, &mut requests, queue).await?,
                 other => other,
             }
         }
@@ -62,9 +65,20 @@ async fn answer(hub: &Rc<RefCell<Hub>>, id: u64, stream: &UnixStream, caller: Ca
     Ok(())
 }
 
-/// Sends what comes. `Ok(Err)`: the viewer has gone, or does not read.
-async fn show(stream: &UnixStream, mut queue: Queue) -> Result<io::Result<()>, String> {
+/// Sends what comes, at the pace that was asked for last. `Ok(Err)`: the viewer has gone, or does not read.
+async fn show(
+    hub: &Rc<RefCell<Hub>>,
+    id: u64,
+    requests: &mut Requests<'_>,
+    mut queue: Queue,
+) -> Result<io::Result<()>, String> {
+    let stream = requests.stream;
+    let mut listens = Instant::now();
     loop {
+        let request = async {
+            sleep_until(listens).await;
+            requests.next().await
+        };
         tokio::select! {
             line = queue.lines.recv() => {
                 let Some(line) = line else { return Ok(Ok(())) };
@@ -76,43 +90,46 @@ async fn show(stream: &UnixStream, mut queue: Queue) -> Result<io::Result<()>, S
                     return Ok(sent);
                 }
             }
-            ready = stream.readable() => {
-                let mut more = [0; 64];
-                match ready.and_then(|()| stream.try_read(&mut more)) {
-                    Ok(0) => return Ok(Ok(())),
-                    Ok(_) => return Err("one request a connection".to_owned()),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Ok(Err(error)),
-                }
+            request = request => {
+                let Some(line) = request else { return Ok(Ok(())) };
+                let Request::Watch { interval_ms } = request::parse(&line)? else {
+                    return Err("a viewer may ask for another interval, and for nothing else".to_owned());
+                };
+                hub.borrow_mut().set_interval(id, Duration::from_millis(interval_ms));
+                listens = Instant::now() + REQUEST_PAUSE;
             }
         }
     }
 }
 
-enum ReadError {
-    TooLong,
-    Gone,
+/// What the other end says.
+struct Requests<'a> {
+    stream: &'a UnixStream,
+    /// What has been read, and is not answered yet.
+    unread: Vec<u8>,
 }
 
-/// A line, or all that comes before the other end is closed.
-async fn read_request(stream: &UnixStream) -> Result<Vec<u8>, ReadError> {
-    let (mut line, mut buffer) = (Vec::new(), [0; MAX_REQUEST + 1]);
-    loop {
-        stream.readable().await.map_err(|_| ReadError::Gone)?;
-        let length = match stream.try_read(&mut buffer) {
-            Ok(0) if line.is_empty() => return Err(ReadError::Gone),
-            Ok(0) => return Ok(line),
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(_) => return Err(ReadError::Gone),
-        };
-        line.extend_from_slice(&buffer[..length]);
-        if line.len() > MAX_REQUEST {
-            return Err(ReadError::TooLong);
-        }
-        // Whatever comes after it makes it no request.
-        if line.contains(&b'\n') {
-            return Ok(line);
+impl Requests<'_> {
+    /// The next line, or what there is of it at the end; too long a one as far as it shows that. `None`: no more comes.
+    /// Nothing is lost where this is given up and called again.
+    async fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
+                let rest = self.unread.split_off(end + 1);
+                return Some(std::mem::replace(&mut self.unread, rest));
+            }
+            if self.unread.len() > MAX_REQUEST {
+                return Some(std::mem::take(&mut self.unread));
+            }
+            self.stream.readable().await.ok()?;
+            let mut buffer = [0; MAX_REQUEST + 1];
+            match self.stream.try_read(&mut buffer) {
+                Ok(0) if self.unread.is_empty() => return None,
+                Ok(0) => return Some(std::mem::take(&mut self.unread)),
+                Ok(length) => self.unread.extend_from_slice(&buffer[..length]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return None,
+            }
         }
     }
 }

@@ -124,6 +124,14 @@ impl Hub {
         Ok(Queue { lines, awaits })
     }
 
+    /// From now on that viewer wants snapshots so often; what happened since its last one is in its next.
+    pub fn set_interval(&mut self, id: u64, interval: Duration) {
+        if let Some(viewer) = self.viewers.get_mut(&id) {
+            viewer.interval = interval;
+            self.set_pace();
+        }
+    }
+
     /// Something happened.
     pub fn event(&mut self, line: String) {
         let missed = self.demand.take_missed();

@@ -47,6 +47,8 @@ const FOR_ROOT: usize = 8;
 const CALLERS: usize = 64;
 /// How long a request may take to arrive, and a viewer may take nothing of what waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a viewer is not listened to once it has asked for another interval: that wakes the event thread.
+const REQUEST_PAUSE: Duration = Duration::from_millis(100);
 /// Lines that wait for a viewer.
 const QUEUE: usize = 1024;
 /// What waits on the way from the loop.

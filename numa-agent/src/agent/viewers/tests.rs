@@ -326,6 +326,39 @@ fn each_viewer_has_its_own_pace() {
 }
 
 #[test]
+fn a_viewer_changes_its_pace_while_it_watches() {
+    let stage = Stage::new();
+    let mut lines = stage.ask(Request::Watch { interval_ms: 3_600_000 });
+    assert!(matches!(lines.answer().unwrap(), Line::Status(_)));
+    eventually("a first reading", || stage.readings.load(Ordering::SeqCst) == 1);
+    let pace = lines.pacer().unwrap();
+    pace(200);
+    // A reading of the stage is a second after the one before: nothing between the two is left out.
+    assert_eq!(next_snapshot(&mut lines).seconds, 1.0);
+    assert_eq!(next_snapshot(&mut lines).seconds, 1.0);
+    pace(3_600_000);
+    // Those that were on their way.
+    std::thread::sleep(Duration::from_millis(400));
+    let readings = stage.readings.load(Ordering::SeqCst);
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(stage.readings.load(Ordering::SeqCst), readings);
+}
+
+#[test]
+fn who_asks_for_one_interval_after_another_is_not_always_listened_to() {
+    let stage = Stage::new();
+    let mut stream = stage.call();
+    let watch = |ms: u64| format!("{{\"request\":\"watch\",\"interval_ms\":{ms}}}\n");
+    let requests: String = (0..1000).map(|count| watch(100_000 + count % 2)).collect();
+    stream.write_all((requests + &watch(1)).as_bytes()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut said = String::new();
+    // The last of them would be refused, and is not heard yet.
+    let _ = stream.read_to_string(&mut said);
+    assert!(said.contains("\"kind\":\"status\"") && !said.contains("\"kind\":\"error\""), "{said}");
+}
+
+#[test]
 fn who_does_not_keep_up_is_told_what_is_missing() {
     const EVENTS: usize = 200_000;
     let stage = Stage::new();
@@ -398,13 +431,11 @@ fn whatever_is_sent_the_agent_goes_on() {
     let mut keen = stage.viewer();
     let binary: Vec<u8> = (0..=255).collect();
     let endless = vec![b'x'; 10 * MAX_REQUEST];
-    let more = b"{\"request\":\"status\"}\n{\"request\":\"status\"}\n".as_slice();
     for (bytes, words) in [
         (binary.as_slice(), "request"),
         (b"\n", "request"),
         (b"{\"request\":\"bind\"}\n", "request"),
         (b"{\"request\":\"watch\",\"interval_ms\":1}\n", "interval_ms"),
-        (more, "request"),
         (&endless, "4096 bytes"),
     ] {
         let mut stream = stage.call();
@@ -414,13 +445,25 @@ fn whatever_is_sent_the_agent_goes_on() {
         let Line::Error { error, .. } = serde_json::from_str(&answer).unwrap() else { panic!("{answer}") };
         assert!(error.contains(words), "{error}");
     }
-    // A viewer may not go on talking.
-    let mut stream = stage.call();
-    stream.write_all(b"{\"request\":\"watch\",\"interval_ms\":200}\n").unwrap();
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    reader.read_line(&mut String::new()).unwrap();
-    stream.write_all(b"more\n").unwrap();
-    assert!(rest(stream).lines().last().unwrap().contains("one request a connection"));
+    // A viewer may ask for another interval, and for nothing else, be it said with the first request or later.
+    let watch = b"{\"request\":\"watch\",\"interval_ms\":200}\n".as_slice();
+    for (more, words) in [
+        (b"more\n".as_slice(), "not a request"),
+        (b"{\"request\":\"status\"}\n", "another interval"),
+        (b"{\"request\":\"watch\",\"interval_ms\":1}\n", "interval_ms"),
+        (&endless, "4096 bytes"),
+    ] {
+        let mut at_once = stage.call();
+        let _ = at_once.write_all(&[watch, more].concat());
+        let mut later = stage.call();
+        later.write_all(watch).unwrap();
+        BufReader::new(later.try_clone().unwrap()).read_line(&mut String::new()).unwrap();
+        let _ = later.write_all(more);
+        for stream in [at_once, later] {
+            let said = rest(stream);
+            assert!(said.lines().last().unwrap().contains(words), "{words}: {said}");
+        }
+    }
     // Half a request, and gone; a request without its end, and no more to come.
     stage.call().write_all(b"{\"request\":").unwrap();
     let mut stream = stage.call();

@@ -76,7 +76,7 @@ impl Line {
     }
 }
 
-/// What a viewer asks for, the one line that it sends.
+/// What a viewer asks for: a line. One who watches may send another, for another interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Request {
