@@ -21,6 +21,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
+    cast::utf8,
     eventually,
     sys::{Birth, born},
 };
@@ -61,6 +62,22 @@ pub fn command(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     let mut command = Command::new(binary());
     command.args(args).stdin(Stdio::null());
     command
+}
+
+/// The process that runs `watch` with that socket.
+///
+/// # Panics
+/// Without `/proc`.
+#[must_use]
+pub fn watching(socket: &Path) -> Option<u32> {
+    let pids = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let socket = utf8(socket);
+    pids.find(|pid| {
+        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let arguments = String::from_utf8_lossy(&arguments).into_owned();
+        arguments.contains("\0watch\0") && arguments.contains(&socket)
+    })
 }
 
 /// Runs the binary to its end.

@@ -2,14 +2,15 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
+    net::Shutdown,
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -46,12 +47,13 @@ impl Pretender {
         listener.set_nonblocking(true).expect("a socket that does not wait");
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            let mut viewers = Vec::new();
+        let thread = thread::spawn(move || {
+            let mut viewers = Vec::<JoinHandle<()>>::new();
             while !stopped.load(Ordering::Relaxed) {
                 if let Ok((stream, _)) = listener.accept() {
                     let stopped = Arc::clone(&stopped);
-                    viewers.push(std::thread::spawn(move || tell(&stream, &stopped, flood)));
+                    let number = viewers.len();
+                    viewers.push(thread::spawn(move || tell(&stream, number, &stopped, flood)));
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -78,12 +80,20 @@ impl Drop for Pretender {
 }
 
 /// Whoever is at the other end may go at any time.
-fn tell(stream: &UnixStream, stopped: &AtomicBool, flood: bool) {
+fn tell(stream: &UnixStream, number: usize, stopped: &AtomicBool, flood: bool) {
     stream.set_nonblocking(false).expect("a stream that waits");
-    let mut request = String::new();
-    BufReader::new(stream).read_line(&mut request).expect("a request");
-    let request: Request = serde_json::from_str(&request).expect("a request that is understood");
-    let Request::Watch { interval_ms } = request else { panic!("{request:?}") };
+    let (told, asked) = (Arc::new(AtomicU64::new(0)), stream.try_clone().expect("a descriptor"));
+    let heard = Arc::clone(&told);
+    let listening = thread::spawn(move || {
+        for request in BufReader::new(asked).lines().map_while(Result::ok) {
+            let request = serde_json::from_str(&request).expect("a request that is understood");
+            let Request::Watch { interval_ms } = request else { panic!("{request:?}") };
+            heard.store(interval_ms, Ordering::Relaxed);
+        }
+    });
+    while told.load(Ordering::Relaxed) == 0 && !stopped.load(Ordering::Relaxed) {
+        thread::sleep(Duration::from_millis(1));
+    }
     let lines = synthetic::a3(24);
     let Some(Line::Snapshot(last)) = lines.last() else { panic!("a snapshot is last") };
     let mut snapshot: Snapshot = (**last).clone();
@@ -92,9 +102,12 @@ fn tell(stream: &UnixStream, stopped: &AtomicBool, flood: bool) {
         (&mut &*stream).write_all(text.as_bytes()).is_ok()
     };
     let mut sent = send(&Line::Status(Box::new(snapshot.status.clone()))) && lines.iter().all(send);
-    // What the viewer asked for can be read from its screen.
-    snapshot.status.agent.host = format!("asked-{interval_ms}");
-    sent = sent && send(&Line::Snapshot(Box::new(snapshot.clone())));
+    // What the viewer asked for, and on which connection, can be read from its screen.
+    let mut shows = || {
+        snapshot.status.agent.host = format!("asked-{}-on-{number}", told.load(Ordering::Relaxed));
+        send(&Line::Snapshot(Box::new(snapshot.clone())))
+    };
+    sent = sent && shows();
     for count in 0.. {
         if !flood || !sent || stopped.load(Ordering::Relaxed) {
             break;
@@ -102,9 +115,11 @@ fn tell(stream: &UnixStream, stopped: &AtomicBool, flood: bool) {
         sent = send(&synthetic::event(&json!({ "event": "warning", "warning": format!("flood {count}") })));
     }
     while sent && !stopped.load(Ordering::Relaxed) {
-        sent = send(&Line::Snapshot(Box::new(snapshot.clone())));
-        std::thread::sleep(PAUSE);
+        sent = shows();
+        thread::sleep(PAUSE);
     }
+    let _ = stream.shutdown(Shutdown::Both);
+    listening.join().expect("no panic");
 }
 
 /// A place for a socket, with an agent there or not yet.
@@ -184,12 +199,25 @@ fn keys_lead_through_the_view_and_the_terminal_is_left_as_it_was() {
     terminal.wait_for("end of the pause", |screen| !screen.contains("PAUSED"));
 
     terminal.press(&["-"]);
-    terminal.wait_for_text("asked-1000");
+    terminal.wait_for_text("asked-1000-on-0");
     terminal.resize(70, 20);
     terminal.wait_for_text("70 x 20");
     terminal.resize(200, 60);
     terminal.wait_for_text("session:20000");
 
+    terminal.press(&["q"]);
+    terminal.assert_restored();
+}
+
+#[test]
+fn where_the_interval_is_long_there_are_figures_at_once() {
+    let Some(terminal) = terminal_or_skip(100, 30) else { return };
+    let stage = Stage::new();
+    let _agent = stage.pretender();
+    terminal.run(&stage.command("--interval 1h"));
+    // On the connection on which the first snapshot was asked for after a second.
+    let screen = terminal.wait_for_text("asked-3600000-on-0");
+    assert!(screen.contains("every 60 min") && screen.contains("forward_1"), "{screen}");
     terminal.press(&["q"]);
     terminal.assert_restored();
 }
@@ -219,7 +247,7 @@ fn signals_and_panics_leave_the_terminal_as_it_was() {
     for signal in ["TERM", "HUP", "INT"] {
         view(&stage, &terminal);
         // The shell stays at it, so somebody else has to.
-        let pid = pid_of(&stage.socket());
+        let pid = agent::watching(&stage.socket()).expect("it runs");
         send_signal(signal, &pid.to_string());
         terminal.assert_restored();
     }
@@ -247,23 +275,10 @@ fn a_storm_of_events_does_not_hold_up_a_signal() {
     for signal in ["TERM", "HUP", "INT"] {
         terminal.run(&format!("{}; echo code $?", stage.command("--interval 500ms")));
         terminal.wait_for_text("flood 5");
-        send_signal(signal, &pid_of(&stage.socket()).to_string());
+        send_signal(signal, &agent::watching(&stage.socket()).expect("it runs").to_string());
         terminal.wait_for_text("code 0");
         terminal.assert_restored();
     }
-}
-
-/// The process that watches that socket.
-fn pid_of(socket: &Path) -> u32 {
-    let socket = socket.to_str().expect("UTF-8");
-    let pids = std::fs::read_dir("/proc").expect("/proc").flatten();
-    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let watches = |pid: &u32| {
-        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let arguments = String::from_utf8_lossy(&arguments).into_owned();
-        arguments.contains("\0watch\0") && arguments.contains(socket)
-    };
-    pids.find(watches).expect("it runs")
 }
 
 #[test]

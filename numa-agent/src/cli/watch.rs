@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Where the interval is longer, a screen has its first figures after this time.
-const EARLY: Duration = Duration::from_secs(1);
+const EARLY_MS: u64 = 1_000;
 /// Nothing is kept of an interval once it is over: the view keeps what it shows.
 const LIMITS: Limits = Limits { ended: 64, intervals: 64 };
 /// Time between full scans of programs of our own.
@@ -155,9 +155,8 @@ fn size(text: &str) -> Result<(u16, u16), String> {
 
 /// The running agent; without one, programs of our own where the flags say whom to observe.
 fn source(args: &Arc<WatchArgs>, messages: &LineQueue, mode: Mode) -> anyhow::Result<Source> {
-    let interval_ms = millis(args.interval)?;
-    // Nobody looks at an empty screen for a minute.
-    let first_ms = if mode == Mode::Screen { interval_ms.min(millis(EARLY)?) } else { interval_ms };
+    let interval_ms = u64::try_from(args.interval.as_millis())?;
+    let first_ms = first_ms(mode, interval_ms);
     let path = args.socket.clone();
     let connect: Connect = Box::new(move |interval_ms| {
         let lines = client::connect(&path, Request::Watch { interval_ms });
@@ -176,8 +175,9 @@ fn source(args: &Arc<WatchArgs>, messages: &LineQueue, mode: Mode) -> anyhow::Re
     Ok(Source { first, leads_to, first_ms, interval_ms, connect })
 }
 
-fn millis(duration: Duration) -> anyhow::Result<u64> {
-    Ok(u64::try_from(duration.as_millis())?)
+/// Milliseconds until the first snapshot: nobody looks at an empty screen for a minute.
+fn first_ms(mode: Mode, interval_ms: u64) -> u64 {
+    if mode == Mode::Screen { interval_ms.min(EARLY_MS) } else { interval_ms }
 }
 
 /// Programs of our own, that change nothing.
@@ -285,6 +285,14 @@ mod tests {
         assert_eq!(mode(false, Some(Format::Json), true), lines(true));
         assert_eq!(mode(true, None, true), Some(Mode::Once(Format::Text)));
         assert_eq!(mode(false, Some(Format::Svg), true), None);
+    }
+
+    #[test]
+    fn a_screen_has_its_first_figures_early_and_all_else_is_as_long_as_asked() {
+        assert_eq!([500, 1_000, 60_000].map(|ms| first_ms(Mode::Screen, ms)), [500, 1_000, 1_000]);
+        for mode in [Mode::Lines { json: true }, Mode::Lines { json: false }, Mode::Once(Format::Json)] {
+            assert_eq!(first_ms(mode, 60_000), 60_000);
+        }
     }
 
     #[test]

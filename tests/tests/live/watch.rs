@@ -1,6 +1,10 @@
 //! `numa-agent watch` with the real agent, or with programs of its own: real threads, real events, in a real terminal.
 
-use std::process::{Command, Stdio};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use numa_agent::core::{
     task::ThreadRole,
@@ -8,6 +12,7 @@ use numa_agent::core::{
 };
 use numa_agent_tests::{
     agent::{self, Agent},
+    bench::fdinfo,
     terminal::{Terminal, terminal_or_skip},
 };
 
@@ -128,22 +133,40 @@ fn without_an_agent_it_observes_by_itself() {
 
     // The same on a terminal, which says whose figures they are.
     if let Some(terminal) = terminal_or_skip(100, 30) {
-        own_view(&terminal, &command(&socket, &format!("{} --interval 300ms", stage.args().join(" "))), tid);
+        let line = command(&socket, &format!("{} --interval 300ms", stage.args().join(" ")));
+        own_view(&terminal, &line, socket.as_ref(), tid);
+        stage.assert_untouched(puppet.pid(), &stage.all, born);
+        // An agent that comes takes over, on the same screen.
+        let agent = stage.agent_with(&["--socket", &socket]);
+        let screen = terminal.wait_for("agent", |screen| {
+            screen.contains(" enforcing ")
+                && row(screen, tid).is_some_and(|row| is_on(row, 1, &stage.forward))
+        });
+        assert!(
+            screen.contains("connected to the agent")
+                && !screen.lines().next().unwrap().contains("observing")
+        );
+        terminal.press(&["q"]);
+        terminal.assert_restored();
+        agent.stop();
     }
-    stage.assert_untouched(puppet.pid(), &stage.all, born);
     puppet.stop().unwrap();
 }
 
-fn own_view(terminal: &Terminal, command: &str, tid: u32) {
+fn own_view(terminal: &Terminal, command: &str, socket: &Path, tid: u32) {
     terminal.run(command);
     let screen = terminal.wait_for("thread", |screen| row(screen, tid).is_some());
     assert!(screen.contains("observing: no agent"), "{screen}");
-    // Another pace, which takes programs anew.
+    // Another pace, of the same programs.
+    let pid = agent::watching(socket).unwrap();
+    let programs = || fdinfo::programs(pid).unwrap().into_keys().collect::<Vec<u32>>();
+    let before = programs();
     terminal.press(&["-"]);
     terminal.wait_for_text("every 500 ms");
-    terminal.wait_for("thread again", |screen| row(screen, tid).is_some() && !screen.contains("NO AGENT"));
-    terminal.press(&["q"]);
-    terminal.assert_restored();
+    std::thread::sleep(Duration::from_millis(1500));
+    let screen = terminal.wait_for("thread still", |screen| row(screen, tid).is_some());
+    assert!(!screen.contains("NO AGENT") && !before.is_empty(), "{screen}");
+    assert_eq!(programs(), before);
 }
 
 #[test]
