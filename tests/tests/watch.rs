@@ -314,6 +314,8 @@ fn a_terminal_without_colours_or_unicode_has_neither() {
     terminal.resize(90, 200);
     terminal.run(&format!("TERM=dumb {}", stage.command("")));
     terminal.wait_for_text("drift    6 threads");
+    let screen = terminal.wait_for_text("TERM is dumb");
+    assert_eq!(screen.matches("a line for each event instead of a screen").count(), 1, "{screen}");
     terminal.press(&["C-c"]);
     terminal.assert_restored();
 }
@@ -371,6 +373,34 @@ fn once_is_one_snapshot() {
 }
 
 #[test]
+fn of_events_those_that_are_asked_for_have_lines() {
+    let stage = Stage::new();
+    let _agent = stage.pretender();
+    let mut watch =
+        stage.watch(&["--events", "kind:moved group:s0"]).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(watch.stdout.take().expect("piped")).lines().map(Result::unwrap);
+    for _ in 0..3 {
+        let line = lines.next().expect("a line");
+        assert!(line.contains(" moved    forward_"), "{line}");
+    }
+    watch.kill().expect("it runs");
+    watch.wait().expect("it ends");
+}
+
+#[test]
+fn what_cannot_be_written_is_said() {
+    let stage = Stage::new();
+    let _agent = stage.pretender();
+    for more in [&[][..], &["--json"], &["--once"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+        let output = stage.watch(more).stdout(full).output().expect("numa-agent starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{more:?}: {said}");
+        assert!(said.contains("standard output: No space left"), "{more:?}: {said}");
+    }
+}
+
+#[test]
 fn what_cannot_be_watched_is_said() {
     let stage = Stage::new();
     let said = |more: &[&str], code: i32| {
@@ -387,6 +417,11 @@ fn what_cannot_be_watched_is_said() {
     assert!(said(&["--format", "svg"], 2).contains("--once"));
     assert!(said(&["--size", "10x10"], 2).contains("80x24"));
     assert!(said(&["--interval", "1ms"], 2).contains("200ms"));
+    for more in [&["--size", "90x30"][..], &["--once", "--size", "90x30"], &["--json", "--size", "90x30"]] {
+        assert!(said(more, 2).contains("--size is that of a picture"), "{more:?}");
+    }
+    assert!(said(&["--events", "kind:repined"], 2).contains("re-pin"));
+    assert!(said(&["--events", "x", "--format", "json"], 2).contains("jq"));
     assert!(said(&["--json", "--format", "text"], 2).contains("cannot be used with"));
     // Somebody who says no.
     let listener = UnixListener::bind(stage.socket()).expect("a socket");

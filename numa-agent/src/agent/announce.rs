@@ -94,9 +94,11 @@ impl Agent {
         let processes = self.engine.processes().count();
         let threads: usize = self.engine.processes().map(|process| process.threads.len()).sum();
         format!(
-            "{policy} plan, {} on {}; managing {threads} threads of {processes} processes",
+            "{policy} plan, {} on {}; managing {} of {}",
             many(groups, "group", "s"),
-            many(sockets, "socket", "s")
+            many(sockets, "socket", "s"),
+            many(threads, "thread", "s"),
+            many(processes, "process", "es")
         )
     }
 

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use super::{UsageError, machine::MachineArgs, plan_args::PlanArgs};
@@ -23,7 +24,10 @@ use crate::{
     },
     report::escape,
     view::{
-        app::{App, Link},
+        app::{
+            App, Link,
+            filter::{Filter, Of},
+        },
         draw::{LEAST, Look},
         lines::Writer,
         once, session, signals,
@@ -43,11 +47,12 @@ const QUEUE: usize = 256;
 /// Flags of `watch`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-On a terminal: a screen of at least 80 x 24; ? shows the keys, q ends it. Elsewhere, or with --format: a line for each event, or with
---json each line of the agent as it comes.
+On a terminal: a screen of at least 80 x 24; ? shows the keys, q ends it. Elsewhere, or with --format text: a line for each event. With
+--json: each line of the agent as it comes, one JSON object a line with its kind (status, snapshot, event, missed); with --once --json: one
+snapshot, the same object, over several lines.
 
 Watches the running agent. Where there is none, and a configuration or other flags of the plan say what to manage, it loads
-kernel programs of its own (root) and observes; nothing is changed.
+kernel programs of its own (root) and observes, until an agent comes; nothing is changed.
 
 Exit status: 0; 1 if there is nothing to watch, or it cannot be; 2 bad usage.")]
 pub struct WatchArgs {
@@ -66,9 +71,12 @@ pub struct WatchArgs {
     /// The same as --format json.
     #[arg(long, conflicts_with = "format")]
     json: bool,
-    /// The picture's columns and rows.
-    #[arg(long, value_name = "COLSxROWS", default_value = "120x40", value_parser = size)]
-    size: (u16, u16),
+    /// The picture's columns and rows; with --once --format svg only. [default: 120x40]
+    #[arg(long, value_name = "COLSxROWS", value_parser = size)]
+    size: Option<(u16, u16)>,
+    /// Only such events, in lines and on the screen: words that all have to be found, kind:re-pin, group:s0.g1, tid:47 and so on.
+    #[arg(long, value_name = "FILTER", conflicts_with_all = ["json", "once"])]
+    events: Option<String>,
     /// How many threads can be measured at once by programs of our own. Default: 64 for each CPU, at least 4096.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
     max_threads: Option<u32>,
@@ -85,6 +93,9 @@ enum Format {
     Svg,
 }
 
+/// Of a picture.
+const SIZE: (u16, u16) = (120, 40);
+
 /// What is made of what comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -95,18 +106,40 @@ enum Mode {
 
 /// Watches; `messages` go to standard error.
 pub fn run(args: WatchArgs, messages: LineQueue) -> anyhow::Result<()> {
-    let terminal = io::stdout().is_terminal() && env_text("TERM").is_some_and(|term| term != "dumb");
     let format = if args.json { Some(Format::Json) } else { args.format };
-    let mode = mode(args.once, format, terminal)?;
+    let (terminal, term) = (io::stdout().is_terminal(), env_text("TERM"));
+    let can_draw = term.as_ref().is_some_and(|term| term != "dumb");
+    let mode = mode(args.once, format, terminal && can_draw)?;
+    if args.size.is_some() && mode != Mode::Once(Format::Svg) {
+        return Err(UsageError("--size is that of a picture: add --once --format svg".to_owned()).into());
+    }
+    let events = events(args.events.as_deref().unwrap_or_default(), mode)?;
+    if terminal && !can_draw && format.is_none() && !args.once {
+        let term = term.map_or_else(|| "not set".to_owned(), |term| escape::text(&term));
+        messages.line(format!("numa-agent: TERM is {term}: a line for each event instead of a screen"));
+    }
     let args = Arc::new(args);
     let source = source(&args, &messages, mode)?;
     match mode {
         Mode::Screen => {
-            let app = App::new(source.interval_ms);
+            let mut app = App::new(source.interval_ms);
+            app.event_filter = events;
             Ok(session::run(app, source, look())?)
         }
-        Mode::Lines { json } => write_lines(source, json),
-        Mode::Once(format) => write_once(source, format, args.size),
+        Mode::Lines { json } => write_lines(source, json, events),
+        Mode::Once(format) => write_once(source, format, args.size.unwrap_or(SIZE)),
+    }
+}
+
+fn events(text: &str, mode: Mode) -> Result<Filter, UsageError> {
+    let filter = Filter::new(text, Of::Events);
+    match filter.problem() {
+        Some(problem) => Err(UsageError(format!("--events: {problem}"))),
+        // `--json` is turned away before; so is what means the same.
+        None if !filter.is_empty() && mode == (Mode::Lines { json: true }) => Err(UsageError(
+            "--events is for lines and the screen; JSON is filtered by jq and the like".to_owned(),
+        )),
+        None => Ok(filter),
     }
 }
 
@@ -214,11 +247,11 @@ fn connection(lines: Lines) -> Result<Connection, ClientError> {
 }
 
 /// A line for each event, or each line as it came, until nobody reads them.
-fn write_lines(source: Source, json: bool) -> anyhow::Result<()> {
+fn write_lines(source: Source, json: bool, events: Filter) -> anyhow::Result<()> {
     let (sender, news) = sync_channel(QUEUE);
     let signals = signals::watch(|| {}, || std::process::exit(0))?;
     let _pacer = source.read(move |news| sender.send(news).map_err(|_| Gone))?;
-    let (mut writer, mut out) = (Writer::default(), io::stdout());
+    let (mut writer, mut out) = (Writer::new(events), io::stdout());
     for news in news {
         let at = sys::now_rfc3339();
         let text = match news {
@@ -239,7 +272,7 @@ fn write_lines(source: Source, json: bool) -> anyhow::Result<()> {
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             // A reader that has seen enough (`| head`) is no error.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            other => other?,
+            other => other.context("standard output")?,
         }
     }
     Ok(())
@@ -285,6 +318,17 @@ mod tests {
         assert_eq!(mode(false, Some(Format::Json), true), lines(true));
         assert_eq!(mode(true, None, true), Some(Mode::Once(Format::Text)));
         assert_eq!(mode(false, Some(Format::Svg), true), None);
+    }
+
+    #[test]
+    fn a_filter_of_events_has_to_make_sense() {
+        let lines = Mode::Lines { json: false };
+        assert_eq!(events("kind:re-pin group:s0", lines).unwrap().text(), "kind:re-pin group:s0");
+        assert!(events("kind:repined", lines).unwrap_err().to_string().contains("re-pin"));
+        assert!(
+            events("x", Mode::Lines { json: true }).is_err()
+                && events("", Mode::Lines { json: true }).is_ok()
+        );
     }
 
     #[test]

@@ -111,7 +111,7 @@ pub const BINDINGS: &[Binding] = &[
     bound(
         &[letter('/'), letter('f')],
         Action::Filter,
-        "filter threads: words of name, group or role, node:3, tid:47",
+        "filter threads, or in their panel events: words, node:3, kind:moved",
         Some("filter"),
     ),
     bound(&[letter('s'), letter('>')], Action::SortNext, "sort by the next column", Some("sort")),

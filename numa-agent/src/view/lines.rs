@@ -4,6 +4,7 @@ use super::app::{
     Link,
     data::Data,
     feed::{Entry, Kind},
+    filter::Filter,
 };
 use crate::{
     core::view::Line,
@@ -14,12 +15,20 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Writer {
     data: Data,
+    /// Which events have lines.
+    filter: Filter,
     /// Whether it has said whose view it is.
     began: bool,
     link: Option<Link>,
 }
 
 impl Writer {
+    /// Of such events alone.
+    #[must_use]
+    pub fn new(filter: Filter) -> Self {
+        Self { filter, ..Self::default() }
+    }
+
     /// The lines, each with its end, that say what `line` tells; `at` is the time, RFC 3339.
     pub fn line(&mut self, line: Line, at: &str) -> String {
         let mut out = String::new();
@@ -35,15 +44,19 @@ impl Writer {
                 many(counts.threads, "thread", "s"),
                 many(counts.processes, "process", "es")
             );
-            out += &printed(&Entry::new(at, Kind::Agent, None, text));
+            out += &self.wanted(Entry::new(at, Kind::Agent, None, text));
         }
         for entry in self.data.take(line, at) {
-            out += &printed(&entry);
+            out += &self.wanted(entry);
         }
         out
     }
 
-    /// The line that says that the connection is another, if it is.
+    fn wanted(&self, entry: Entry) -> String {
+        if self.filter.matches_event(&entry) { printed(&entry) } else { String::new() }
+    }
+
+    /// The line that says that the connection is another, if it is, whatever the filter.
     pub fn link(&mut self, link: Link, at: &str) -> Option<String> {
         let text = match &link {
             _ if self.link.as_ref() == Some(&link) => None,
@@ -74,7 +87,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::view::synthetic::{a3, event};
+    use crate::view::{
+        app::filter::Of,
+        synthetic::{a3, event},
+    };
 
     #[test]
     fn each_event_is_a_line_that_no_name_breaks() {
@@ -88,6 +104,29 @@ mod tests {
         let evil = event(&json!({ "event": "warning", "warning": "a\nb\u{1b}[2J" }));
         let line = writer.line(evil, "now");
         assert_eq!(line, "now warning  a\\nb\\u{1b}[2J\n");
+    }
+
+    #[test]
+    fn a_filter_leaves_the_events_that_fit() {
+        let said = |filter: &str| -> Vec<String> {
+            let mut writer = Writer::new(Filter::new(filter, Of::Events));
+            let said: String = a3(30).into_iter().map(|line| writer.line(line, "now")).collect();
+            said.lines().map(str::to_owned).collect()
+        };
+        let all = said("");
+        for (filter, words) in [
+            ("kind:moved", " moved "),
+            ("kind:moved forward_2", "forward_2"),
+            ("group:s0.g2 kind:re-pin", "put back on 40-79"),
+            ("group:socket0_group2 role:forward kind:drift", "threads are on CPUs"),
+            ("node:7 kind:moved", " -> 7"),
+            ("cgroup", "/kubepods/pod7"),
+        ] {
+            let some = said(filter);
+            assert!(!some.is_empty() && some.len() < all.len(), "{filter}: {} of {}", some.len(), all.len());
+            assert!(some.iter().all(|line| line.contains(words) && all.contains(line)), "{filter}: {some:?}");
+        }
+        assert!(said("group:s1.g0 kind:drift").is_empty(), "none of theirs");
     }
 
     #[test]

@@ -90,11 +90,11 @@ fn nodes(snapshot: &Snapshot) -> Table {
             table.row([
                 socket.id.to_string(),
                 node.id.to_string(),
-                cpus(&node.cpus),
+                if node.cpus.is_empty() { "memory only".to_owned() } else { cpus(&node.cpus) },
                 or_none(snapshot.busy(node), percent),
-                node.present.to_string(),
+                or_none(node.present.filter(|_| !node.cpus.is_empty()), |count| count.to_string()),
                 node.planned.values().sum::<u64>().to_string(),
-                node.strangers.to_string(),
+                or_none(node.strangers.filter(|_| !node.cpus.is_empty()), |count| count.to_string()),
             ]);
         }
     }
@@ -156,7 +156,7 @@ fn threads(snapshot: &Snapshot) -> Table {
     ];
     let mut table = Table::new(&header);
     for thread in &snapshot.threads {
-        let waited = |ns| if thread.waits > 0 { time(ns) } else { NONE.to_owned() };
+        let waited = thread.waited_ns();
         let planned = thread.planned.as_ref();
         let preemptor = thread.preemptor.as_ref();
         table.row([
@@ -170,12 +170,12 @@ fn threads(snapshot: &Snapshot) -> Table {
             or_none(thread.cpu, |cpu| cpu.to_string()),
             or_none(thread.node, |node| node.to_string()),
             mark(thread).to_owned(),
-            or_none((snapshot.seconds > 0.0).then(|| thread.run_ns as f64 / 1e9 / snapshot.seconds), percent),
+            or_none(thread.busy_share(snapshot.seconds), percent),
             or_none(per_second(thread.migrations, snapshot.seconds), rate),
             or_none(thread.off_node_share(), percent),
-            thread.waits.to_string(),
-            waited(thread.wait_p99_ns),
-            waited(thread.wait_max_ns),
+            or_none(thread.waits, |waits| waits.to_string()),
+            or_none(waited, |(p99, _)| time(p99)),
+            or_none(waited, |(_, longest)| time(longest)),
             or_none(preemptor, |who| escape::text(who.comm.as_deref().unwrap_or("(several)"))),
         ]);
     }
@@ -227,12 +227,13 @@ mod tests {
         (snapshot.load, snapshot.moves) = (None, None);
         snapshot.threads.truncate(1);
         let thread = &mut snapshot.threads[0];
-        (thread.cpu, thread.node, thread.planned, thread.waits) = (None, None, None, 0);
+        (thread.cpu, thread.node, thread.planned, thread.waits, thread.run_ns) =
+            (None, None, None, None, None);
         (thread.migrations, thread.off_node_ns, thread.preemptor) = (None, None, None);
         let tid = thread.tid.to_string();
         let text = text(&snapshot);
         let row = text.lines().find(|line| line.starts_with(&tid)).unwrap();
-        assert_eq!(row.split_whitespace().filter(|word| *word == "-").count(), 9, "{row}");
+        assert_eq!(row.split_whitespace().filter(|word| *word == "-").count(), 11, "{row}");
         assert!(text.contains("moves are not counted here"), "{text}");
     }
 

@@ -154,15 +154,23 @@ fn run(body: &mut String, cells: &[Cell], look: &Look, first: usize, row: usize)
             boxed(body, &look.class, (left(first + at) + x, top(row) + y), size);
             at += count;
         } else {
-            let end = (at..cells.len()).find(|index| ends_text(cells, *index)).unwrap_or(cells.len());
+            let end = (at + 1..cells.len()).find(|index| ends_text(cells, *index)).unwrap_or(cells.len());
             text(body, &cells[at..end], look, first + at, row);
             at = end;
         }
     }
 }
 
-/// Two blanks in a row, or a shape.
+/// Two blanks in a row, a shape, or a wide character: a font may have those wider or narrower than two others, and they must not
+/// move what is beside them.
 fn ends_text(cells: &[Cell], index: usize) -> bool {
+    if index > 0 && cells[index - 1].symbol().width() > 1 {
+        // Its right half.
+        return false;
+    }
+    if cells[index].symbol().width() > 1 || (index > 1 && cells[index - 2].symbol().width() > 1) {
+        return true;
+    }
     let blank = |index: usize| cells.get(index).is_none_or(|cell| cell.symbol() == " ");
     shape(cells[index].symbol()).is_some() || (blank(index) && blank(index + 1))
 }

@@ -214,13 +214,13 @@ impl<'a> Scene<'a> {
             planned: Some(place.clone()),
             cpu: Some(cpu),
             node: self.node_of(cpu),
-            run_ns: (run * 1e9) as u64,
+            run_ns: Some((run * 1e9) as u64),
             off_node_ns: Some(0),
             migrations: Some(if dice.roll(4) == 0 { 1 + dice.roll(3) } else { 0 }),
             node_migrations: Some(0),
-            waits,
-            wait_p99_ns: if waits > 0 { p99 } else { 0 },
-            wait_max_ns: if waits > 0 { p99 + dice.roll(p99) } else { 0 },
+            waits: Some(waits),
+            wait_p99_ns: Some(if waits > 0 { p99 } else { 0 }),
+            wait_max_ns: Some(if waits > 0 { p99 + dice.roll(p99) } else { 0 }),
             preemptor: (waits > 0 && dice.roll(3) == 0).then(|| Occupant {
                 comm: Some(
                     ["kworker/u641:2", "ksoftirqd/47", "node_exporter", "sshd"][dice.roll(4) as usize].into(),
@@ -242,17 +242,17 @@ impl<'a> Scene<'a> {
             let far = &self.plan.groups[self.plan.groups.len() - 3].forward_cpus;
             let cpu = far.iter().nth(index as usize * 5 + thread.pid as usize % 7).expect("it has CPUs");
             (thread.cpu, thread.node) = (Some(cpu), self.node_of(cpu));
-            thread.off_node_ns = Some(thread.run_ns - dice.roll(9) * 10_000_000);
+            thread.off_node_ns = thread.run_ns.map(|ns| ns - dice.roll(9) * 10_000_000);
             (thread.migrations, thread.node_migrations) = (Some(9 + dice.roll(30)), Some(1 + dice.roll(4)));
             (thread.wait_p99_ns, thread.wait_max_ns) =
-                (1_400_000 + dice.roll(900_000), 11_000_000 + dice.roll(9_000_000));
+                (Some(1_400_000 + dice.roll(900_000)), Some(11_000_000 + dice.roll(9_000_000)));
             thread.preemptor = Some(Occupant { comm: Some("forward_7".into()), ns: 31_000_000, count: 12 });
         }
         // Something else runs on its CPUs.
         if group == 9 && index < 4 {
             let swell = (interval % 12) * 90_000;
-            thread.wait_p99_ns = 180_000 + swell + dice.roll(80_000);
-            thread.wait_max_ns = thread.wait_p99_ns * (2 + dice.roll(3));
+            let p99 = 180_000 + swell + dice.roll(80_000);
+            (thread.wait_p99_ns, thread.wait_max_ns) = (Some(p99), Some(p99 * (2 + dice.roll(3))));
             thread.preemptor =
                 Some(Occupant { comm: Some("tokenizer_pool".into()), ns: 4_000_000, count: 9 });
         }
@@ -304,9 +304,10 @@ impl<'a> Scene<'a> {
             Node {
                 id,
                 cpus: cpus.clone(),
+                memory_bytes: self.topology.node(id).and_then(|node| node.memory_bytes),
                 planned,
-                present: seen.clone().count() as u64,
-                strangers: seen.filter(stranger).count() as u64,
+                present: Some(seen.clone().count() as u64),
+                strangers: Some(seen.filter(stranger).count() as u64),
             }
         };
         let mut sockets: Vec<Socket> = self

@@ -90,7 +90,7 @@ fn a_viewer_sees_threads_where_they_are_and_what_becomes_of_them() {
     assert_eq!(bound["cpus"], json!(stage.forward), "{bound}");
     let there = snapshot(&mut lines, |snapshot| {
         let row = row(snapshot, forward).ok_or("not listed")?;
-        let runs = row.run_ns > 0 && row.waits > 0 && row.cpu.is_some();
+        let runs = row.run_ns > Some(0) && row.waits > Some(0) && row.cpu.is_some();
         if runs && !row.is_off_plan() { Ok(()) } else { Err(format!("{row:?}")) }
     });
     let (member, forward_row) = (row(&there, puppet.pid()).unwrap(), row(&there, forward).unwrap());
@@ -99,10 +99,10 @@ fn a_viewer_sees_threads_where_they_are_and_what_becomes_of_them() {
     assert_eq!(planned(member), Some((stage.members.clone(), vec![0])));
     assert_eq!((forward_row.node, forward_row.comm.as_str()), (Some(1), "forward_0"));
     assert_eq!(there.threads[0].tid, forward, "critical threads come first");
-    assert!(forward_row.run_ns as f64 <= 1.5e9 * there.seconds, "{forward_row:?}");
+    assert!(forward_row.run_ns.unwrap() as f64 <= 1.5e9 * there.seconds, "{forward_row:?}");
     assert!(there.load.is_some_and(|load| load.len() >= 2));
     let nodes = &there.status.sockets[0].nodes;
-    assert_eq!((nodes[1].present, nodes[1].strangers), (1, 0));
+    assert_eq!((nodes[1].present, nodes[1].strangers), (Some(1), Some(0)));
 
     // Somebody moves it, and the agent puts it back: two moves, between nodes, and who it was.
     puppet.pin(forward, &stage.members).unwrap();
@@ -361,7 +361,8 @@ fn an_observer_in_the_same_process_sees_the_same_and_changes_nothing() {
     assert_eq!((&planned["cpus"], &planned["result"]), (&json!(stage.forward), &json!("planned")));
     snapshot(&mut lines, |snapshot| {
         let row = row(snapshot, forward).ok_or("not listed")?;
-        let known = row.run_ns > 0 && row.planned.as_ref().is_some_and(|place| place.cpus == stage.forward);
+        let known =
+            row.run_ns > Some(0) && row.planned.as_ref().is_some_and(|place| place.cpus == stage.forward);
         if known { Ok(()) } else { Err(format!("{row:?}")) }
     });
     stage.assert_untouched(puppet.pid(), &stage.all, born);

@@ -95,7 +95,7 @@ fn figures_are_of_the_thread_that_did_it() {
     let snapshot = eventually(|| {
         let snapshot = once(&agent);
         match find(&snapshot, tid) {
-            Some(thread) if thread.role == ThreadRole::Forward && thread.run_ns > 0 => Ok(snapshot),
+            Some(thread) if thread.role == ThreadRole::Forward && thread.run_ns > Some(0) => Ok(snapshot),
             other => Err(format!("{other:?}")),
         }
     });

@@ -168,17 +168,31 @@ fn place(cpus: &CpuSet, topology: &Topology) -> Place {
 }
 
 fn sockets(topology: &Topology) -> Vec<Socket> {
-    let nodes = |socket: &crate::core::topology::Socket| {
-        let node = |node: &crate::core::topology::SocketNode| Node {
-            id: node.id,
-            cpus: node.cpus.clone(),
-            planned: BTreeMap::new(),
-            present: 0,
-            strangers: 0,
-        };
-        socket.nodes.iter().map(node).collect()
+    let node = |id: u32, cpus: &CpuSet| Node {
+        id,
+        cpus: cpus.clone(),
+        memory_bytes: topology.node(id).and_then(|node| node.memory_bytes),
+        planned: BTreeMap::new(),
+        present: None,
+        strangers: None,
     };
-    topology.sockets.iter().map(|socket| Socket { id: socket.id, nodes: nodes(socket) }).collect()
+    let mut sockets: Vec<Socket> = Vec::new();
+    for socket in &topology.sockets {
+        let nodes = socket.nodes.iter().map(|of| node(of.id, &of.cpus)).collect();
+        sockets.push(Socket { id: socket.id, nodes });
+    }
+    for memory in topology.nodes.iter().filter(|node| node.cpus.is_empty()) {
+        let with_cpus = topology.nodes.iter().filter(|node| !node.cpus.is_empty());
+        let nearest =
+            with_cpus.min_by_key(|node| memory.distances.get(&node.id).copied().unwrap_or(u32::MAX));
+        let is_there = |socket: &&mut Socket| {
+            nearest.is_some_and(|nearest| socket.nodes.iter().any(|node| node.id == nearest.id))
+        };
+        if let Some(socket) = sockets.iter_mut().find(is_there) {
+            socket.nodes.push(node(memory.id, &memory.cpus));
+        }
+    }
+    sockets
 }
 
 /// What happened between two readings. Threads that ended in between count in the moves, and are not listed.
@@ -188,7 +202,7 @@ pub fn snapshot(before: &Reading, now: &Reading) -> Snapshot {
     let known: HashMap<TaskId, &Arc<Kept>> =
         before.threads.iter().map(|thread| (thread.task, thread)).collect();
     let mut status = now.status.clone();
-    let mut seats = Seats::new(&mut status.sockets);
+    let mut seats = Seats::new(&mut status.sockets, now.measured.times);
     let mut rows = Vec::new();
     for thread in now.threads.iter().filter(|thread| !now.ended.contains(&thread.task)) {
         let account = thread.account.account();
@@ -208,7 +222,7 @@ pub fn snapshot(before: &Reading, now: &Reading) -> Snapshot {
         .map(|row| {
             let account = row.thread.account.account();
             let earlier = earlier(&known, &before.threads, row.thread, &account);
-            listed(row, earlier.map(|(account, _)| account).as_ref(), &account, &now.places)
+            listed(row, earlier.map(|(account, _)| account).as_ref(), &account, &reader)
         })
         .collect();
     Snapshot {
@@ -265,15 +279,16 @@ impl Row<'_> {
             node_migrations.unwrap_or(0),
             migrations.unwrap_or(0),
             wait_ns,
-            run_ns,
+            run_ns.unwrap_or(0),
         ];
         (self.thread.labels.role != ThreadRole::Forward, most.map(std::cmp::Reverse), self.thread.task)
     }
 }
 
-fn listed(row: Row<'_>, before: Option<&Account>, now: &Account, places: &Places) -> Thread {
+fn listed(row: Row<'_>, before: Option<&Account>, now: &Account, reader: &Reader<'_>) -> Thread {
     let Row { thread, gained, cpu } = row;
-    let waits = gained::waits(before, now);
+    let places = reader.places;
+    let waits = reader.measured.times.then(|| gained::waits(before, now));
     let labels = &thread.labels;
     let planned = thread.home.as_ref().map(|home| Place {
         cpus: CpuSet::from_words(home.set.cpus.to_vec()),
@@ -294,9 +309,9 @@ fn listed(row: Row<'_>, before: Option<&Account>, now: &Account, places: &Places
         off_node_ns: gained.off_node_ns,
         migrations: gained.migrations,
         node_migrations: gained.node_migrations,
-        waits: waits.count,
-        wait_p99_ns: waits.quantile_ns(0.99).unwrap_or(0),
-        wait_max_ns: waits.max_ns,
+        waits: waits.as_ref().map(|waits| waits.count),
+        wait_p99_ns: waits.as_ref().map(|waits| waits.quantile_ns(0.99).unwrap_or(0)),
+        wait_max_ns: waits.as_ref().map(|waits| waits.max_ns),
         preemptor: gained::preemptor(before, now),
     }
 }
@@ -308,8 +323,11 @@ struct Seats<'a> {
 }
 
 impl<'a> Seats<'a> {
-    fn new(sockets: &'a mut [Socket]) -> Self {
-        let nodes: Vec<&mut Node> = sockets.iter_mut().flat_map(|socket| &mut socket.nodes).collect();
+    /// Nobody has been seen yet, if anybody can be.
+    fn new(sockets: &'a mut [Socket], measured: bool) -> Self {
+        let mut nodes: Vec<&mut Node> = sockets.iter_mut().flat_map(|socket| &mut socket.nodes).collect();
+        let nobody = measured.then_some(0);
+        nodes.iter_mut().for_each(|node| (node.present, node.strangers) = (nobody, nobody));
         let of = |(index, node): (usize, &&mut Node)| {
             node.cpus.iter().map(move |cpu| (cpu, index)).collect::<Vec<_>>()
         };
@@ -320,9 +338,10 @@ impl<'a> Seats<'a> {
     fn take(&mut self, cpu: Option<u32>, home: Option<&Home>, places: &Places) {
         let Some(cpu) = cpu else { return };
         let Some(node) = self.by_cpu.get(&cpu).and_then(|index| self.nodes.get_mut(*index)) else { return };
-        node.present += 1;
+        node.present = node.present.map(|present| present + 1);
         let at_home = |home: &Home| places.node_of(cpu).is_some_and(|node| home.set.has_node(node));
-        node.strangers += u64::from(home.is_some_and(|home| !at_home(home)));
+        let is_stranger = home.is_some_and(|home| !at_home(home));
+        node.strangers = node.strangers.map(|strangers| strangers + u64::from(is_stranger));
     }
 }
 

@@ -169,17 +169,52 @@ fn a_snapshot_is_what_happened_in_between() {
     let order: Vec<u32> = snapshot.threads.iter().map(|thread| thread.tid).collect();
     assert_eq!(order, [101, 100, 102], "forward threads first, then who moved");
     let [forward, leader, idle] = &snapshot.threads[..] else { panic!() };
-    assert_eq!((forward.run_ns, forward.migrations, forward.node_migrations), (50, Some(1), Some(1)));
+    assert_eq!((forward.run_ns, forward.migrations, forward.node_migrations), (Some(50), Some(1), Some(1)));
     assert_eq!((forward.cpu, forward.node, forward.is_off_plan()), (Some(2), Some(0), true));
     assert_eq!(forward.planned.as_ref().unwrap().cpus.to_string(), "4-7");
     assert_eq!(forward.planned.as_ref().unwrap().nodes, [1]);
-    assert_eq!((leader.run_ns, leader.migrations, leader.is_off_plan()), (700, Some(1), false));
-    assert_eq!((idle.cpu, idle.node, idle.run_ns), (None, None, 0), "it has not run");
+    assert_eq!((leader.run_ns, leader.migrations, leader.is_off_plan()), (Some(700), Some(1), false));
+    assert_eq!((idle.cpu, idle.node, idle.run_ns), (None, None, Some(0)), "it has not run");
     let step = |from, to, count| Move { from, to, count };
     assert_eq!(snapshot.moves.unwrap(), [step(0, 0, 1), step(1, 0, 1)]);
     let nodes = &snapshot.status.sockets[0].nodes;
-    assert_eq!((nodes[0].present, nodes[0].strangers, nodes[1].present), (2, 1, 0));
+    assert_eq!((nodes[0].present, nodes[0].strangers, nodes[1].present), (Some(2), Some(1), Some(0)));
     assert_eq!(snapshot.unlisted, 0);
+}
+
+#[test]
+fn without_the_program_switch_times_and_places_are_not_measured_and_not_zero() {
+    let mut world = World::new(&CREW);
+    let (before, mut now) = (world.reading(), world.reading());
+    now.measured.times = false;
+    let snapshot = serde_json::to_value(snapshot(&before, &now)).unwrap();
+    for figure in ["run_ns", "off_node_ns", "waits", "wait_p99_ns", "wait_max_ns"] {
+        assert!(snapshot["threads"][0].get(figure).is_some_and(serde_json::Value::is_null), "{figure}");
+    }
+    assert_eq!(snapshot["threads"][0]["migrations"], 0);
+    let node = &snapshot["sockets"][0]["nodes"][0];
+    assert!(node["present"].is_null() && node["strangers"].is_null(), "{node}");
+}
+
+#[test]
+fn memory_only_nodes_are_shown_with_the_socket_that_is_nearest() {
+    let machine = Machine { sockets: 2, memory_only_nodes: vec![7, 9], ..Machine::default() };
+    let mut topology = machine.topology();
+    for node in topology.nodes.iter_mut().filter(|node| node.cpus.is_empty()) {
+        let near = if node.id == 7 { 1 } else { 0 };
+        node.distances = [(0, 30), (1, 30), (near, 14)].into();
+        node.memory_bytes = Some(64 << 30);
+    }
+    let flags = Overrides { group_patterns: vec!["serve".into()], ..Overrides::default() };
+    let engine = Engine::new(topology, Settings::from_sources(None, flags).unwrap(), []).unwrap();
+    let status = status_of(&engine, true);
+    let ids = |socket: usize| {
+        let nodes = status.sockets[socket].nodes.iter();
+        nodes.map(|node| (node.id, node.cpus.is_empty())).collect::<Vec<_>>()
+    };
+    assert_eq!([ids(0), ids(1)], [[(0, false), (9, true)], [(1, false), (7, true)]]);
+    let memory = &status.sockets[0].nodes[1];
+    assert_eq!((memory.memory_bytes, memory.present, memory.planned.len()), (Some(64 << 30), None, 0));
 }
 
 #[test]
@@ -200,7 +235,7 @@ fn threads_that_come_and_go_are_counted_once() {
     let now = world.reading();
     let shot = snapshot(&before, &now);
     let again = shot.threads.iter().find(|thread| thread.tid == 102).unwrap();
-    assert_eq!((again.run_ns, again.migrations), (30, Some(0)), "another account is another thread");
+    assert_eq!((again.run_ns, again.migrations), (Some(30), Some(0)), "another account is another thread");
     let step = |from, to, count| Move { from, to, count };
     assert_eq!(shot.moves.unwrap(), [step(1, 0, 1), step(1, 1, 1)], "those of threads that ended too");
     let later = world.reading();
@@ -250,7 +285,7 @@ fn a_leader_that_a_thread_took_over_from_goes_on_as_that_thread() {
     world.runs(100, 0, 33);
     let now = world.reading();
     let leader = snapshot(&before, &now).threads.into_iter().find(|thread| thread.tid == 100).unwrap();
-    assert_eq!(leader.run_ns, 33);
+    assert_eq!(leader.run_ns, Some(33));
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub struct Read<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Gained {
     /// CPU time.
-    pub run_ns: u64,
+    pub run_ns: Option<u64>,
     /// CPU time off node.
     pub off_node_ns: Option<u64>,
     /// Moves between CPUs.
@@ -60,7 +60,10 @@ impl Gained {
             gained(&|read| WAITS.iter().map(|wait| of(&read.account.durations[*wait])).sum())
         };
         Self {
-            run_ns: gained(&|read| read.account.run_ns() + current_run_ns(read.account, read.at_ns)),
+            run_ns: reader
+                .measured
+                .times
+                .then(|| gained(&|read| read.account.run_ns() + current_run_ns(read.account, read.at_ns))),
             // Both by the home that it has now: what was off node before it was known has to go away.
             off_node_ns: home.map(|home| gained(&|read| reader.off_node_ns(read.account, home, read.at_ns))),
             migrations: spans(&[span::CORE, span::CLUSTER, span::NODE, span::SOCKET, span::MACHINE]),

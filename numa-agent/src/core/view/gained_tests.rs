@@ -98,7 +98,8 @@ proptest! {
     #[test]
     fn nothing_happened_is_nothing(life in lives()) {
         let account = life.account();
-        let none = Gained { off_node_ns: Some(0), migrations: Some(0), node_migrations: Some(0), ..Gained::default() };
+        let none = Gained { run_ns: Some(0),
+            off_node_ns: Some(0), migrations: Some(0), node_migrations: Some(0), ..Gained::default() };
         prop_assert_eq!(between(Some(&account), &account), none);
         prop_assert_eq!(waits(Some(&account), &account), Distribution::default());
         prop_assert_eq!(preemptor(Some(&account), &account), None);
@@ -114,8 +115,8 @@ fn a_run_that_goes_on_counts_once() {
     now.off_node.ns = 3000;
     // Of 5000 to 9000 it ran until 6000 and from 8000 on.
     let gained = between(Some(&before), &now);
-    assert_eq!((gained.run_ns, gained.off_node_ns), (2000, Some(2000)));
-    assert_eq!((between(None, &now).run_ns, between(None, &now).off_node_ns), (4000, Some(4000)));
+    assert_eq!((gained.run_ns, gained.off_node_ns), (Some(2000), Some(2000)));
+    assert_eq!((between(None, &now).run_ns, between(None, &now).off_node_ns), (Some(4000), Some(4000)));
 }
 
 #[test]

@@ -166,7 +166,7 @@ pub const fn mode(enforcing: bool) -> &'static str {
 pub struct Socket {
     /// Its id.
     pub id: u32,
-    /// Its nodes with CPUs; one that spans sockets is listed on each.
+    /// Its nodes with CPUs, one that spans sockets is listed on each, and after them the memory-only nodes (CXL, HBM) that are nearest to it.
     pub nodes: Vec<Node>,
 }
 
@@ -175,14 +175,17 @@ pub struct Socket {
 pub struct Node {
     /// Its id.
     pub id: u32,
-    /// Its online CPUs on this socket.
+    /// Its online CPUs on this socket; empty for a memory-only node.
     pub cpus: CpuSet,
+    /// Memory in bytes; `None` where the machine does not say.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
     /// Threads that are managed and belong here, by role; one that belongs on several nodes counts on each.
     pub planned: BTreeMap<ThreadRole, u64>,
-    /// Threads that are managed and were last seen on its CPUs; in a status without measurements nobody has been seen.
-    pub present: u64,
+    /// Threads that are managed and were last seen on its CPUs; `None` in a status, which has no measurements, and without `switch`.
+    pub present: Option<u64>,
     /// Of those, threads that belong elsewhere.
-    pub strangers: u64,
+    pub strangers: Option<u64>,
 }
 
 /// A CPU list and the nodes it is of.
@@ -310,8 +313,8 @@ pub struct Thread {
     pub cpu: Option<u32>,
     /// That CPU's node.
     pub node: Option<u32>,
-    /// CPU time. Neither it nor waits are measured where `switch` is among the [`Agent::missing_programs`].
-    pub run_ns: u64,
+    /// CPU time; neither it nor waits are measured where `switch` is among the [`Agent::missing_programs`].
+    pub run_ns: Option<u64>,
     /// CPU time outside its nodes.
     pub off_node_ns: Option<u64>,
     /// Moves between CPUs.
@@ -319,11 +322,11 @@ pub struct Thread {
     /// Of those, between nodes.
     pub node_migrations: Option<u64>,
     /// Run-queue waits that ended.
-    pub waits: u64,
+    pub waits: Option<u64>,
     /// Their 99th percentile; 0 without one.
-    pub wait_p99_ns: u64,
+    pub wait_p99_ns: Option<u64>,
     /// At most as long was the longest.
-    pub wait_max_ns: u64,
+    pub wait_max_ns: Option<u64>,
     /// Who had the CPU longest while it waited.
     pub preemptor: Option<Occupant>,
 }
@@ -338,7 +341,21 @@ impl Thread {
     /// Share of its CPU time outside its nodes, 0 to 1; `None` if it did not run, or that is not measured.
     #[must_use]
     pub fn off_node_share(&self) -> Option<f64> {
-        self.off_node_ns.filter(|_| self.run_ns > 0).map(|ns| ns as f64 / self.run_ns as f64)
+        let run_ns = self.run_ns.filter(|ns| *ns > 0)?;
+        self.off_node_ns.map(|ns| ns as f64 / run_ns as f64)
+    }
+
+    /// The 99th percentile of its waits, and the longest; `None` if it did not wait, or that is not measured.
+    #[must_use]
+    pub fn waited_ns(&self) -> Option<(u64, u64)> {
+        self.waits.filter(|waits| *waits > 0)?;
+        self.wait_p99_ns.zip(self.wait_max_ns)
+    }
+
+    /// CPU time as a share of so many seconds; `None` if that is not measured.
+    #[must_use]
+    pub fn busy_share(&self, seconds: f64) -> Option<f64> {
+        self.run_ns.filter(|_| seconds > 0.0).map(|ns| ns as f64 / 1e9 / seconds)
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::{
     feed::{Entry, Feed, Kind},
+    filter::About,
     id,
 };
 use crate::core::{
@@ -27,6 +28,8 @@ pub struct Data {
     pub snapshot: Option<Box<Snapshot>>,
     /// How many there were.
     pub intervals: u64,
+    /// The last one with moves between nodes.
+    pub moved: Option<u64>,
     /// By thread.
     tracks: HashMap<TaskId, Track>,
     /// What happened.
@@ -65,7 +68,7 @@ pub struct Sample {
     /// Share of its CPU time off its nodes.
     pub off_node: Option<f64>,
     /// CPU time as a share of the interval.
-    pub busy: f64,
+    pub busy: Option<f64>,
     /// Node of its last CPU.
     pub node: Option<u32>,
     /// Whether that CPU is one that it should not be on.
@@ -74,14 +77,14 @@ pub struct Sample {
 
 impl Sample {
     fn of(thread: &Thread, interval: u64, seconds: f64) -> Self {
-        let waited = |ns| (thread.waits > 0).then_some(ns);
+        let waited = thread.waited_ns();
         Self {
             interval,
-            wait_p99_ns: waited(thread.wait_p99_ns),
-            wait_max_ns: waited(thread.wait_max_ns),
+            wait_p99_ns: waited.map(|(p99, _)| p99),
+            wait_max_ns: waited.map(|(_, max)| max),
             moves: per_second(thread.migrations, seconds),
             off_node: thread.off_node_share(),
-            busy: share(thread.run_ns as f64 / 1e9, seconds),
+            busy: thread.busy_share(seconds),
             node: thread.node,
             off_plan: thread.is_off_plan(),
         }
@@ -94,9 +97,8 @@ impl Data {
         let news = match line {
             Line::Snapshot(snapshot) => self.take_snapshot(snapshot, clock),
             Line::Event { event, .. } => {
-                let name = |tid| self.name_of(tid);
-                let task = |tid| self.task_of(tid);
-                Entry::of_event(&event, clock, &name, &task).into_iter().collect()
+                let known = |tid| self.thread_of(tid);
+                Entry::of_event(&event, clock, &known).into_iter().collect()
             }
             Line::Missed { events, .. } => {
                 self.missed += events;
@@ -127,52 +129,37 @@ impl Data {
         self.tracks.get(&task)
     }
 
-    fn name_of(&self, tid: u32) -> Option<String> {
-        self.task_of(tid).and_then(|task| self.tracks.get(&task)).map(|track| track.comm.clone())
-    }
-
     /// The thread that had that tid last.
-    fn task_of(&self, tid: u32) -> Option<TaskId> {
-        self.tracks.keys().filter(|task| task.tid == tid).max_by_key(|task| task.start_time).copied()
+    fn thread_of(&self, tid: u32) -> Option<(TaskId, &Track)> {
+        let had = self.tracks.iter().filter(|(task, _)| task.tid == tid);
+        had.max_by_key(|(task, _)| task.start_time).map(|(task, track)| (*task, track))
     }
 
     fn take_snapshot(&mut self, snapshot: Box<Snapshot>, clock: &str) -> Vec<Entry> {
         self.intervals += 1;
         self.refused = None;
+        if snapshot.moves.iter().flatten().any(|step| step.from != step.to && step.count > 0) {
+            self.moved = Some(self.intervals);
+        }
         let (mut left, mut strayed) = (Vec::new(), Vec::new());
         for thread in &snapshot.threads {
             let sample = Sample::of(thread, self.intervals, snapshot.seconds);
             let track = self.tracks.entry(id(thread)).or_default();
             let before = track.samples.back().copied().unwrap_or_default();
             if sample.off_plan && !before.off_plan {
-                left.push((id(thread), drifted(thread)));
+                left.push((thread, drifted(thread)));
             } else if sample.off_node.is_some_and(|share| share > 0.0)
                 && before.off_node.is_none_or(|share| share == 0.0)
             {
-                strayed.push((id(thread), strayed_text(thread)));
+                strayed.push((thread, strayed_text(thread)));
             }
             track.add(sample, thread);
         }
-        let mut news = self.told(left, Kind::Drifted, "are on CPUs that they should not be on", clock);
-        news.extend(self.told(strayed, Kind::OffNode, "ran off their nodes", clock));
+        let mut news = told(left, Kind::Drifted, "are on CPUs that they should not be on", clock);
+        news.extend(told(strayed, Kind::OffNode, "ran off their nodes", clock));
         self.snapshot = Some(snapshot);
         self.forget();
         news
-    }
-
-    fn told(&self, threads: Vec<(TaskId, String)>, kind: Kind, what: &str, clock: &str) -> Vec<Entry> {
-        if threads.len() > SINGLE {
-            let names: Vec<String> = threads.iter().map(|(task, _)| self.label(*task)).collect();
-            let text = format!("{} threads {what}: {} and others", threads.len(), names[..SINGLE].join(", "));
-            return vec![Entry::new(clock, kind, None, text)];
-        }
-        let entry =
-            |(task, text)| Entry::new(clock, kind, Some(task), format!("{} {text}", self.label(task)));
-        threads.into_iter().map(entry).collect()
-    }
-
-    fn label(&self, task: TaskId) -> String {
-        feed_label(self.tracks.get(&task).map(|track| track.comm.as_str()), task.tid)
     }
 
     fn forget(&mut self) {
@@ -185,6 +172,22 @@ impl Data {
             self.tracks.retain(|_, track| track.heard() > limit);
         }
     }
+}
+
+/// An event for each thread; one for all of them where they are many.
+fn told(threads: Vec<(&Thread, String)>, kind: Kind, what: &str, clock: &str) -> Vec<Entry> {
+    let label = |thread: &Thread| feed_label(Some(&thread.comm), thread.tid);
+    if threads.len() > SINGLE {
+        let names: Vec<String> = threads.iter().map(|(thread, _)| label(thread)).collect();
+        let text = format!("{} threads {what}: {} and others", threads.len(), names[..SINGLE].join(", "));
+        let all: Vec<&Thread> = threads.into_iter().map(|(thread, _)| thread).collect();
+        return vec![Entry::new(clock, kind, None, text).about(About::threads(&all))];
+    }
+    let entry = |(thread, text)| {
+        let text = format!("{} {text}", label(thread));
+        Entry::new(clock, kind, Some(id(thread)), text).about(About::thread(thread))
+    };
+    threads.into_iter().map(entry).collect()
 }
 
 impl Track {
@@ -257,10 +260,6 @@ fn unmeasured(status: Status) -> Snapshot {
 #[must_use]
 pub fn per_second(count: Option<u64>, seconds: f64) -> Option<f64> {
     count.filter(|_| seconds > 0.0).map(|count| count as f64 / seconds)
-}
-
-fn share(part: f64, whole: f64) -> f64 {
-    if whole > 0.0 { part / whole } else { 0.0 }
 }
 
 /// `name (tid)`.

@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 
 use serde_json::Value;
 
-use super::data::feed_label;
+use super::{
+    data::{Track, feed_label},
+    filter::About,
+};
 use crate::core::task::TaskId;
 
 /// Events that are kept.
@@ -81,6 +84,8 @@ pub struct Entry {
     pub kind: Kind,
     /// The thread that it is about, where known.
     pub task: Option<TaskId>,
+    /// What else is known of what it is about.
+    pub about: About,
     /// In words.
     pub text: String,
     /// How often in a row.
@@ -91,23 +96,30 @@ impl Entry {
     /// One.
     #[must_use]
     pub fn new(clock: &str, kind: Kind, task: Option<TaskId>, text: String) -> Self {
-        Self { clock: clock.to_owned(), kind, task, text, times: 1 }
+        Self { clock: clock.to_owned(), kind, task, about: About::default(), text, times: 1 }
     }
 
-    /// A line of `run --format json` in words; `None` for what changed nothing. `name` and `task` say what is known of a tid.
+    /// The same, and what it is about.
     #[must_use]
-    pub fn of_event(
+    pub fn about(self, about: About) -> Self {
+        Self { about, ..self }
+    }
+
+    /// A line of `run --format json` in words; `None` for what changed nothing. `known` says what is known of a tid.
+    #[must_use]
+    pub fn of_event<'a>(
         event: &Value,
         clock: &str,
-        name: &dyn Fn(u32) -> Option<String>,
-        task: &dyn Fn(u32) -> Option<TaskId>,
+        known: &dyn Fn(u32) -> Option<(TaskId, &'a Track)>,
     ) -> Option<Self> {
-        let tid = event["tid"].as_u64().and_then(|tid| u32::try_from(tid).ok());
-        let known = tid.and_then(|tid| match event["start_time"].as_u64() {
+        let tid = number(event, "tid");
+        let (seen, track) = tid.and_then(known).unzip();
+        let task = tid.and_then(|tid| match event["start_time"].as_u64() {
             Some(start_time) => Some(TaskId { tid, start_time }),
-            None => task(tid),
+            None => seen,
         });
-        let comm = event["comm"].as_str().map(str::to_owned).or_else(|| tid.and_then(name));
+        let comm = event["comm"].as_str().map(str::to_owned);
+        let comm = comm.or_else(|| track.map(|track| track.comm.clone()));
         let who = tid.map_or_else(|| "?".to_owned(), |tid| feed_label(comm.as_deref(), tid));
         let (kind, text) = match event["event"].as_str().unwrap_or_default() {
             "bound" => bound(event, &who)?,
@@ -121,8 +133,26 @@ impl Entry {
             "summary" => (Kind::Agent, "the agent has ended".to_owned()),
             other => (Kind::Other, format!("{other} {event}")),
         };
-        Some(Self::new(clock, kind, known, text))
+        let known = track.and_then(|track| track.last.as_deref()).map(About::thread).unwrap_or_default();
+        let said = |key: &str, known: String| event[key].as_str().map_or(known, str::to_owned);
+        let places = |keys: [&str; 2]| keys.iter().filter_map(|key| number(event, key)).collect::<Vec<_>>();
+        let (nodes, cpus) = (places(["from_node", "to_node"]), places(["from_cpu", "to_cpu"]));
+        let about = About {
+            tid,
+            pid: number(event, "pid").or(known.pid),
+            comm: comm.unwrap_or_default(),
+            process: known.process,
+            role: said("role", known.role),
+            group: said("group", known.group),
+            nodes: if nodes.is_empty() { known.nodes } else { nodes },
+            cpus: if cpus.is_empty() { known.cpus } else { cpus },
+        };
+        Some(Self::new(clock, kind, task, text).about(about))
     }
+}
+
+fn number(event: &Value, key: &str) -> Option<u32> {
+    event[key].as_u64().and_then(|number| u32::try_from(number).ok())
 }
 
 fn word(event: &Value, key: &str) -> String {
@@ -183,12 +213,6 @@ impl Feed {
         if self.entries.len() > KEPT {
             self.entries.pop_front();
         }
-    }
-
-    /// The newest, or one that is so many older.
-    #[must_use]
-    pub fn newest(&self, back: usize) -> Option<&Entry> {
-        self.entries.iter().rev().nth(back)
     }
 
     /// Newest first.

@@ -10,7 +10,7 @@ use ratatui::crossterm::event::KeyEvent;
 use self::{
     data::Data,
     feed::{Entry, Kind},
-    filter::Filter,
+    filter::{Filter, Of},
     sort::Sort,
 };
 use super::keys::{self, Action};
@@ -21,6 +21,9 @@ use crate::core::{
 
 /// Lengths of intervals that keys lead through, in milliseconds.
 pub const INTERVALS_MS: [u64; 8] = [200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000];
+
+/// For so many intervals after the last move between nodes there is room for them also where there is little.
+const MOVES_STAY: u64 = 60;
 
 /// When something came in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -135,7 +138,9 @@ pub struct App {
     pub scroll: usize,
     /// Which threads are listed.
     pub filter: Filter,
-    /// A filter being typed.
+    /// Which events are.
+    pub event_filter: Filter,
+    /// A filter being typed: of events while keys go to them, else of threads.
     pub typing: Option<String>,
     /// In which order.
     pub sort: Sort,
@@ -168,6 +173,7 @@ impl App {
             pages: Vec::new(),
             scroll: 0,
             filter: Filter::default(),
+            event_filter: Filter::default(),
             typing: None,
             sort: Sort::default(),
             column: 0,
@@ -211,6 +217,24 @@ impl App {
         rows
     }
 
+    /// The events of the feed, newest first.
+    pub fn events(&self) -> impl Iterator<Item = &Entry> {
+        self.data().feed.iter().filter(|entry| self.event_filter.matches_event(entry))
+    }
+
+    /// The filter that is typed, or would be.
+    #[must_use]
+    pub fn focused_filter(&self) -> &Filter {
+        if self.focus == Panel::Events { &self.event_filter } else { &self.filter }
+    }
+
+    /// Whether moves between nodes are worth room that others could use.
+    #[must_use]
+    pub fn has_moves(&self) -> bool {
+        let data = self.data();
+        self.focus == Panel::Moves || data.moved.is_some_and(|at| data.intervals - at < MOVES_STAY)
+    }
+
     /// The row that the cursor is on.
     #[must_use]
     pub fn cursor(&self, rows: &[&Thread]) -> usize {
@@ -231,7 +255,10 @@ impl App {
         self.now.clone_from(now);
         match input {
             Input::Key(key) => return self.key(key),
-            Input::Size(columns, rows) => self.size = (columns, rows),
+            Input::Size(columns, rows) => {
+                self.size = (columns, rows);
+                self.column = self.column.min(super::draw::threads::last_column(self));
+            }
             Input::Line(line) => {
                 self.heard_ms = now.ms;
                 drop(self.live.take(*line, &now.clock));
@@ -298,8 +325,18 @@ impl App {
     }
 
     fn filter_by_typing(&mut self) -> Option<Effect> {
-        self.filter = Filter::new(self.typing.as_deref().unwrap_or_default());
+        let text = self.typing.clone().unwrap_or_default();
+        self.set_filter(&text);
         None
+    }
+
+    fn set_filter(&mut self, text: &str) {
+        if self.focus == Panel::Events {
+            self.event_filter = Filter::new(text, Of::Events);
+            self.back = 0;
+        } else {
+            self.filter = Filter::new(text, Of::Threads);
+        }
     }
 
     fn act(&mut self, action: Action) -> Option<Effect> {
@@ -323,7 +360,7 @@ impl App {
             Action::Open => self.open(),
             Action::Filter => {
                 self.pages.clear();
-                self.typing = Some(self.filter.text().to_owned());
+                self.typing = Some(self.focused_filter().text().to_owned());
             }
             Action::SortNext => self.sort = self.sort.turned(1),
             Action::SortPrevious => self.sort = self.sort.turned(-1),
@@ -332,7 +369,7 @@ impl App {
             Action::PreviousPanel => self.focus = self.focus.turned(3),
             Action::Zoom => self.zoomed = !self.zoomed,
             Action::Left => self.column = self.column.saturating_sub(1),
-            Action::Right => self.column = (self.column + 1).min(super::draw::threads::last_column()),
+            Action::Right => self.column = (self.column + 1).min(super::draw::threads::last_column(self)),
             Action::Up => self.go(-1),
             Action::Down => self.go(1),
             Action::PageUp => self.go(-self.page()),
@@ -362,14 +399,14 @@ impl App {
         self.scroll = 0;
     }
 
-    /// Out of the page on top, the zoom, the filter: one at a time.
+    /// Out of the page on top, the zoom, the panel's filter: one at a time.
     fn leave(&mut self) {
         if !self.pages.is_empty() {
             self.close();
         } else if self.zoomed {
             self.zoomed = false;
         } else {
-            self.filter = Filter::default();
+            self.set_filter("");
         }
     }
 
@@ -387,14 +424,14 @@ impl App {
             (None, Panel::Nodes) => {
                 let node = self.nodes().nth(self.node).map(|(_, node)| node.id);
                 if let Some(node) = node {
-                    self.filter = Filter::new(&format!("node:{node}"));
                     (self.focus, self.zoomed) = (Panel::Threads, false);
+                    self.set_filter(&format!("node:{node}"));
                 }
             }
             (None, Panel::Moves) => self.zoomed = !self.zoomed,
             (None, Panel::Events) => {
-                let newest = self.data().feed.newest(self.back).and_then(|entry| entry.task);
-                if let Some(task) = newest {
+                let task = self.events().nth(self.back).and_then(|entry| entry.task);
+                if let Some(task) = task {
                     self.show(Page::Thread(task));
                 }
             }
@@ -418,7 +455,7 @@ impl App {
             Panel::Nodes => self.node = moved(self.node, self.nodes().count().saturating_sub(1)),
             Panel::Moves => {}
             // The newest are at the top.
-            Panel::Events => self.back = moved(self.back, self.data().feed.len().saturating_sub(1)),
+            Panel::Events => self.back = moved(self.back, self.events().count().saturating_sub(1)),
         }
     }
 }

@@ -81,11 +81,11 @@ impl Sort {
     pub fn apply(self, threads: &mut [&Thread]) {
         match self.by {
             By::Trouble => {}
-            By::Longest => highest(threads, |thread| waited(thread, thread.wait_max_ns)),
-            By::Waits => highest(threads, |thread| waited(thread, thread.wait_p99_ns)),
+            By::Longest => highest(threads, |thread| thread.waited_ns().map(|(_, max)| max as f64)),
+            By::Waits => highest(threads, |thread| thread.waited_ns().map(|(p99, _)| p99 as f64)),
             By::OffNode => highest(threads, |thread| thread.off_node_share()),
             By::Moves => highest(threads, |thread| thread.migrations.map(|count| count as f64)),
-            By::Busy => highest(threads, |thread| Some(thread.run_ns as f64)),
+            By::Busy => highest(threads, |thread| thread.run_ns.map(|ns| ns as f64)),
             By::Name => threads.sort_by(|a, b| (&a.comm, a.tid).cmp(&(&b.comm, b.tid))),
             By::Group => threads.sort_by(|a, b| {
                 (a.group.is_none(), &a.group, a.role, a.tid).cmp(&(
@@ -101,10 +101,6 @@ impl Sort {
             threads.reverse();
         }
     }
-}
-
-fn waited(thread: &Thread, ns: u64) -> Option<f64> {
-    (thread.waits > 0).then_some(ns as f64)
 }
 
 /// Stable: what is equal stays in the agent's order.

@@ -43,7 +43,7 @@ pub fn lines(app: &App, task: TaskId, width: usize) -> Vec<Styled> {
     history(app, track, width, &mut lines);
     lines.push(Vec::new());
     preemptors(track, width, &mut lines);
-    events(app, task, &mut lines);
+    events(app, task, width, &mut lines);
     lines
 }
 
@@ -124,8 +124,8 @@ fn last(app: &App, thread: &Thread, lines: &mut Vec<Styled>) {
     let or_none = |shown: Option<String>| shown.unwrap_or_else(|| NONE.to_owned());
     let ran = format!(
         "ran {} ({} % of the time), {} % of it off its nodes",
-        time(thread.run_ns),
-        percent(thread.run_ns as f64 / 1e9 / seconds),
+        or_none(thread.run_ns.map(time)),
+        or_none(thread.busy_share(seconds).map(percent)),
         or_none(thread.off_node_share().map(percent))
     );
     let moved = format!(
@@ -133,14 +133,15 @@ fn last(app: &App, thread: &Thread, lines: &mut Vec<Styled>) {
         or_none(thread.migrations.map(|count| count.to_string())),
         or_none(thread.node_migrations.map(|count| count.to_string()))
     );
-    let waited = match thread.waits {
-        0 => "no wait for a CPU ended".to_owned(),
-        waits => format!(
+    let waited = match (thread.waits, thread.waited_ns()) {
+        (Some(waits), Some((p99, longest))) => format!(
             "{} for a CPU: 99 of 100 within {}, the longest {}",
             many(waits, "wait", "s"),
-            time(thread.wait_p99_ns),
-            time(thread.wait_max_ns)
+            time(p99),
+            time(longest)
         ),
+        (None, _) => format!("{NONE} waits for a CPU"),
+        (Some(_), None) => "no wait for a CPU ended".to_owned(),
     };
     let label = format!("last {}", interval(((seconds * 10.0).round() as u64).saturating_mul(100)));
     lines.push(labelled(&label, [(ran, PLAIN)]));
@@ -208,7 +209,7 @@ fn history(app: &App, track: &Track, room: usize, lines: &mut Vec<Styled>) {
         };
     lines.push(shares("moves/s", true, |sample| sample.moves, rate, None));
     lines.push(shares("off node %", true, |sample| sample.off_node, percent, Some(1.0)));
-    lines.push(shares("CPU time %", false, |sample| Some(sample.busy), percent, Some(1.0)));
+    lines.push(shares("CPU time %", false, |sample| sample.busy, percent, Some(1.0)));
     let nodes = track.series(newest, count, |sample| Some((sample.node?, sample.off_plan)));
     let last_node = nodes.last().copied().flatten().map(|(node, _)| node.to_string());
     let cells = nodes.iter().map(|seen| match seen {
@@ -251,7 +252,7 @@ fn preemptors(track: &Track, room: usize, lines: &mut Vec<Styled>) {
     }
 }
 
-fn events(app: &App, task: TaskId, lines: &mut Vec<Styled>) {
+fn events(app: &App, task: TaskId, room: usize, lines: &mut Vec<Styled>) {
     let mut own = app.data().feed.iter().filter(|entry| entry.task == Some(task)).peekable();
     if own.peek().is_none() {
         return;
@@ -260,10 +261,12 @@ fn events(app: &App, task: TaskId, lines: &mut Vec<Styled>) {
     lines.push(vec![("Events".to_owned(), TITLE), ("   newest first".to_owned(), DIM)]);
     for entry in own.take(200) {
         let times = if entry.times > 1 { format!("×{} ", entry.times) } else { String::new() };
-        lines.push(vec![
-            (format!("  {} ", entry.clock), DIM),
-            (format!("{:8} ", entry.kind.word()), super::feed::style(entry.kind)),
-            (format!("{times}{}", entry.text), PLAIN),
-        ]);
+        let (clock, kind) = (format!("  {} ", entry.clock), format!("{:8} ", entry.kind.word()));
+        let before = width(&clock) + width(&kind);
+        let mut text =
+            super::wrapped(&format!("{times}{}", entry.text), room.saturating_sub(before)).into_iter();
+        let style = super::feed::style(entry.kind);
+        lines.push(vec![(clock, DIM), (kind, style), (text.next().unwrap_or_default(), PLAIN)]);
+        lines.extend(text.map(|line| vec![(" ".repeat(before), PLAIN), (line, PLAIN)]));
     }
 }

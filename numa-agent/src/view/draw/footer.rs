@@ -2,8 +2,11 @@
 
 use ratatui::{buffer::Buffer, layout::Rect};
 
-use super::pen::{BOLD, CURSOR, DIM, NOTE, PLAIN, Pen};
-use crate::view::{app::App, keys::BINDINGS};
+use super::pen::{BAD, BOLD, CURSOR, DIM, NOTE, PLAIN, Pen};
+use crate::view::{
+    app::{App, Panel},
+    keys::BINDINGS,
+};
 
 /// Draws it. `hidden`: lines of the page above and below what is seen.
 pub fn draw(app: &App, hidden: (usize, usize), buffer: &mut Buffer, area: Rect) {
@@ -12,12 +15,17 @@ pub fn draw(app: &App, hidden: (usize, usize), buffer: &mut Buffer, area: Rect) 
         pen.right(&format!(" ↑ {} ↓ {} lines more ", hidden.0, hidden.1), CURSOR);
     }
     if let Some(text) = &app.typing {
-        pen.right("enter: keep   esc: none", DIM);
+        let name = if app.focus == Panel::Events { "filter events: " } else { "filter: " };
+        let problem = app.focused_filter().problem();
+        if problem.is_none() {
+            pen.right("enter: keep   esc: none", DIM);
+        }
         // The end is what is being typed.
-        let room = pen.room().saturating_sub(10);
-        let hidden = text.chars().count().saturating_sub(room);
+        let room = if problem.is_some() { pen.room() / 2 } else { pen.room() };
+        let hidden = text.chars().count().saturating_sub(room.saturating_sub(name.len() + 2));
         let shown: String = text.chars().skip(hidden).collect();
-        pen.text("filter: ", BOLD).text(&shown, PLAIN).text(" ", CURSOR);
+        pen.text(name, BOLD).text(&shown, PLAIN).text(" ", CURSOR);
+        pen.text("  ", PLAIN).text(problem.unwrap_or_default(), BAD);
         return;
     }
     if !app.filter.is_empty() {

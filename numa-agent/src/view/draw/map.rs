@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     core::view::{Group, Node, Place, Process, Snapshot, Socket},
-    report::many,
+    report::{many, units::bytes as bytes_text},
     view::app::{App, Panel},
 };
 
@@ -165,8 +165,10 @@ impl<'a> Facts<'a> {
     fn line(&self, node: &Node, columns: &Columns, pen: &mut Pen) {
         match (self.snapshot.busy(node), &self.busy) {
             _ if node.cpus.is_empty() => {
-                let text = if columns.load > 5 { "memory only" } else { "memory" };
-                pen.cell(columns.load + 6, text, DIM)
+                let size = node.memory_bytes.map_or(String::new(), |bytes| format!(" {}", bytes_text(bytes)));
+                let long = format!("memory only{size}");
+                let room = columns.load + 5;
+                pen.cell(room, if width(&long) <= room { &long } else { "memory" }, DIM).skip(1)
             }
             (Some(_), Some(busy)) if columns.cells => {
                 for cpu in node.cpus.iter() {
@@ -194,7 +196,7 @@ impl<'a> Facts<'a> {
 
     fn here(&self, node: &Node, columns: usize, pen: &mut Pen) {
         let text = here(node);
-        let style = if node.strangers > 0 { BAD } else { PLAIN };
+        let style = if strangers(node) > 0 { BAD } else { PLAIN };
         pen.cell(columns, &text, style);
     }
 
@@ -253,9 +255,19 @@ impl<'a> Facts<'a> {
 
 /// `48/50 !2`: managed threads seen there, those that belong there, and those seen that do not belong.
 fn here(node: &Node) -> String {
+    if node.cpus.is_empty() {
+        return String::new();
+    }
     let planned: u64 = node.planned.values().sum();
-    let strangers = if node.strangers > 0 { format!(" !{}", node.strangers) } else { String::new() };
-    format!("{}/{planned}{strangers}", node.present)
+    let present = node.present.map_or_else(|| NONE.to_owned(), |present| present.to_string());
+    match strangers(node) {
+        0 => format!("{present}/{planned}"),
+        strangers => format!("{present}/{planned} !{strangers}"),
+    }
+}
+
+fn strangers(node: &Node) -> u64 {
+    node.strangers.unwrap_or(0)
 }
 
 fn each(groups: &[&Group]) -> String {
@@ -284,46 +296,103 @@ fn ranges(groups: &[&Group]) -> String {
     parts.iter().map(text).collect::<Vec<_>>().join(" ")
 }
 
+/// How a node is shown where several share a line.
+struct Tile {
+    /// Columns of all of it, and one that sets it off.
+    width: usize,
+    /// Whether the first of a socket names that.
+    socket: bool,
+    /// Columns of the bar; a level without.
+    bar: usize,
+    /// Columns of who is there; one for a mark alone.
+    here: usize,
+    /// Columns of whom the node is for; none without.
+    users: usize,
+}
+
+impl Facts<'_> {
+    /// The more they say, the earlier.
+    fn tiles(&self) -> [Tile; 4] {
+        let longest =
+            |of: &dyn Fn(&Node) -> usize| self.nodes.iter().map(|(_, node)| of(node)).max().unwrap_or(0);
+        let (here, users) =
+            (longest(&|node| width(&here(node)) + 2), longest(&|node| width(&self.users(node, 0))));
+        let tile = |socket: bool, bar: usize, here: usize, users: usize| {
+            let name = if socket { self.name_width() } else { self.node_width };
+            let load = if bar > 0 { bar + 5 } else { 5 };
+            Tile { width: name + load + 1 + here + users + usize::from(users > 0), socket, bar, here, users }
+        };
+        [
+            tile(true, 4, here.max(9), users),
+            tile(false, 4, 12, 0),
+            tile(false, 0, 10, 0),
+            tile(false, 0, 1, 0),
+        ]
+    }
+}
+
+/// Rows that it wants where a line may have several nodes.
+#[must_use]
+pub fn folded_height(app: &App, width: u16, most: u16) -> u16 {
+    let Some(snapshot) = app.snapshot() else { return 2 };
+    let facts = Facts::of(app, snapshot);
+    let [tile, ..] = facts.tiles();
+    let per_row = (usize::from(width) / tile.width).max(1);
+    u16::try_from(facts.nodes.len().div_ceil(per_row) + 1).unwrap_or(u16::MAX).min(most)
+}
+
 /// Many nodes in little room.
 fn tiles(app: &App, facts: &Facts, buffer: &mut Buffer, place: Rect) {
     let rows = usize::from(place.height.saturating_sub(1));
-    let per_row = |tile: usize| (usize::from(place.width) / tile).max(1);
-    let widths = [facts.node_width + 22, facts.node_width + 16, facts.node_width + 7];
-    let fitting = widths.into_iter().find(|tile| per_row(*tile) * rows >= facts.nodes.len());
-    let tile = fitting.unwrap_or(widths[2]);
+    let per_row = |tile: &Tile| (usize::from(place.width) / tile.width).max(1);
+    let kinds = facts.tiles();
+    let fitting = kinds.iter().find(|tile| per_row(tile) * rows >= facts.nodes.len());
+    let tile = fitting.unwrap_or(&kinds[3]);
     let per_row = per_row(tile);
     let all_rows = facts.nodes.len().div_ceil(per_row);
     let first = first_shown(app.node / per_row, all_rows, rows) * per_row;
     let shown = (rows * per_row).min(facts.nodes.len() - first);
     let mut pen = title(app, Panel::Nodes, &format!("Nodes {}", facts.nodes.len()), buffer, place);
     match facts.nodes.len() - shown {
-        0 if tile == widths[2] => pen.text(" busy ", DIM),
-        0 => pen.text(" busy, here/plan ", DIM),
+        0 if tile.users > 0 => pen.text(" busy, here/plan, for ", DIM),
+        0 if tile.here > 1 => pen.text(" busy, here/plan ", DIM),
+        0 => pen.text(" busy ", DIM),
         hidden => pen.text(&format!(" {hidden} not in sight "), NOTE),
     };
     pen.fill("─", DIM);
-    for (index, (_, node)) in facts.nodes.iter().enumerate().skip(first).take(shown) {
+    let spread = usize::from(place.width) / per_row;
+    for (index, (socket, node)) in facts.nodes.iter().enumerate().skip(first).take(shown) {
         let at = index - first;
-        let left = u16::try_from(at % per_row * tile).unwrap_or(u16::MAX);
-        let width = u16::try_from(tile - 1).unwrap_or(u16::MAX);
+        let step = if tile.users > 0 { spread } else { tile.width };
+        let left = u16::try_from(at % per_row * step).unwrap_or(u16::MAX);
+        let width = u16::try_from(step - 1).unwrap_or(u16::MAX);
         let left = Rect { x: place.x.saturating_add(left), width, ..place };
         let pen = &mut Pen::line(buffer, left.intersection(place), at / per_row + 1);
+        if tile.socket {
+            let is_first = socket.nodes.first().is_some_and(|first| first.id == node.id);
+            let name = if is_first { format!("s{}", socket.id) } else { String::new() };
+            pen.cell(facts.socket_width, &name, BOLD);
+        }
         let style = if app.focus == Panel::Nodes && app.node == index { CURSOR } else { BOLD };
         let name = format!("n{}", node.id);
         pen.text(&name, style).skip(facts.node_width.saturating_sub(name.len()));
         match facts.snapshot.busy(node) {
-            _ if node.cpus.is_empty() => pen.cell(if tile == widths[0] { 9 } else { 5 }, "mem", DIM),
-            Some(share) if tile == widths[0] => {
-                pen.bar(4, share, facts.load_style(node)).figure(5, &whole(share), PLAIN)
+            _ if node.cpus.is_empty() => pen.cell(tile.bar + 5, "mem", DIM),
+            Some(share) if tile.bar > 0 => {
+                pen.bar(tile.bar, share, facts.load_style(node)).figure(5, &whole(share), PLAIN)
             }
             Some(share) => pen.text(level(share), facts.load_style(node)).figure(4, &whole(share), PLAIN),
-            None => pen.cell(5, NONE, DIM),
+            None => pen.cell(tile.bar + 5, NONE, DIM),
         };
-        if tile == widths[2] {
-            pen.text(if node.strangers > 0 { "!" } else { "" }, BAD);
-        } else {
-            pen.skip(1);
-            facts.here(node, 12, pen);
+        if tile.here == 1 {
+            pen.text(if strangers(node) > 0 { "!" } else { "" }, BAD);
+            continue;
+        }
+        pen.skip(1);
+        facts.here(node, tile.here, pen);
+        if tile.users > 0 {
+            let room = pen.room();
+            pen.text(&facts.users(node, room), PLAIN);
         }
     }
 }

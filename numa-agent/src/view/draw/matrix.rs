@@ -88,6 +88,7 @@ pub fn draw(app: &App, buffer: &mut Buffer, place: Rect) {
     let between: u64 = moves
         .map_or(0, |moves| moves.iter().filter(|((from, to), _)| from != to).map(|(_, count)| *count).sum());
     let name = match (moves, matrix.letter) {
+        (None, _) if place.height == 1 && app.data().intervals > 0 => "Moves: not counted".to_owned(),
         (None, _) => "Moves".to_owned(),
         (Some(_), "s") => format!("Moves: {between} between sockets"),
         (Some(_), _) => format!("Moves: {between} between nodes"),

@@ -39,6 +39,8 @@ use super::app::{App, Link, Page, Panel};
 pub const LEAST: (u16, u16) = (80, 24);
 /// From so many columns on events stand beside the map.
 const WIDE: u16 = 130;
+/// With fewer rows between header and footer no room is left unused.
+const LOW: u16 = 30;
 /// Rows of the header.
 const HEADER: u16 = 2;
 
@@ -152,11 +154,31 @@ fn places(app: &App, body: Rect) -> Vec<(Panel, Rect)> {
             (Panel::Events, events),
         ];
     }
-    // The table has most of little room.
-    let events = (under.height / 3).clamp(3, 16);
+    if body.height < LOW && !app.has_moves() {
+        return folded(app, body);
+    }
+    let events = below_table(app, under.height);
     let table = Rect { height: under.height - events, ..under };
     let events = Rect { y: table.bottom(), height: events, ..under };
     vec![(Panel::Nodes, map), (Panel::Moves, side), (Panel::Threads, table), (Panel::Events, events)]
+}
+
+/// Rows of the events where they and the table share so many: most for the table, unless the events are looked at.
+fn below_table(app: &App, height: u16) -> u16 {
+    if app.focus == Panel::Events { height * 2 / 3 } else { (height / 3).clamp(3, 16) }
+}
+
+/// Little room, and no moves: their panel is a line beside the map's name, and the map has many nodes in a line.
+fn folded(app: &App, body: Rect) -> Vec<(Panel, Rect)> {
+    let top = map::folded_height(app, body.width, body.height - 11);
+    let side = 28.min(body.width / 2);
+    let map = Rect { height: top, ..body };
+    let moves = Rect { x: body.right() - side, width: side, height: 1, ..body };
+    let under = Rect { y: body.y + top, height: body.height - top, ..body };
+    let events = below_table(app, under.height);
+    let table = Rect { height: under.height - events, ..under };
+    let events = Rect { y: table.bottom(), height: events, ..under };
+    vec![(Panel::Nodes, map), (Panel::Moves, moves), (Panel::Threads, table), (Panel::Events, events)]
 }
 
 /// A panel's first line: its name, what else there is to say, and a rule.
@@ -214,16 +236,23 @@ fn draw_page(lines: &[Styled], buffer: &mut Buffer, body: Rect) {
     }
 }
 
-/// The text in lines of at most `columns`, broken at spaces.
+/// The text, nothing hidden, in lines of at most `columns`: broken at spaces, and words that are longer anywhere.
 fn wrapped(text: &str, columns: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
+    for word in crate::report::escape::text(text).split(' ') {
         match lines.last_mut() {
-            Some(line) if pen::width(line) + 1 + pen::width(word) <= columns => {
+            Some(line)
+                if pen::width(line) + 1 + pen::width(word) <= columns || pen::width(word) > columns =>
+            {
                 line.push(' ');
                 line.push_str(word);
             }
             _ => lines.push(word.to_owned()),
+        }
+        while let Some(line) = lines.last_mut().filter(|line| pen::width(line) > columns.max(2)) {
+            let end = pen::beginning(line, columns.max(2));
+            let rest = line.split_off(end);
+            lines.push(rest);
         }
     }
     lines

@@ -150,18 +150,20 @@ pub fn fitting(text: &str, columns: usize) -> String {
     if text.width() <= columns {
         return text;
     }
-    let (mut out, mut taken) = (String::new(), 1);
-    for c in text.chars() {
+    let end = beginning(&text, columns.saturating_sub(1));
+    let ellipsis = if columns > 0 { "…" } else { "" };
+    format!("{}{ellipsis}", &text[..end])
+}
+
+/// How many bytes of a text in which nothing is hidden fit in so many columns.
+#[must_use]
+pub fn beginning(text: &str, columns: usize) -> usize {
+    let mut taken = 0;
+    let too_far = |(_, c): &(usize, char)| {
         taken += c.width().unwrap_or(0);
-        if taken > columns {
-            break;
-        }
-        out.push(c);
-    }
-    if columns > 0 {
-        out.push('…');
-    }
-    out
+        taken > columns
+    };
+    text.char_indices().find(too_far).map_or(text.len(), |(at, _)| at)
 }
 
 /// For terminals without Unicode: everything in the buffer as ASCII.

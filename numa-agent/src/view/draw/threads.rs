@@ -92,13 +92,12 @@ static COLUMNS: [Column; ALL] = [
         let style = if share.is_some_and(|share| share > 0.0) { BAD } else { PLAIN };
         figure(share.map(percent), style)
     }),
-    column("P99", (5, 5), true, Some(By::Waits), |row| wait(row, row.thread.wait_p99_ns)),
-    column("MAX", (5, 5), true, Some(By::Longest), |row| wait(row, row.thread.wait_max_ns)),
+    column("P99", (5, 5), true, Some(By::Waits), |row| wait(row.thread.waited_ns().map(|(p99, _)| p99))),
+    column("MAX", (5, 5), true, Some(By::Longest), |row| wait(row.thread.waited_ns().map(|(_, max)| max))),
     column(TREND_TITLE, (TREND, TREND), false, None, |_| (String::new(), NOTE)),
     column("PREEMPTOR", (9, 15), false, None, preempted),
     column("CPU%", (4, 4), true, Some(By::Busy), |row| {
-        let share = row.thread.run_ns as f64 / 1e9 / row.seconds;
-        figure((row.seconds > 0.0).then(|| percent(share)), PLAIN)
+        figure(row.thread.busy_share(row.seconds).map(percent), PLAIN)
     }),
     column("PROCESS", (8, 24), false, None, |row| {
         (format!("{} {}", row.thread.process, row.thread.pid), DIM)
@@ -107,10 +106,23 @@ static COLUMNS: [Column; ALL] = [
 /// How many are always shown.
 const FIXED: usize = 2;
 
-/// How far columns can be scrolled.
+/// How far columns can be scrolled: until the last one is in sight.
 #[must_use]
-pub const fn last_column() -> usize {
-    ALL - FIXED - 1
+pub fn last_column(app: &App) -> usize {
+    let rows = rows(app);
+    let width = usize::from(app.size.0.max(super::LEAST.0));
+    let all_in_sight = |from: &usize| layout(app, *from, &rows, width).len() == ALL - from;
+    (0..ALL - FIXED - 1).find(all_in_sight).unwrap_or(ALL - FIXED - 1)
+}
+
+fn rows(app: &App) -> Vec<Row<'_>> {
+    let row = |thread| Row {
+        thread,
+        track: app.data().track(id(thread)),
+        interval: app.data().intervals,
+        seconds: app.snapshot().map_or(0.0, |snapshot| snapshot.seconds),
+    };
+    app.rows().into_iter().map(row).collect()
 }
 
 fn figure(shown: Option<String>, style: Style) -> Cell {
@@ -140,13 +152,13 @@ fn now(row: &Row) -> Cell {
     if at_home { (text + "~", NOTE) } else { (text + "!", BAD) }
 }
 
-fn wait(row: &Row, ns: u64) -> Cell {
-    let style = match ns {
+fn wait(ns: Option<u64>) -> Cell {
+    let style = match ns.unwrap_or(0) {
         0..1_000_000 => PLAIN,
         1_000_000..10_000_000 => NOTE,
         _ => BAD,
     };
-    figure((row.thread.waits > 0).then(|| time(ns)), style)
+    figure(ns.map(time), style)
 }
 
 fn preempted(row: &Row) -> Cell {
@@ -159,21 +171,13 @@ fn preempted(row: &Row) -> Cell {
 /// Draws it.
 pub fn draw(app: &App, buffer: &mut Buffer, place: Rect) {
     let Some(snapshot) = app.snapshot() else { return };
-    let rows = app.rows();
+    let rows = rows(app);
+    let threads: Vec<&Thread> = rows.iter().map(|row| row.thread).collect();
+    let cursor = app.cursor(&threads);
     let height = usize::from(place.height.saturating_sub(2));
-    let first = first_shown(app.cursor(&rows), rows.len(), height);
+    let first = first_shown(cursor, rows.len(), height);
     heading(app, (first, height, rows.len()), buffer, place);
-    let interval = app.data().intervals;
-    let rows: Vec<Row> = rows
-        .into_iter()
-        .map(|thread| Row {
-            thread,
-            track: app.data().track(id(thread)),
-            interval,
-            seconds: snapshot.seconds,
-        })
-        .collect();
-    let columns = layout(app, &rows, usize::from(place.width));
+    let columns = layout(app, app.column, &rows, usize::from(place.width));
     let mut pen = Pen::line(buffer, place, 1);
     for (column, columns) in &columns {
         let sorted = column.sorts == Some(app.sort.by);
@@ -191,13 +195,11 @@ pub fn draw(app: &App, buffer: &mut Buffer, place: Rect) {
         let text = match (app.data().intervals, snapshot.threads.is_empty()) {
             (0, _) => "after the first interval",
             (_, true) => "No thread is managed yet.",
-            (_, false) => "No listed thread fits the filter; esc shows all.",
+            (_, false) => app.filter.problem().unwrap_or("No listed thread fits the filter; esc shows all."),
         };
         Pen::line(buffer, place, 2).text(text, NOTE);
         return;
     }
-    let threads: Vec<&Thread> = rows.iter().map(|row| row.thread).collect();
-    let cursor = app.cursor(&threads);
     for (index, row) in rows.iter().enumerate().skip(first).take(height) {
         let line = index - first + 2;
         draw_row(row, &columns, &mut Pen::line(buffer, place, line));
@@ -261,16 +263,15 @@ pub fn trend_style(wait_ns: Option<u64>) -> Style {
     }
 }
 
-/// The columns that have room, with their widths.
-fn layout(app: &App, rows: &[Row], room: usize) -> Vec<(&'static Column, usize)> {
+/// The columns from `first` on that have room, with their widths.
+fn layout(app: &App, first: usize, rows: &[Row], room: usize) -> Vec<(&'static Column, usize)> {
     let wanted = |column: &Column| {
         let longest = rows.iter().take(512).map(|row| width(&(column.cell)(row).0)).max().unwrap_or(0);
         longest.max(column.least).min(column.most).max(width(column.title).min(column.most))
     };
     let mut left = room;
     let mut columns = Vec::new();
-    let shown =
-        COLUMNS.iter().enumerate().filter(|(index, _)| *index < FIXED || *index >= FIXED + app.column);
+    let shown = COLUMNS.iter().enumerate().filter(|(index, _)| *index < FIXED || *index >= FIXED + first);
     for (_, column) in shown {
         if column.least > left {
             break;

@@ -64,6 +64,73 @@ fn a_filter_is_typed_and_leaves_what_fits() {
 }
 
 #[test]
+fn a_filter_that_cannot_fit_says_why() {
+    let mut app = app(synthetic::a3(30), 80, 24);
+    for (text, words) in [("node:x", "node: wants a number"), ("colour:red", "colour: is none of name, p")] {
+        press(&mut app, "/ ctrl-u");
+        type_in(&mut app, text);
+        let rows = drawn(&app);
+        assert!(rows[23].contains(words) && rows[23].contains(text), "{}", rows[23]);
+        press(&mut app, "enter");
+        let rows = drawn(&app);
+        assert!(rows[..23].iter().any(|row| row.contains(words)), "{}", rows.join("\n"));
+    }
+}
+
+#[test]
+fn events_are_filtered_in_their_panel_and_threads_are_not() {
+    let mut app = app(synthetic::a3(30), 80, 24);
+    let (threads, events) = (app.rows().len(), app.events().count());
+    press(&mut app, "tab /");
+    type_in(&mut app, "kind:re-pin group:s0.g2");
+    assert!(drawn(&app)[23].starts_with("filter events: kind:re-pin group:s0.g2"), "{}", drawn(&app)[23]);
+    press(&mut app, "enter");
+    let left: Vec<_> = app.events().collect();
+    assert!(!left.is_empty() && left.len() < events && left.iter().all(|entry| entry.kind == Kind::Repinned));
+    assert!(left[0].text.starts_with("forward_"), "{}", left[0].text);
+    assert_eq!(app.rows().len(), threads);
+    let rows = drawn(&app);
+    let head = row_of(&rows, "Events");
+    assert!(head.contains(&format!("Events {} of the last {events} with kind:re-pin", left.len())), "{head}");
+    press(&mut app, "enter");
+    assert!(matches!(app.pages[..], [Page::Thread(_)]), "the thread of the first that fits");
+    press(&mut app, "esc esc");
+    assert_eq!(app.events().count(), events);
+    press(&mut app, "/");
+    type_in(&mut app, "tid:1 kind:lost");
+    press(&mut app, "enter");
+    assert!(drawn(&app).join("\n").contains("No event fits the filter"));
+}
+
+#[test]
+fn an_event_that_the_cursor_is_on_is_there_whole() {
+    let mut app = app(synthetic::a3(30), 80, 24);
+    let warning =
+        format!("cgroup /kubepods/{}/x allows few CPUs, and this is the_very_end", "pod7".repeat(30));
+    for text in [&warning, "another one"] {
+        let event = synthetic::event(&json!({ "event": "warning", "warning": text }));
+        app.take(Input::Line(Box::new(event)), &at(31));
+    }
+    let whole = |app: &App| drawn(app).iter().any(|row| row.trim_end().ends_with("the_very_end"));
+    let pods = |app: &App| drawn(app).join("").matches("pod7").count();
+    assert!(!whole(&app), "the panel has no cursor");
+    press(&mut app, "tab");
+    assert!(!whole(&app), "it is on the newest");
+    press(&mut app, "j");
+    assert!(whole(&app) && pods(&app) >= 29, "{}", drawn(&app).join("\n"));
+    press(&mut app, "g z");
+    assert!(whole(&app), "each is whole where there is nothing else");
+    // In a thread's page too.
+    let thread = id(app.rows()[0]);
+    let event =
+        json!({ "event": "odd", "tid": thread.tid, "start_time": thread.start_time, "words": warning });
+    app.take(Input::Line(Box::new(synthetic::event(&event))), &at(32));
+    press(&mut app, "g enter end");
+    assert_eq!(app.pages, [Page::Thread(thread)]);
+    assert!(drawn(&app).join("").contains("the_very_end"), "{}", drawn(&app).join("\n"));
+}
+
+#[test]
 fn paused_the_view_stands_and_data_goes_on() {
     let mut lines = synthetic::a3(32);
     let later = lines.split_off(lines.len() - 6);
@@ -170,4 +237,15 @@ fn columns_further_right_come_into_sight() {
     let rows = drawn(&app);
     let head = rows.iter().find(|row| row.contains("CPU%")).unwrap_or_else(|| panic!("{}", rows.join("\n")));
     assert!(head.contains("TID NAME") && head.contains("PROCESS"), "{head}");
+    // No further than there is something, and back where there is room.
+    press(&mut app, "l l l l l l l l l l l l");
+    let most = app.column;
+    let rows = drawn(&app);
+    assert!(rows.iter().any(|row| row.contains("CPU%") && row.contains("PROCESS")), "{}", rows.join("\n"));
+    app.take(Input::Size(200, 60), &at(40));
+    assert!(
+        app.column == 0
+            && most > 0
+            && drawn(&app).iter().any(|row| row.contains("NAME") && row.contains("PLAN"))
+    );
 }

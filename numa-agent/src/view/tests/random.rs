@@ -31,13 +31,13 @@ fn thread() -> impl Strategy<Value = Thread> {
             planned: planned.map(|(cpus, nodes)| Place { cpus: cpus.into_iter().collect::<CpuSet>(), nodes }),
             cpu,
             node: cpu.map(|cpu| cpu % 11),
-            run_ns,
+            run_ns: off.map(|_| run_ns),
             off_node_ns: off,
             migrations: moves,
             node_migrations: moves,
-            waits,
-            wait_p99_ns: wait,
-            wait_max_ns: wait,
+            waits: off.map(|_| waits),
+            wait_p99_ns: Some(wait),
+            wait_max_ns: moves.map(|_| wait),
         })
 }
 
@@ -64,7 +64,7 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
             snapshot.moves =
                 busy.map(|_| vec![Move { from: 0, to: 1, count }, Move { from: 9999, to: 0, count }]);
             snapshot.status.counts.threads = counts[2];
-            snapshot.status.sockets[0].nodes[0].present = counts[3];
+            snapshot.status.sockets[0].nodes[0].present = busy.map(|_| counts[3]);
             snapshot.status.warnings = vec![name.clone(); instances % 3];
             for group in &mut snapshot.status.groups {
                 group.instance = (counts[0] % 2 == 0).then(|| name.clone());

@@ -15,7 +15,7 @@ fn all_of_an_a3_is_there_in_a_small_window_and_in_a_large_one() {
             let forward = rows.iter().find(|row| row.starts_with(&format!("   n{} ", second.id)));
             let forward = forward.unwrap_or_else(|| panic!("no n{} in\n{all}", second.id));
             for node in [first, second] {
-                let here = format!("{}/{}", node.present, node.planned.values().sum::<u64>());
+                let here = format!("{}/{}", node.present.unwrap(), node.planned.values().sum::<u64>());
                 let row = if node.id == first.id { members } else { forward };
                 assert!(row.contains(&here), "{here} in {row}");
             }
@@ -64,6 +64,68 @@ fn all_of_an_a3_is_there_in_a_small_window_and_in_a_large_one() {
             assert!(all.contains(words), "no {words} in\n{all}");
         }
     }
+}
+
+/// Rows of the table of threads in sight.
+fn listed(rows: &[String], app: &App) -> usize {
+    let tids: Vec<String> = app.rows().iter().map(|thread| thread.tid.to_string()).collect();
+    rows.iter()
+        .filter(|row| row.split_whitespace().next().is_some_and(|tid| tids.iter().any(|t| t == tid)))
+        .count()
+}
+
+#[test]
+fn without_moves_threads_have_their_room_in_a_small_window() {
+    let quiet = || Line::Snapshot(Box::new(synthetic::quiet(&preset::a3(), 15)));
+    let mut app = app(vec![quiet()], 80, 24);
+    let rows = drawn(&app);
+    assert!(rows[2].contains("Nodes 8") && rows[2].contains("Moves: 0 between nodes"), "{}", rows[2]);
+    assert!(listed(&rows, &app) >= 9, "{}", rows.join("\n"));
+    for socket in &app.snapshot().unwrap().status.sockets {
+        let row = row_of(&rows, &format!("s{} n{}", socket.id, socket.nodes[0].id));
+        for node in &socket.nodes {
+            let here = format!("{}/{}", node.present.unwrap(), node.planned.values().sum::<u64>());
+            assert!(row.contains(&format!("n{} ", node.id)) && row.contains(&here), "{here} in {row}");
+        }
+        let groups = if socket.id == 3 { "g0-2 (g3)" } else { "g0-3" };
+        assert!(row.contains(&format!("fwd {groups}")) && row.matches('%').count() == 2, "{row}");
+    }
+    // One move, and the matrix is there, for a while.
+    let mut moves = synthetic::quiet(&preset::a3(), 15);
+    moves.moves.as_mut().unwrap().push(Move { from: 0, to: 7, count: 3 });
+    app.take(Input::Line(Box::new(Line::Snapshot(Box::new(moves)))), &at(2));
+    let has_matrix = |app: &App| drawn(app).iter().any(|row| row.contains("↓→"));
+    assert!(has_matrix(&app));
+    for _ in 0..59 {
+        app.take(Input::Line(Box::new(quiet())), &at(3));
+    }
+    assert!(has_matrix(&app), "it does not jump about");
+    app.take(Input::Line(Box::new(quiet())), &at(3));
+    assert!(!has_matrix(&app));
+    // Who asks for it has it.
+    press(&mut app, "tab tab tab");
+    assert_eq!(app.focus, Panel::Moves);
+    assert!(has_matrix(&app));
+    press(&mut app, "tab");
+    app.take(Input::Size(120, 40), &at(3));
+    assert!(has_matrix(&app), "there is room");
+}
+
+#[test]
+fn memory_only_nodes_say_so_and_how_much() {
+    let mut snapshot =
+        synthetic::quiet(&Machine { memory_only_nodes: vec![1], ..Machine::default() }.topology(), 1);
+    snapshot.status.sockets[0].nodes[1].memory_bytes = Some(64 << 30);
+    for (columns, rows) in SIZES {
+        let rows = drawn(&app(shows(snapshot.clone()), columns, rows));
+        let row = rows.iter().find(|row| row.contains("n1 ")).unwrap();
+        assert!(row.contains("mem") && !row.contains("0/0") && !row.contains('%'), "{row}");
+    }
+    let text = crate::view::once::text(&snapshot);
+    assert!(
+        text.lines().any(|line| line.contains("memory only") && line.matches(" -").count() == 3),
+        "{text}"
+    );
 }
 
 #[test]
@@ -149,7 +211,11 @@ fn nothing_measured() -> Snapshot {
     for thread in &mut snapshot.threads {
         (thread.planned, thread.cpu, thread.node) = (None, None, None);
         (thread.off_node_ns, thread.migrations, thread.node_migrations) = (None, None, None);
-        (thread.preemptor, thread.waits) = (None, 0);
+        (thread.preemptor, thread.run_ns) = (None, None);
+        (thread.waits, thread.wait_p99_ns, thread.wait_max_ns) = (None, None, None);
+    }
+    for node in snapshot.status.sockets.iter_mut().flat_map(|socket| &mut socket.nodes) {
+        (node.present, node.strangers) = (None, None);
     }
     snapshot
 }
@@ -161,13 +227,20 @@ fn what_is_not_measured_is_no_zero() {
     let all = rows.join("\n");
     let tid = app.rows()[0].tid.to_string();
     let row = row_of(&rows, &tid);
-    // Plan, place, moves, time off node, waits and preemptor.
-    assert_eq!(row.split_whitespace().filter(|word| *word == "-").count(), 7, "{row}");
+    // Plan, place, moves, time off node, waits, preemptor and CPU time.
+    assert_eq!(row.split_whitespace().filter(|word| *word == "-").count(), 8, "{row}");
     assert!(all.contains("not counted here") && all.contains("no plan"), "{all}");
-    assert!(row_of(&rows, "s0 n0").contains(" - "), "{all}");
+    let row = row_of(&rows, "s0 n0");
+    assert!(row.contains(" - ") && row.contains(" -/"), "{row}");
     press(&mut app, "enter");
     let all = drawn(&app).join("\n");
-    for words in ["not known yet", "has not run", "- moves between CPUs, - of them", "no wait for a CPU"] {
+    for words in [
+        "not known yet",
+        "has not run",
+        "- moves between CPUs, - of them",
+        "ran - (- % of the time)",
+        "- waits for a CPU",
+    ] {
         assert!(all.contains(words), "no {words} in\n{all}");
     }
 }
