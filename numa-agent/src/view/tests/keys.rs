@@ -117,7 +117,7 @@ fn an_event_that_the_cursor_is_on_is_there_whole() {
     press(&mut app, "tab");
     assert!(!whole(&app), "it is on the newest");
     press(&mut app, "j");
-    assert!(whole(&app) && pods(&app) >= 29, "{}", drawn(&app).join("\n"));
+    assert!(whole(&app) && pods(&app) >= 26, "{}", drawn(&app).join("\n"));
     press(&mut app, "g z");
     assert!(whole(&app), "each is whole where there is nothing else");
     // In a thread's page too.
