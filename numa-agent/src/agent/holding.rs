@@ -315,7 +315,7 @@ impl Agent {
 
     /// Takes over what the settings say.
     pub(super) fn configure_holding(&mut self) {
-        let settings = *self.engine.hold_settings();
+        let settings = self.engine.settings().hold;
         let holding = &mut self.executor.holding;
         holding.configure(settings);
         if settings.hold && !holding.is_possible() && !self.options.dry_run {

@@ -5,6 +5,7 @@
 //! programs, scan, carry out the plan, and only then drain the ring, which has kept what happened meanwhile.
 
 mod announce;
+mod cgroups;
 mod executor;
 mod holding;
 mod lines;
@@ -28,6 +29,7 @@ use nix::errno::Errno;
 use tokio::task::JoinHandle;
 
 use self::{
+    cgroups::Cgroups,
     executor::Executor,
     holding::Holding,
     machine::Machine,
@@ -111,6 +113,7 @@ struct Agent {
     report_wanted: bool,
     reporting: Option<JoinHandle<anyhow::Result<()>>>,
     memory: Option<MemoryJob>,
+    cgroups: Cgroups,
     /// Recording, and not for ever.
     session: Option<Watched>,
     tapped: Option<Tapped>,
@@ -177,6 +180,7 @@ impl Agent {
             report_wanted: false,
             reporting: None,
             memory: None,
+            cgroups: Cgroups::default(),
             session: None,
             tapped,
             viewing,
@@ -184,6 +188,7 @@ impl Agent {
         };
         agent.scan_now()?;
         agent.step_aside();
+        agent.fence_cgroups();
         sys::release_freed_memory();
         Ok(agent)
     }
@@ -217,6 +222,9 @@ impl Agent {
         let actions = self.engine.apply(event, facts);
         self.executor.marks.keep_up(&self.engine);
         self.executor.execute(&mut self.engine, actions);
+        if let EventKind::Exec { .. } = event.kind {
+            self.cgroups.expect();
+        }
         if let EventKind::Rename { .. } = event.kind {
             // A role may have changed without a bind.
             let threads = match event.task.tid == event.pid {

@@ -11,8 +11,8 @@ use tokio::{
 };
 
 use super::{
-    Agent, holding::Due, machine, machine::Survey, reload::Reload, session, tapped, tapped::Tapped, viewers,
-    viewers::Want,
+    Agent, cgroups::Fenced, holding::Due, machine, machine::Survey, reload::Reload, session, tapped,
+    tapped::Tapped, viewers, viewers::Want,
 };
 use crate::{
     core::{memory::numa_maps::Memory, outline::Outline, task::TaskId},
@@ -58,6 +58,8 @@ enum Input {
     Reported(Done<()>),
     /// The memory of processes has been read.
     Settled(Done<BTreeMap<TaskId, Memory>>),
+    /// Cgroups have been looked at.
+    Fenced(Done<Fenced>),
     /// Viewers want something.
     Wanted(Want),
     /// SIGHUP.
@@ -135,6 +137,7 @@ impl Agent {
                 scan = finished(&mut self.scan) => Input::Scanned(scan),
                 report = finished(&mut self.reporting) => Input::Reported(report),
                 memory = finished(&mut self.memory) => Input::Settled(memory),
+                fenced = finished(&mut self.cgroups.job) => Input::Fenced(fenced),
                 _ = reconcile.tick() => Input::Reconcile,
                 _ = losses.tick() => Input::Losses,
                 () = tapped::half_full(sends.as_ref()) => Input::Sends,
@@ -158,7 +161,10 @@ impl Agent {
                 Input::Reloaded(reload) => self.finish_reload(reload),
                 Input::Changed(outline) => self.note_change(outline),
                 Input::Surveyed(survey) => self.finish_survey(survey),
-                Input::Events => backlog = self.drain(),
+                Input::Events => {
+                    backlog = self.drain();
+                    self.fence_if_due();
+                }
                 Input::Scanned(scan) => self.finish_scan(scan),
                 Input::Hold(due) => self.hold(&due),
                 Input::Reconcile => self.rescan = true,
@@ -166,6 +172,7 @@ impl Agent {
                     self.note_losses();
                     self.drain_sends();
                     self.survey_if_changed();
+                    self.fence_cgroups();
                 }
                 Input::Sends => self.drain_sends(),
                 Input::Tick => self.tick(),
@@ -182,6 +189,7 @@ impl Agent {
                 Input::Wanted(want) => self.look(want),
                 Input::Reported(report) => self.finish_report(report),
                 Input::Settled(memory) => self.settle(memory),
+                Input::Fenced(fenced) => self.finish_fencing(fenced),
             }
             self.say_news();
             if self.is_over() {

@@ -12,13 +12,13 @@ use super::{Incomplete, machine::MachineArgs, plan_args::PlanArgs};
 use crate::{
     core::{
         engine::{Action, Cause, Engine, Process, Thread},
-        memory::verify::Verified,
+        memory::{cgroup::FenceOutcome, verify::Verified},
         plan::Group,
         settings::Settings,
         task::BindOutcome,
     },
     host::{
-        binding, numa_maps,
+        binding, cgroup, numa_maps,
         procfs::{self, ProcReader},
         scan::Scanner,
         sys::{self, Host, Kernel},
@@ -108,6 +108,10 @@ pub fn run(args: &BindArgs) -> anyhow::Result<()> {
             report.warnings.extend(against_the_plan(&engine));
         }
     }
+    if settings.cpusets {
+        report.fences = cgroup::fence(&engine.wanted_memory(), |_| args.apply);
+        report.warnings.extend(report::cgroups::warnings(&report));
+    }
     write_report(&settings, &report)?;
     super::print(&args.format.render(&report))?;
     if args.format != Format::Text {
@@ -118,6 +122,12 @@ pub fn run(args: &BindArgs) -> anyhow::Result<()> {
     let failed = report.counts().failed;
     if failed > 0 {
         return Err(Incomplete(format!("{failed} threads could not be bound; the report names each")).into());
+    }
+    let unset = report.fences.iter().filter(|fence| matches!(fence.outcome, FenceOutcome::Failed(_))).count();
+    if args.apply && unset > 0 {
+        return Err(
+            Incomplete(format!("cpuset.mems of {unset} cgroups was not set; the report names each")).into()
+        );
     }
     if args.apply && unmet > 0 {
         return Err(Incomplete(format!(
@@ -227,6 +237,7 @@ fn report_of(engine: &Engine, applied: bool) -> anyhow::Result<BindReport> {
         plan: engine.plan().clone(),
         applied,
         processes: engine.processes().map(|process| process_row(engine, process)).collect(),
+        fences: Vec::new(),
         warnings: engine.warnings(),
         host: HostFacts {
             hostname,

@@ -21,7 +21,7 @@ pub const REPORT_PATH: &str = "workflow_visualization/numa_binding_report.md";
 
 words!(PolicyChoice: "auto" Auto, "paired" Paired, "generic" Generic);
 words!(Layout: "split" Split, "shared" Shared);
-words!(MemoryApply: "none" None, "inject" Inject);
+words!(MemoryApply: "none" None, "inject" Inject, "cpuset" Cpuset);
 words!(Align: "none" None, "core" Core, "cluster" Cluster);
 
 /// Plan policy as asked for.
@@ -55,7 +55,7 @@ pub enum Layout {
     Shared,
 }
 
-/// How processes that run get their group's memory policy.
+/// How the memory of processes that others start follows the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MemoryApply {
     /// Not at all.
@@ -63,6 +63,8 @@ pub enum MemoryApply {
     None,
     /// A process that is held at exec gets it before its first instruction.
     Inject,
+    /// The cgroups of group processes allow the group's memory nodes alone. A fence, not a policy.
+    Cpuset,
 }
 
 /// The unit that a split never cuts, from small to large.
@@ -119,6 +121,8 @@ pub struct Settings {
     pub forward_thread_patterns: Vec<Regex>,
     /// `hold` and what belongs to it.
     pub hold: HoldSettings,
+    /// `memory.apply = "cpuset"`: the cgroups of group processes are to allow the plan's memory nodes.
+    pub cpusets: bool,
     /// `group_pids`.
     pub group_pids: Vec<u32>,
     /// `other_pids`.

@@ -30,6 +30,16 @@ pub enum CpusetError {
         /// Why.
         source: io::Error,
     },
+    /// The nodes that the kernel does not take.
+    #[error("cannot write {nodes} to {path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The nodes.
+        nodes: NodeSet,
+        /// Why.
+        source: io::Error,
+    },
     /// A file that holds no list.
     #[error("{path} holds {content:?}: {source}")]
     Content {
@@ -54,13 +64,16 @@ pub struct Own {
 
 /// Where the cpuset controller is, and how it calls the files.
 #[derive(Debug)]
-struct Hierarchy {
+pub(super) struct Hierarchy {
     /// The mounted directory.
-    mount: PathBuf,
-    /// Our cgroup below it.
-    cgroup: PathBuf,
+    pub(super) mount: PathBuf,
+    /// The process's cgroup below it.
+    pub(super) cgroup: PathBuf,
     cpus: &'static [&'static str],
-    mems: &'static [&'static str],
+    /// What the files are called that say which nodes are in force, the best first.
+    pub(super) mems: &'static [&'static str],
+    /// Whether it is the unified one.
+    pub(super) unified: bool,
 }
 
 /// Reads the limits of the cgroup this process is in. `root` is the root of the file system (`/`): a test's fixture
@@ -99,7 +112,7 @@ impl Own {
 }
 
 /// The hierarchy with the cpuset controller: a v1 one if it is there, since the controller is in one of the two.
-fn hierarchy(cgroups: &str, mounts: &str) -> Option<Hierarchy> {
+pub(super) fn hierarchy(cgroups: &str, mounts: &str) -> Option<Hierarchy> {
     // hierarchy-ID:controllers:path
     let line = |wanted: &dyn Fn(&str) -> bool| {
         cgroups.lines().find_map(|line| {
@@ -134,12 +147,12 @@ fn hierarchy(cgroups: &str, mounts: &str) -> Option<Hierarchy> {
         let below = Path::new(path).strip_prefix(mount.get(3)?).unwrap_or(Path::new(""));
         // "/.." paths lie outside of our cgroup namespace: what is mounted is the nearest that can be seen.
         let cgroup = if path.starts_with("/..") { PathBuf::new() } else { below.to_owned() };
-        Some(Hierarchy { mount: PathBuf::from(mount.get(4)?), cgroup, cpus, mems })
+        Some(Hierarchy { mount: PathBuf::from(mount.get(4)?), cgroup, cpus, mems, unified: v1.is_none() })
     })
 }
 
 /// The set in the first directory that has one of the files with something in it.
-fn nearest(dirs: &[PathBuf], names: &[&str]) -> Result<Option<IdSet>, CpusetError> {
+pub(super) fn nearest(dirs: &[PathBuf], names: &[&str]) -> Result<Option<IdSet>, CpusetError> {
     for path in dirs.iter().flat_map(|dir| names.iter().map(move |name| dir.join(name))) {
         let Some(text) = text(&path)? else { continue };
         let set: IdSet = text.parse().map_err(|source| CpusetError::Content {
@@ -154,7 +167,8 @@ fn nearest(dirs: &[PathBuf], names: &[&str]) -> Result<Option<IdSet>, CpusetErro
     Ok(None)
 }
 
-fn text(path: &Path) -> Result<Option<String>, CpusetError> {
+/// The file's text; `None` if there is none.
+pub(super) fn text(path: &Path) -> Result<Option<String>, CpusetError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {

@@ -3,6 +3,7 @@
 
 pub mod binding;
 pub mod bpf;
+pub mod cgroup;
 pub mod client;
 pub mod cpuset;
 pub mod files;

@@ -1,8 +1,8 @@
 //! The report as one self-contained page: the picture, the plan, every thread. No script, nothing loaded from elsewhere.
 
 use super::{
-    BindReport, Counts, Outcome, ProcessRow, escape::xml, memory, memory_policy, process_role, shown, svg,
-    unit,
+    BindReport, Counts, Outcome, ProcessRow, cgroups, escape::xml, memory, memory_policy, process_role,
+    shown, svg, table::Table, unit,
 };
 
 const STYLE: &str = "\
@@ -28,9 +28,12 @@ pub fn bind(report: &BindReport) -> String {
         if warnings.is_empty() { "<p>None.</p>".to_owned() } else { format!("<ul>{warnings}</ul>") };
     let processes: String = report.processes.iter().map(process).collect();
     let processes = if processes.is_empty() { "<p>No process matched.</p>".to_owned() } else { processes };
-    let memory = memory::table(report, xml)
-        .map(|table| format!("\n<h2>Memory</h2><div class=\"wide\">{}</div>", table.html()))
-        .unwrap_or_default();
+    let section = |title: &str, table: Option<Table>| {
+        let html = |table: Table| format!("\n<h2>{title}</h2><div class=\"wide\">{}</div>", table.html());
+        table.map(html).unwrap_or_default()
+    };
+    let memory = section("Memory", memory::table(report, xml));
+    let cgroups = section("Cgroups", cgroups::table(report, xml));
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\">\
@@ -38,7 +41,7 @@ pub fn bind(report: &BindReport) -> String {
          <title>NUMA binding report: {hostname}</title><style>{STYLE}</style></head><body>\n\
          <h1>NUMA binding report</h1><p class=\"dim\">{hostname} · Linux {} · {} · numa-agent {}</p>\
          <p><b>{}</b> · {}</p>{}\n<div class=\"wide\">{}</div>\n\
-         <h2>Groups</h2>{}\n<h2>Processes and threads</h2>{processes}{memory}\n<h2>Warnings</h2>{warnings}\n</body></html>\n",
+         <h2>Groups</h2>{}\n<h2>Processes and threads</h2>{processes}{memory}{cgroups}\n<h2>Warnings</h2>{warnings}\n</body></html>\n",
         xml(&host.kernel),
         xml(&host.time),
         xml(&host.version),

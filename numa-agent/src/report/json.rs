@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{BindReport, ProcessRow, escape, memory};
+use super::{BindReport, ProcessRow, cgroups, escape, memory};
 use crate::core::plan::Group;
 
 /// The report as JSON. Print it by [`print`].
@@ -42,6 +42,7 @@ pub fn bind(report: &BindReport) -> Value {
             "time": report.host.time,
             "version": report.host.version,
         },
+        "cpusets": report.fences.iter().map(cgroups::json).collect::<Vec<_>>(),
     })
 }
 

@@ -1,6 +1,6 @@
 //! The evidence report: what was planned, what was done to every single thread, and what was read back.
 
-use super::{BindReport, Outcome, escape, gib, memory, process_role, shown, table::Table};
+use super::{BindReport, Outcome, cgroups, escape, gib, memory, process_role, shown, table::Table};
 
 /// The report as GitHub-flavoured Markdown.
 #[must_use]
@@ -16,6 +16,7 @@ pub fn bind(report: &BindReport) -> String {
         report.mode().into(),
     ]);
     let memory = memory::table(report, md).map(|table| ("## Memory", table.markdown()));
+    let cgroups = cgroups::table(report, md).map(|table| ("## Cgroups", table.markdown()));
     let sections = [
         ("# NUMA binding report", facts.markdown() + "\n" + &md(&report.shape()) + ".\n"),
         ("## Summary", summary(report)),
@@ -24,7 +25,8 @@ pub fn bind(report: &BindReport) -> String {
         ("## Background processes", background(report)),
         ("## Processes and threads", threads(report)),
     ];
-    let sections = sections.into_iter().chain(memory).chain([("## Warnings", warnings(report))]);
+    let sections =
+        sections.into_iter().chain(memory).chain(cgroups).chain([("## Warnings", warnings(report))]);
     sections.map(|(title, body)| format!("{title}\n\n{body}")).collect::<Vec<_>>().join("\n")
 }
 

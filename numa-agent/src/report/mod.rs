@@ -2,6 +2,7 @@
 //!
 //! Text that came from other processes (comm, cmdline, paths) goes through [`escape`] before it reaches any output.
 
+pub mod cgroups;
 pub mod conditions;
 pub mod escape;
 pub mod html;
@@ -23,7 +24,7 @@ use std::collections::BTreeMap;
 pub(crate) use self::units::many;
 use crate::core::{
     idset::CpuSet,
-    memory::{Mode, verify::Verified},
+    memory::{Mode, cgroup::Fence, verify::Verified},
     plan::{Group, Plan},
     settings::Align,
     task::{ProcessRole, TaskId, ThreadRole},
@@ -41,6 +42,8 @@ pub struct BindReport {
     pub applied: bool,
     /// The processes with a role, by pid.
     pub processes: Vec<ProcessRow>,
+    /// The cgroups whose memory nodes the plan sets (`memory.apply = "cpuset"`), by path.
+    pub fences: Vec<Fence>,
     /// Everything the user should know: settings', topology's, plan's and run's warnings.
     pub warnings: Vec<String>,
     /// Host name, kernel release and agent version, time as RFC 3339 in UTC: the evidence header.

@@ -20,6 +20,7 @@ pub(crate) fn plan_only(topology: Topology, settings: &LayoutSettings, instances
         plan,
         applied: false,
         processes: Vec::new(),
+        fences: Vec::new(),
         host: HostFacts {
             hostname: "infer-07".into(),
             kernel: "5.10.0-216.0.0.115.oe2203sp4.aarch64".into(),

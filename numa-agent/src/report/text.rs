@@ -1,7 +1,8 @@
 //! The report for a terminal: the plan in full, the threads summed up, every failure by name.
 
 use super::{
-    BindReport, Counts, Outcome, ProcessRow, ThreadRow, escape, memory, process_role, shown, table::Table,
+    BindReport, Counts, Outcome, ProcessRow, ThreadRow, cgroups, escape, memory, process_role, shown,
+    table::Table,
 };
 
 /// A process with more threads than this has its threads summed up.
@@ -32,6 +33,12 @@ pub fn bind(report: &BindReport) -> String {
     }
     if let Some(table) = memory::terminal(report) {
         out += &format!("\nmemory (docs/memory.md says how it is judged):\n{}", table.aligned("  "));
+    }
+    if let Some(table) = cgroups::terminal(report) {
+        out += &format!(
+            "\ncgroups (which nodes cpuset.mems allows is a fence, not interleaving):\n{}",
+            table.aligned("  ")
+        );
     }
     if !report.warnings.is_empty() {
         out += "\nwarnings:\n";

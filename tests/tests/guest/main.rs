@@ -4,6 +4,7 @@
 //! Outside a guest there is nothing to run: `cargo test` says so, and `cargo xtask test` starts the guests.
 
 mod cpuset;
+mod fences;
 mod hotplug;
 mod memory;
 mod migrations;

@@ -172,3 +172,45 @@ fn a_thread_re_pinned_inside_a_pid_namespace_is_put_back() {
     puppet.stop().unwrap();
     agent.stop();
 }
+
+#[test]
+fn bind_looks_at_the_cgroups_whose_memory_nodes_it_is_to_set() {
+    let Some(stage) = stage("fences") else { return };
+    let Some(cpuset) = cpuset("fences", &stage.all) else { return };
+    let mut config = stage.config();
+    config["memory"] = json!({ "apply": "cpuset" });
+    stage.write_config(&config);
+    let bind = |more: &[&str]| {
+        let mut args = vec!["bind".to_owned(), "--format".into(), "json".into()];
+        args.extend(stage.args().into_iter().chain(more.iter().map(|&arg| arg.to_owned())));
+        let output = agent::run(args);
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (report["cpusets"].as_array().expect("cgroups").clone(), output.status.code())
+    };
+    let worker = stage.puppet("worker");
+    let (cgroups, code) = bind(&["--apply"]);
+    // Everybody's cgroup, wherever this test runs.
+    let result = cgroups[0]["result"].as_str().unwrap();
+    assert!(result.starts_with("failed: ") && code == Some(1) && cgroups.len() == 1, "{cgroups:?}");
+
+    // This machine has fewer nodes than the stage's: what the cgroup above has of the planned ones is in force already.
+    cpuset.take(worker.pid());
+    let (cgroups, code) = bind(&["--apply"]);
+    assert_eq!((cgroups.len(), code), (1, Some(0)), "{cgroups:?}");
+    let cgroup = &cgroups[0];
+    assert!(cgroup["cgroup"].as_str().unwrap().ends_with(&cpuset.name), "{cgroup}");
+    assert_eq!(
+        (&cgroup["planned_mems"], &cgroup["result"]),
+        (&json!("0-1"), &json!("unchanged")),
+        "{cgroup}"
+    );
+    assert_eq!(cgroup["groups"], json!(["socket0_group0"]), "{cgroup}");
+
+    let stranger = stage.puppet("idle");
+    cpuset.take(stranger.pid());
+    let (cgroups, code) = bind(&[]);
+    assert_eq!(code, Some(0), "a dry run says so, and no more");
+    assert!(cgroups[0]["result"].as_str().unwrap().starts_with("failed: 1 other process"), "{cgroups:?}");
+    worker.stop().unwrap();
+    stranger.stop().unwrap();
+}

@@ -43,6 +43,7 @@ impl Settings {
             other_patterns: regexes(given.other_patterns),
             forward_thread_patterns: forward,
             hold,
+            cpusets: given.memory_apply == Some(MemoryApply::Cpuset),
             group_pids,
             other_pids,
             descends_from: Vec::new(),

@@ -22,9 +22,9 @@ pub use self::{
     state::{Process, Snapshot, Thread},
 };
 use super::{
-    hold::HoldSettings,
     idset::CpuSet,
     instance::{Instance, InstanceKey, Place, Slots, instance_of},
+    memory::cgroup::Wanted,
     plan::{Group, Kept, Plan, PlanError},
     rules::Rules,
     settings::{Policy, Settings},
@@ -159,10 +159,10 @@ impl Engine {
         self.own.insert(process);
     }
 
-    /// What the settings say of holding processes at exec.
+    /// What the user asked for.
     #[must_use]
-    pub fn hold_settings(&self) -> &HoldSettings {
-        &self.settings.hold
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// The plan in force.
@@ -234,6 +234,17 @@ impl Engine {
     pub fn group_of(&self, process: &Process) -> Option<&Group> {
         let slot = self.slots.slot_of(process.instance.as_ref()?)?;
         self.plan.slots().get(slot).copied()
+    }
+
+    /// The processes whose group has memory nodes.
+    #[must_use]
+    pub fn wanted_memory(&self) -> Vec<Wanted> {
+        let wanted = |process: &Process| {
+            let group = self.group_of(process).filter(|group| !group.mem_nodes.is_empty())?;
+            let (group, nodes) = (group.name.clone(), group.mem_nodes.clone());
+            Some(Wanted { process: process.facts.id(), group, nodes })
+        };
+        self.processes().filter_map(wanted).collect()
     }
 
     /// The CPUs the plan gives a thread of that role in that process.
