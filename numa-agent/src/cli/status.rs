@@ -1,15 +1,26 @@
 //! `numa-agent status`.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 
 use super::Format;
 use crate::{
-    core::view::{self, Line, Request},
-    host::client,
-    report,
+    core::{
+        idset::NodeSet,
+        memory::verify::Verified,
+        task::TaskId,
+        view::{self, Line, Process, Request, Status},
+    },
+    host::{client, numa_maps, sysfs},
+    report::{self, memory::Row},
 };
+
+/// How long the memory of all processes may take to read.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Flags of `status`.
 #[derive(Debug, Args)]
@@ -19,6 +30,10 @@ pub struct StatusArgs {
     /// Where the agent listens.
     #[arg(long, value_name = "PATH", default_value = view::SOCKET)]
     socket: PathBuf,
+    /// Also verify memory: policy and pages by node of each process in the plan, read here and now. The kernel walks all its
+    /// page tables for that, and its mappings stand still meanwhile.
+    #[arg(long)]
+    memory: bool,
     /// Output format.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -33,8 +48,41 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
             args.socket.display()
         ),
     };
+    let memory = if args.memory { verify(&status, &sysfs::read_host()?.memory_nodes()) } else { Vec::new() };
     super::print(&match args.format {
-        Format::Text => report::status::text(&status),
-        Format::Json => report::escape::json(&serde_json::to_string_pretty(&status)?) + "\n",
+        Format::Text => {
+            let rows = memory.iter().map(|((group, process), verified)| {
+                let (pid, comm, group) = (process.pid, process.comm.as_str(), Some(group.as_str()));
+                Row { pid, comm, group, memory: verified }
+            });
+            report::status::text(&status) + &report::memory::text(rows)
+        }
+        Format::Json => {
+            let mut value = serde_json::to_value(&status)?;
+            let processes = value["groups"].as_array_mut().into_iter().flatten();
+            let processes = processes.filter_map(|group| group["processes"].as_array_mut()).flatten();
+            for (process, (_, verified)) in processes.zip(&memory) {
+                process["memory"] = report::memory::json(verified);
+            }
+            report::json::print(&value)
+        }
     })
+}
+
+/// A process of a group, and what its memory came to.
+type Found<'a> = ((&'a String, &'a Process), Verified);
+
+/// The memory of each process of each group, one after the other. `holders` are the nodes that have memory.
+fn verify<'a>(status: &'a Status, holders: &NodeSet) -> Vec<Found<'a>> {
+    let start = Instant::now();
+    let processes =
+        status.groups.iter().flat_map(|group| group.processes.iter().map(move |one| (group, one)));
+    let verified = processes.map(|(group, process)| {
+        let id = TaskId { tid: process.pid, start_time: process.start_time };
+        let left = MEMORY_PATIENCE.saturating_sub(start.elapsed());
+        let read = numa_maps::read(id, left).map_err(|why| why.to_string());
+        let planned = group.memory.as_ref().and_then(|policy| policy.parse().ok());
+        ((&group.name, process), Verified::new(planned, read, holders))
+    });
+    verified.collect()
 }

@@ -14,26 +14,53 @@ use crate::core::{
 const HEAD: [&str; 10] =
     ["PID", "Name", "Group", "Planned", "Policy", "On plan", "Balance", "MiB by node", "Of files", "Verdict"];
 
+/// A process whose memory was looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// Process id.
+    pub pid: u32,
+    /// Its name.
+    pub comm: &'a str,
+    /// Its group.
+    pub group: Option<&'a str>,
+    /// What its memory came to.
+    pub memory: &'a Verified,
+}
+
 /// A row for each process whose memory was looked at, for documents; `None` if none was. `escape` makes other processes'
 /// names safe.
 pub fn table(report: &BindReport, escape: impl Fn(&str) -> String) -> Option<Table> {
-    filled(Table::new(&HEAD), report, escape)
+    filled(Table::new(&HEAD), rows(report), escape)
 }
 
-/// The same for a terminal.
-pub fn terminal(report: &BindReport) -> Option<Table> {
+/// The same for a terminal, with a headline; nothing if there is no row.
+pub fn text<'a>(rows: impl Iterator<Item = Row<'a>>) -> String {
     let head = HEAD.map(str::to_uppercase);
-    filled(Table::new(&head.each_ref().map(String::as_str)), report, escape::text)
+    let table = filled(Table::new(&head.each_ref().map(String::as_str)), rows, escape::text);
+    table.map_or_else(String::new, |table| {
+        format!("\nmemory (docs/memory.md says how it is judged):\n{}", table.aligned("  "))
+    })
 }
 
-fn filled(mut table: Table, report: &BindReport, escape: impl Fn(&str) -> String) -> Option<Table> {
-    for process in &report.processes {
-        let Some(memory) = &process.memory else { continue };
+/// Those of a report.
+pub fn rows(report: &BindReport) -> impl Iterator<Item = Row<'_>> {
+    report.processes.iter().filter_map(|process| {
+        let (pid, comm, group) = (process.id.tid, process.comm.as_str(), process.group.as_deref());
+        Some(Row { pid, comm, group, memory: process.memory.as_ref()? })
+    })
+}
+
+fn filled<'a>(
+    mut table: Table,
+    rows: impl Iterator<Item = Row<'a>>,
+    escape: impl Fn(&str) -> String,
+) -> Option<Table> {
+    for Row { pid, comm, group, memory } in rows {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         table.row([
-            process.id.tid.to_string(),
-            escape(&process.comm),
-            or_dash(process.group.as_deref().map(&escape)),
+            pid.to_string(),
+            escape(comm),
+            or_dash(group.map(&escape)),
             or_dash(memory.planned.as_ref().map(ToString::to_string)),
             or_dash(memory.memory.policy().map(&escape)),
             or_dash(memory.spread.on_plan.map(percent)),
@@ -203,7 +230,7 @@ mod tests {
 
     #[test]
     fn without_it_nothing_is_said_and_hostile_policies_stay_in_their_cells() {
-        assert!(terminal(&sample::a3()).is_none() && warning(&sample::a3()).is_none());
+        assert!(text(rows(&sample::a3())).is_empty() && warning(&sample::a3()).is_none());
         let mut report = verified();
         for memory in report.processes.iter_mut().filter_map(|process| process.memory.as_mut()) {
             memory.verdict = Verdict::Unknown("\x1b[2J|<b>".to_owned());

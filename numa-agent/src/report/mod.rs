@@ -9,7 +9,7 @@ pub mod html;
 pub mod jitter;
 pub mod json;
 pub mod markdown;
-mod memory;
+pub mod memory;
 #[cfg(test)]
 mod sample;
 pub mod status;

@@ -171,6 +171,7 @@ mod tests {
             socket: group.socket,
             members: place(&group.primary_cpus),
             forward: place(&group.forward_cpus),
+            memory: group.memory_policy().map(|policy| policy.to_string()),
             instance: (index < 2).then(|| format!("cgroup:/kubepods.slice/pod{index}/a very long name")),
             processes: match index {
                 0 => vec![process(4711, "python3", 37)],

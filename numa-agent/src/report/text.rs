@@ -31,9 +31,7 @@ pub fn bind(report: &BindReport) -> String {
         out.push('\n');
         out += &process_block(process);
     }
-    if let Some(table) = memory::terminal(report) {
-        out += &format!("\nmemory (docs/memory.md says how it is judged):\n{}", table.aligned("  "));
-    }
+    out += &memory::text(memory::rows(report));
     if let Some(table) = cgroups::terminal(report) {
         out += &format!(
             "\ncgroups (which nodes cpuset.mems allows is a fence, not interleaving):\n{}",

@@ -144,6 +144,7 @@ impl<'a> Scene<'a> {
                 socket: group.socket,
                 members,
                 forward,
+                memory: group.memory_policy().map(|policy| policy.to_string()),
                 instance: taken.then(|| format!("session:{pid}")),
                 processes,
             });

@@ -376,3 +376,34 @@ fn an_observer_in_the_same_process_sees_the_same_and_changes_nothing() {
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     });
 }
+
+#[test]
+fn status_tells_where_memory_is_when_asked_to() {
+    let Some(stage) = stage("status-memory") else { return };
+    let agent = stage.agent();
+    let mut puppet = stage.puppet("worker");
+    puppet.order(&Order::Take { pages: 1000 }).unwrap();
+    stage.settle_on(puppet.pid(), &stage.members);
+    let socket = agent.socket();
+    let ask = |more: &[&str]| {
+        let output = command(["status", "--socket"]).arg(&socket).args(more).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let process = |more: &[&str]| {
+        let status: Value = serde_json::from_str(&ask(more)).unwrap();
+        let group = &status["groups"][0];
+        assert_eq!(group["memory"], "interleave:0-1");
+        group["processes"][0].clone()
+    };
+    let memory = process(&["--memory", "--format", "json"])["memory"].clone();
+    let bytes: u64 = memory["nodes"].as_object().unwrap().values().map(|bytes| bytes.as_u64().unwrap()).sum();
+    let taken = 1000 * sys::page_bytes() as u64;
+    assert!((taken..taken + (64 << 20)).contains(&bytes), "{memory}");
+    // The stage has two nodes, and nobody has told the puppet.
+    assert_eq!((&memory["verdict"], &memory["planned"]["nodes"]), (&json!("default policy"), &json!("0-1")));
+    assert!(ask(&["--memory"]).contains("MIB BY NODE") && !ask(&[]).contains("MIB BY NODE"));
+    assert!(process(&["--format", "json"])["memory"].is_null());
+    puppet.stop().unwrap();
+    agent.stop();
+}

@@ -82,6 +82,7 @@ pub fn status(known: &Known<'_>, agent: Agent) -> Status {
             socket: group.socket,
             members: place(&group.primary_cpus, topology),
             forward: place(&group.forward_cpus, topology),
+            memory: group.memory_policy().map(|policy| policy.to_string()),
             instance: None,
             processes: Vec::new(),
         }));

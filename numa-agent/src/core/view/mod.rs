@@ -208,6 +208,9 @@ pub struct Group {
     pub members: Place,
     /// Where its forward threads belong.
     pub forward: Place,
+    /// The memory policy that its processes should have, as `numa_maps` shows one: `interleave:0-1`.
+    #[serde(default)]
+    pub memory: Option<String>,
     /// The serving instance that has it, such as `session:77`.
     pub instance: Option<String>,
     /// Its processes.
