@@ -81,6 +81,8 @@ fn holding_is_off_unless_asked_for_and_injecting_implies_it() {
     let injecting = hold("memory.apply = 'inject'").unwrap();
     assert!(injecting.hold && injecting.inject);
     assert!(json(r#"{"memory": {"apply": "inject"}}"#).unwrap().hold.inject);
+    let fencing = json(r#"{"memory": {"apply": "cpuset"}}"#).unwrap();
+    assert!(fencing.cpusets && !fencing.hold.hold);
     assert!(!hold("memory = { apply = 'none' }").unwrap().hold);
     for (text, words) in [
         ("hold = 'yes'", "numa.toml:1: hold: this is a string, not true or false"),
