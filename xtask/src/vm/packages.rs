@@ -99,17 +99,14 @@ impl Apt {
     }
 
     fn download(&self, package: &str) -> Result<PathBuf> {
-        sh::run(self.command("apt-get").args(["--quiet", "download", package]))?;
-        let entries = fs::read_dir(&self.dir).with_context(|| self.dir.display().to_string())?;
-        let of_package = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            name.starts_with(&format!("{package}_")) && name.ends_with(".deb")
-        };
-        entries
-            .flatten()
-            .map(|entry| entry.path())
-            .find(of_package)
-            .with_context(|| format!("apt-get did not download {package}"))
+        // An older version may be there from a run that was ended.
+        let dir = self.dir.join("downloaded");
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
+        sh::run(self.command("apt-get").args(["--quiet", "download", package]).current_dir(&dir))?;
+        let mut entries = fs::read_dir(&dir).with_context(|| dir.display().to_string())?.flatten();
+        let deb = entries.find(|entry| entry.path().extension().is_some_and(|ext| ext == "deb"));
+        deb.map(|entry| entry.path()).with_context(|| format!("apt-get did not download {package}"))
     }
 }
 
@@ -151,7 +148,9 @@ pub fn busybox(arch: Arch) -> Result<PathBuf> {
     };
     match found(&dir) {
         Some(path) => Ok(path),
-        None => Apt::new("6.1", &[Suite::Main("bookworm")], arch)?.take_out("busybox-static", found, &dir),
+        None => {
+            Apt::new("busybox", &[Suite::Main("bookworm")], arch)?.take_out("busybox-static", found, &dir)
+        }
     }
 }
 
