@@ -50,9 +50,9 @@ pub fn build(arch: Arch) -> Result<PathBuf> {
     image.program(&build.built("guest-init"), Path::new("/init"))?;
     for name in ["numa-agent", "serving-stack"] {
         let program = build.built(name);
-        // Tests find these where cargo has put them.
-        image.program(&program, &program)?;
         image.program(&program, &Path::new("/bin").join(name))?;
+        // Tests find these where cargo has put them.
+        image.link(&program, &format!("/bin/{name}"));
     }
     image.program(&packages::busybox(arch)?, Path::new("/bin/busybox"))?;
     for name in COMMANDS {
