@@ -55,7 +55,7 @@ pub struct Console {
     pub running: Option<String>,
     /// The guest has said all: it agrees with what was counted here.
     pub done: bool,
-    /// What makes all of it worthless: an oops, a panic, a verdict that does not fit.
+    /// What makes the run a failure, however its tests end: an oops, a panic, a verdict that does not fit.
     pub broken: Vec<String>,
     /// What is worth knowing on an emulated machine, and no failure: stalls, soft lockups, warnings.
     pub complaints: Vec<String>,
@@ -64,9 +64,27 @@ pub struct Console {
 
 /// What the kernel says when it stalls, which an emulated machine on a busy host may, and when it wonders.
 const COMPLAINTS: [&str; 5] =
-    ["soft lockup", "self-detected stall", "detected stalls", "blocked for more than", "WARNING: CPU"];
+    ["soft lockup", "self-detected stall", "detected stalls", "blocked for more than", WARNING];
 /// What it says when something is broken.
-const CRIES: [&str; 5] = ["Kernel panic", "BUG:", "Oops", "general protection fault", "Internal error:"];
+const CRIES: [&str; 7] = [
+    "Kernel panic",
+    "BUG:",
+    "kernel BUG at",
+    "Oops",
+    "invalid opcode:",
+    "general protection fault",
+    "Internal error:",
+];
+/// `WARNING: CPU: 1 PID: 2 at FILE:LINE FUNCTION`, since 6.19 `WARNING: FILE:LINE at FUNCTION, CPU#1`.
+const WARNING: &str = "WARNING: ";
+/// Where it wonders about what the agent has to do with.
+const OURS: [&str; 3] = ["kernel/bpf/", "kernel/sched/", "mm/"];
+
+/// Whether a line of the kernel's is a warning from a file that is in one of [`OURS`].
+fn is_about_us(line: &str) -> bool {
+    let warning = line.split_once(WARNING).map_or("", |(_, warning)| warning);
+    warning.split(' ').any(|word| word.contains(".c:") && OURS.iter().any(|dir| word.starts_with(dir)))
+}
 
 impl Console {
     /// Of a guest that could not be started, or not be heard.
@@ -81,7 +99,9 @@ impl Console {
             Some((before, said)) if !before.ends_with(char::is_alphanumeric) => (before, Some(said)),
             _ => (line, None),
         };
-        if COMPLAINTS.iter().any(|word| kernels.contains(word)) {
+        if is_about_us(kernels) {
+            self.broken.push(line.trim().to_owned());
+        } else if COMPLAINTS.iter().any(|word| kernels.contains(word)) {
             self.complaints.push(line.trim().to_owned());
         } else if CRIES.iter().any(|word| kernels.contains(word)) {
             self.broken.push(line.trim().to_owned());
@@ -176,6 +196,26 @@ mod tests {
         assert!(heard("kvm: no hardware support").fault().unwrap().contains("did not come up"));
         let lost = heard("vm: up 6.1 one\nvm: verdict 1 0 0 0");
         assert!(lost.fault().unwrap().contains("counts 1 0 0 0"));
+    }
+
+    #[test]
+    fn a_bug_and_a_warning_about_what_we_do_are_faults() {
+        for cry in [
+            "[ 3.2] kernel BUG at mm/slub.c:448!",
+            "[ 3.2] invalid opcode: 0000 [#1] PREEMPT SMP NOPTI",
+            "[ 3.2] WARNING: CPU: 3 PID: 71 at kernel/sched/core.c:2120 dequeue_task+0x4",
+            "[ 3.2] WARNING: kernel/bpf/verifier.c:2915 at reg_bounds_sanity_check+0xfa, CPU#3: numa-agent/71",
+        ] {
+            let console = heard(&format!("vm: up 6.1 one\n{cry}\nvm: verdict 0 0 0 0"));
+            assert_eq!(console.fault().as_deref(), Some(cry));
+        }
+        for complaint in [
+            "[ 3.2] WARNING: CPU: 3 PID: 71 at drivers/pci/pci.c:9 x+0x4",
+            "[ 3.2] WARNING: arch/x86/mm/x.c:9 at x+0x4, CPU#3: y/71",
+        ] {
+            let console = heard(&format!("vm: up 6.1 one\n{complaint}\nvm: verdict 0 0 0 0"));
+            assert_eq!((console.fault(), &console.complaints[..]), (None, &[complaint.to_owned()][..]));
+        }
     }
 
     #[test]

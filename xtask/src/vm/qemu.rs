@@ -60,8 +60,8 @@ impl Guest<'_> {
             Arch::X86_64 => "console=ttyS0 no_timer_check",
             Arch::Aarch64 => "console=ttyAMA0",
         };
-        // A panic ends QEMU; NUMA balancing would move what the tests place.
-        let all = "quiet loglevel=5 panic=-1 nokaslr numa_balancing=disable";
+        // A panic, and so any oops, ends QEMU; NUMA balancing would move what the tests place.
+        let all = "quiet loglevel=5 panic=-1 oops=panic nokaslr numa_balancing=disable";
         let later = if self.topology.online_later {
             " maxcpus=1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 audit=0"
         } else {
@@ -87,10 +87,14 @@ impl Guest<'_> {
         }
         drop(send);
         let (start, mut console) = (Instant::now(), Console::default());
+        let mut complaint = None;
         loop {
             match lines.recv_timeout(limit.saturating_sub(start.elapsed())) {
                 Ok(line) => {
                     log.line(&line)?;
+                    if line.starts_with(ERRORS) {
+                        complaint = Some(line.clone());
+                    }
                     let known = console.tests.len();
                     console.line(&line);
                     if console.tests.len() != known {
@@ -101,7 +105,14 @@ impl Guest<'_> {
                     console.broken.push(format!("not done after {} s", limit.as_secs()));
                     break;
                 }
-                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = child.0.wait().context("QEMU")?;
+                    if !status.success() {
+                        let said = complaint.unwrap_or_else(|| format!("{ERRORS}nothing said"));
+                        console.broken.push(format!("QEMU ended with {status}; {said}"));
+                    }
+                    break;
+                }
             }
         }
         Ok(console)
@@ -119,6 +130,9 @@ impl Drop for Running {
     }
 }
 
+/// How a line begins that QEMU itself has said.
+const ERRORS: &str = "qemu: ";
+
 /// What QEMU says on either side.
 enum Source {
     Console(std::process::ChildStdout),
@@ -129,7 +143,7 @@ impl Source {
     fn send_lines(self, to: &mpsc::Sender<String>) {
         let (mut reader, prefix): (Box<dyn std::io::BufRead>, _) = match self {
             Self::Console(source) => (Box::new(BufReader::new(source)), ""),
-            Self::Errors(source) => (Box::new(BufReader::new(source)), "qemu: "),
+            Self::Errors(source) => (Box::new(BufReader::new(source)), ERRORS),
         };
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
