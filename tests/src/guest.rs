@@ -37,6 +37,9 @@ pub const TOPOLOGY: &str = "NUMA_AGENT_VM_TOPOLOGY";
 /// Where tests have their temporary files. Not `/tmp`: the tests' programs are where they were built, which may be there.
 const SCRATCH: &str = "/scratch";
 
+/// It would move what tests place: guests are started without it.
+pub const NUMA_BALANCING: &str = "/proc/sys/kernel/numa_balancing";
+
 /// How a test begins the line that says that this machine's shape is not what it is about.
 const ELSEWHERE: &str = "ELSEWHERE:";
 
@@ -48,8 +51,10 @@ const SHOWN_LINES: usize = 150;
 pub struct Plan {
     /// Programs of libtest.
     pub suites: Vec<PathBuf>,
-    /// Only tests whose name contains one of these; none is all.
-    pub filters: Vec<String>,
+    /// Only tests whose name contains this.
+    pub filter: Option<String>,
+    /// What the names of the tests that the machine is for contain, one or the other; the others are elsewhere's. None: it is for all.
+    pub only: Vec<String>,
     /// How long one test may take.
     pub limit: Duration,
     /// The machine's shape.
@@ -136,8 +141,8 @@ impl Guest {
         now.difference(cpus).iter().try_for_each(|cpu| write(cpu, "0"))
     }
 
-    /// Makes the machine what it was before a test: no process but process 1 and ourselves, the CPUs online that were, no control
-    /// groups, no temporary files.
+    /// Makes the machine what it was before a test: no process but process 1 and ourselves, the CPUs online that were, no balancing of
+    /// memory, no control groups, no temporary files.
     fn clean(&self, online: &CpuSet) -> Result<()> {
         // -1 stands for all of those.
         let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
@@ -149,6 +154,13 @@ impl Guest {
             thread::sleep(Duration::from_millis(10));
         }
         self.set_online(online)?;
+        // As the kernel was started; not every kernel has it.
+        match fs::write(NUMA_BALANCING, "0") {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).context(NUMA_BALANCING);
+            }
+            _ => {}
+        }
         remove_groups(Path::new("/sys/fs/cgroup"))?;
         for entry in fs::read_dir(SCRATCH).context(SCRATCH)?.flatten() {
             let path = entry.path();
@@ -209,11 +221,16 @@ pub fn run(plan: &Plan) -> Result<bool> {
         let name = suite_name(suite);
         for test in tests_of(suite)? {
             let full = format!("{name}::{test}");
-            if !plan.filters.is_empty() && !plan.filters.iter().any(|filter| full.contains(filter.as_str())) {
+            if plan.filter.as_ref().is_some_and(|filter| !full.contains(filter.as_str())) {
                 continue;
             }
             say(&format!("begin {full}"));
             let start = Instant::now();
+            if !plan.only.is_empty() && !plan.only.iter().any(|only| full.contains(only.as_str())) {
+                say(&format!("{} {full} 0", End::Elsewhere.word()));
+                ends.push(End::Elsewhere);
+                continue;
+            }
             let (end, output) = run_test(suite, &test, plan)?;
             if let Err(error) = guest.clean(&online) {
                 say(&format!("broken: after {full}: {error:#}"));
@@ -265,8 +282,8 @@ fn run_test(suite: &Path, test: &str, plan: &Plan) -> Result<(End, String)> {
     let ended = wait(&mut child, plan.limit).context("wait for a test")?;
     let mut output = String::from_utf8_lossy(&fs::read(log).context(SCRATCH)?).into_owned();
     if ended.is_none() {
-        output.push_str(&format!("\nHANG: not done after {} s\n", plan.limit.as_secs()));
-        output.push_str(&processes());
+        // The last lines are what is shown.
+        output.push_str(&format!("\n{}HANG: not done after {} s\n", processes(), plan.limit.as_secs()));
     }
     let _ = child.kill();
     let _ = child.wait();

@@ -16,6 +16,11 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// What did not come to count anything.
+    pub fn failure() -> Self {
+        Self { failed: 1, ..Self::default() }
+    }
+
     /// Takes one line of output.
     pub fn line(&mut self, line: &str) {
         if let Some(result) = line.strip_prefix("test result: ") {

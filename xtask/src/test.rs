@@ -78,7 +78,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 fn run_kind(kind: Kind, filter: Option<&str>, ci: bool) -> Result<Tally> {
     if kind == Kind::Vm {
-        return vm::test_subset(filter);
+        return Ok(vm::test_subset(filter).unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            Tally::failure()
+        }));
     }
     let mut cargo = sh::cargo();
     // `--workspace` builds every binary that the tests start.

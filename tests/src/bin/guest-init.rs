@@ -34,9 +34,12 @@ struct Args {
     /// Test programs to run, in this order
     #[arg(long = "suite")]
     suites: Vec<PathBuf>,
-    /// Only tests whose name contains one of these
-    #[arg(long = "filter")]
-    filters: Vec<String>,
+    /// Only tests whose name contains this
+    #[arg(long)]
+    filter: Option<String>,
+    /// What the names of the tests that this machine is for contain, one or the other
+    #[arg(long)]
+    only: Vec<String>,
     /// Seconds that a test may take
     #[arg(long, default_value_t = 120)]
     limit: u64,
@@ -122,7 +125,8 @@ fn work() -> ExitCode {
     }
     let plan = guest::Plan {
         suites: args.suites,
-        filters: args.filters,
+        filter: args.filter,
+        only: args.only,
         limit: Duration::from_secs(args.limit),
         topology: args.topology,
     };

@@ -94,8 +94,9 @@ fn matrix() -> Vec<Machine> {
 fn exists(machine: &Machine) -> bool {
     let kernel = machine.series.name;
     match (machine.arch, machine.topology.name) {
-        // Of the large one, one is enough; Debian's 6.1 and older take no more than 256 CPUs on aarch64.
+        // Of each large one, one is enough; Debian's 6.1 and older take no more than 256 CPUs on aarch64.
         (arch, "a3") => arch == Arch::Aarch64 && kernel == "6.12",
+        (arch, "a3-half") => arch == Arch::Aarch64 && kernel == "6.1",
         // From a device tree, 5.10 takes each cluster for a socket.
         (Arch::Aarch64, "a3-mini" | "snc") => kernel != "5.10",
         _ => true,
@@ -112,14 +113,13 @@ pub fn suites(filter: Option<&str>) -> Vec<&'static str> {
     if named.is_empty() { vec![SUITES[0]] } else { named }
 }
 
-/// What the names of the tests that run have in them, one or the other: what was asked for; else nothing, for all of them, but where
-/// hundreds of emulated CPUs take minutes for what others do in seconds.
-pub fn filters(machine: &Machine, asked: Option<&str>) -> Vec<String> {
-    let few = ["topology::", "plan::", "created_renamed_execd_and_forked"];
-    match asked {
-        Some(filter) => vec![filter.to_owned()],
-        None if machine.topology.online_later => few.map(str::to_owned).to_vec(),
-        None => Vec::new(),
+/// What the names of the tests that the machine is for have in them, one or the other; nothing: it is for all. Hundreds of emulated
+/// CPUs take minutes for what others do in seconds.
+pub fn only(machine: &Machine) -> &'static [&'static str] {
+    if machine.topology.online_later {
+        &["topology::", "plan::", "placement::created_", "placement::renamed_"]
+    } else {
+        &[]
     }
 }
 
@@ -142,14 +142,11 @@ mod tests {
     }
 
     #[test]
-    fn the_large_one_runs_few_tests_unless_others_are_asked_for() {
-        let on = |shape: &str| Machine {
-            arch: Arch::Aarch64,
-            series: kernels::find("6.12").unwrap(),
-            topology: topology::find(shape).unwrap(),
-        };
-        assert!(filters(&on("a3-mini"), None).is_empty() && filters(&on("a3"), None).len() > 1);
-        assert_eq!(filters(&on("a3"), Some("storm")), ["storm"]);
+    fn the_large_ones_are_for_few_tests() {
+        let machines = select(&Wanted::default(), true);
+        let few: Vec<String> =
+            machines.iter().filter(|one| !only(one).is_empty()).map(ToString::to_string).collect();
+        assert_eq!(few, ["aarch64 6.1 a3-half", "aarch64 6.12 a3"]);
     }
 
     #[test]

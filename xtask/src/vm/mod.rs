@@ -66,7 +66,7 @@ pub struct TestArgs {
     /// A kernel image of your own, instead of Debian's; it needs BTF, and drivers built in
     #[arg(long, value_name = "PATH", conflicts_with = "kernel")]
     vmlinuz: Option<PathBuf>,
-    /// The whole matrix, and its result into docs/kernels.md
+    /// The whole matrix, and its result into docs/kernels.md once it is complete
     #[arg(long, conflicts_with_all = ["filter", "kernel", "topology", "arch", "vmlinuz"])]
     all: bool,
     /// Look for newer kernels than those kept
@@ -142,25 +142,33 @@ pub fn run(command: &Vm) -> Result<ExitCode> {
 /// # Errors
 /// As [`run`].
 pub fn test_subset(filter: Option<&str>) -> Result<Tally> {
-    let lacking: Vec<String> = Arch::ALL.into_iter().flat_map(setup::lacking_for_vm).collect();
-    if !lacking.is_empty() {
-        return Ok(skipped(&format!("there is no {}; `cargo xtask setup --vm`", lacking.join(", "))));
-    }
-    let machines = matrix::select(&matrix::Wanted::default(), false);
-    match get_kernels(&machines, false) {
-        Ok(kernels) => {
-            let args = TestArgs { filter: filter.map(str::to_owned), ..TestArgs::default() };
-            test_on(&machines, &kernels, &args)
+    let (mut machines, mut kernels, mut tally) = (Vec::new(), Kernels::new(), Tally::default());
+    for machine in matrix::select(&matrix::Wanted::default(), false) {
+        match kernel_to_boot(&machine) {
+            Ok(kernel) => {
+                kernels.insert(machine.key(), kernel);
+                machines.push(machine);
+            }
+            Err(error) => {
+                let skip = format!("SKIP: guest {machine}: {error:#}");
+                println!("{skip}");
+                tally.line(&skip);
+            }
         }
-        Err(error) => Ok(skipped(&format!("{error:#}"))),
     }
+    if !machines.is_empty() {
+        let args = TestArgs { filter: filter.map(str::to_owned), ..TestArgs::default() };
+        tally.add(test_on(&machines, &kernels, &args)?);
+    }
+    Ok(tally)
 }
 
-fn skipped(why: &str) -> Tally {
-    println!("SKIP: guests: {why}");
-    let mut tally = Tally::default();
-    tally.line("SKIP: guests");
-    tally
+fn kernel_to_boot(machine: &Machine) -> Result<Kernel> {
+    let lacking = setup::lacking_for_vm(machine.arch);
+    if !lacking.is_empty() {
+        bail!("there is no {}; `cargo xtask setup --vm`", lacking.join(", "));
+    }
+    kernels::get(machine.series, machine.arch, false)
 }
 
 /// Below the target directory, everything that belongs to guests.
@@ -209,7 +217,8 @@ fn own_kernel(path: &Path) -> Result<Kernel> {
 fn test_on(machines: &[Machine], kernels: &Kernels, args: &TestArgs) -> Result<Tally> {
     let images = contents::build_all(machines)?;
     let todo = Mutex::new(machines.iter());
-    let report = Mutex::new(table::Report::new(machines, kernels, commit()));
+    let report = Mutex::new(table::Report::new(machines, kernels, commit(), args.all));
+    let so_far = vm_dir().join("result.md");
     let next = || todo.lock().ok().and_then(|mut todo| todo.next().copied());
     let work = || {
         while let Some(machine) = next() {
@@ -219,17 +228,20 @@ fn test_on(machines: &[Machine], kernels: &Kernels, args: &TestArgs) -> Result<T
             let one = one.unwrap_or_else(|error| Ran::not_started(machine, &error));
             let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
             report.add(one);
-            // It takes hours: what came out so far is there if it is ended early.
+            // It takes hours: what came out so far is there if it is ended early, beside the last complete result.
             if args.all
-                && let Err(error) = table::keep(&report.markdown(), &sh::root().join("docs/kernels.md"))
+                && let Err(error) = fs::write(&so_far, report.markdown())
             {
-                eprintln!("error: {error:#}");
+                eprintln!("error: {}: {error}", so_far.display());
             }
         }
     };
     thread::scope(|scope| (0..args.jobs.max(1)).for_each(|_| drop(scope.spawn(work))));
     let report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!("{}", report.markdown());
+    if args.all {
+        table::keep(&report.markdown(), &sh::root().join("docs/kernels.md"))?;
+    }
     let tally = report.tally();
     if tally.is_empty() {
         eprintln!("error: no test of that name is about these machines");
@@ -255,18 +267,19 @@ fn get_kernels(machines: &[Machine], refresh: bool) -> Result<Kernels> {
     Ok(kernels)
 }
 
-/// Seconds until init is up, at most; by far not as much on a machine with nothing else to do.
-fn boot_limit(machine: &Machine) -> u64 {
-    60 + u64::from(machine.topology.cpus(machine.arch)) * 5
+/// How long it takes until init is up, at most; by far not as much on a machine with nothing else to do.
+fn boot_limit(machine: &Machine) -> Duration {
+    Duration::from_secs(60) + Duration::from_secs(5) * machine.topology.cpus(machine.arch)
 }
 
 fn run_one(machine: Machine, kernel: &Kernel, image: &Path, args: &TestArgs) -> Result<Ran> {
-    let each = args.limit.unwrap_or(180);
+    let each = args.limit.map_or(Duration::from_secs(180), Duration::from_secs);
     let suites = matrix::suites(args.filter.as_deref());
-    let mut init_args = vec![format!("--topology={}", machine.topology.name), format!("--limit={each}")];
+    let mut init_args =
+        vec![format!("--topology={}", machine.topology.name), format!("--limit={}", each.as_secs())];
     init_args.extend(suites.iter().map(|suite| format!("--suite={}", contents::suite_path(suite).display())));
-    let filters = matrix::filters(&machine, args.filter.as_deref());
-    init_args.extend(filters.iter().map(|filter| format!("--filter={filter}")));
+    init_args.extend(matrix::only(&machine).iter().map(|only| format!("--only={only}")));
+    init_args.extend(args.filter.iter().map(|filter| format!("--filter={filter}")));
     init_args.extend(machine.topology.init_args());
     let guest =
         Guest { arch: machine.arch, topology: machine.topology, kernel: &kernel.path, image, init_args };
@@ -275,8 +288,7 @@ fn run_one(machine: Machine, kernel: &Kernel, image: &Path, args: &TestArgs) -> 
     let log = logs.join(format!("{machine}.log").replace(' ', "-"));
     eprintln!("+ guest {machine}: {}, console in {}", kernel.package, log.display());
     let start = Instant::now();
-    let limit = Duration::from_secs(boot_limit(&machine) + each * 10);
-    let mut console = guest.run(limit, &log, |console| {
+    let mut console = guest.run(boot_limit(&machine) + each * 10, &log, |console| {
         if let Some(test) = console.tests.last()
             && test.end != End::Elsewhere
         {

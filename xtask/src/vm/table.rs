@@ -16,13 +16,15 @@ pub struct Report<'a> {
     machines: &'a [Machine],
     kernels: &'a Kernels,
     commit: String,
+    /// Whether these are all there are: a test that is about none of them is about nothing.
+    all: bool,
     ran: Vec<Ran>,
 }
 
 impl<'a> Report<'a> {
-    /// Nothing yet, of these machines, with the tests of that commit.
-    pub fn new(machines: &'a [Machine], kernels: &'a Kernels, commit: String) -> Self {
-        Self { machines, kernels, commit, ran: Vec::new() }
+    /// Nothing yet, of these machines, with the tests of that commit; `all`: there are no other machines.
+    pub fn new(machines: &'a [Machine], kernels: &'a Kernels, commit: String, all: bool) -> Self {
+        Self { machines, kernels, commit, all, ran: Vec::new() }
     }
 
     /// One more.
@@ -31,7 +33,19 @@ impl<'a> Report<'a> {
         self.ran.sort_by_key(|one| self.machines.iter().position(|machine| *machine == one.machine));
     }
 
-    /// Counts all tests; a machine that gave no verdict is one failure.
+    /// Tests that every machine there is has called another's; none before all have run.
+    fn nobodys(&self) -> Vec<&str> {
+        if !self.all || self.ran.len() != self.machines.len() {
+            return Vec::new();
+        }
+        let ended = |name: &str| {
+            let tests = self.ran.iter().flat_map(|one| &one.console.tests);
+            tests.filter(move |test| test.name == name).all(|test| test.end == End::Elsewhere)
+        };
+        names(&self.ran.iter().collect::<Vec<_>>()).into_iter().filter(|name| ended(name)).collect()
+    }
+
+    /// Counts all tests; a machine that gave no verdict is one failure, and so is a test that is about no machine.
     pub fn tally(&self) -> Tally {
         let mut tally = Tally::default();
         for one in &self.ran {
@@ -40,13 +54,16 @@ impl<'a> Report<'a> {
             tally.failed += count(End::Failed) + u64::from(one.console.fault().is_some());
             tally.skipped += count(End::Skipped);
         }
+        tally.failed += self.nobodys().len() as u64;
         tally
     }
 
     /// Machines, then tests by shape with the kernels in the cells.
     pub fn markdown(&self) -> String {
         let (ran, all) = (self.ran.len(), self.machines.len());
-        let mut text = format!("{ran} of {all} machines, at commit {}: {}.\n\n", self.commit, self.tally());
+        let early = if ran < all { ", ended early" } else { "" };
+        let mut text =
+            format!("{ran} of {all} machines{early}, at commit {}: {}.\n\n", self.commit, self.tally());
         text.push_str(&machines(&self.ran, self.kernels));
         for arch in Arch::ALL {
             let of_arch: Vec<&Ran> = self.ran.iter().filter(|one| one.machine.arch == arch).collect();
@@ -55,7 +72,7 @@ impl<'a> Report<'a> {
                 text.push_str(&tests(&of_arch));
             }
         }
-        text.push_str(&remarks(&self.ran));
+        text.push_str(&remarks(&self.ran, &self.nobodys()));
         text
     }
 }
@@ -91,18 +108,23 @@ fn tests(ran: &[&Ran]) -> String {
         .map(|topology| topology.name)
         .filter(|name| ran.iter().any(|one| one.machine.topology.name == *name))
         .collect();
+    let mut text = format!("| test | {} |\n| --- |{}\n", shapes.join(" | "), " --- |".repeat(shapes.len()));
+    for name in names(ran) {
+        let cells: Vec<String> = shapes.iter().map(|shape| cell(ran, name, shape)).collect();
+        let _ = writeln!(text, "| `{name}` | {} |", cells.join(" | "));
+    }
+    text
+}
+
+/// All tests, in the order in which they ran.
+fn names<'a>(ran: &[&'a Ran]) -> Vec<&'a str> {
     let mut names: Vec<&str> = Vec::new();
     for test in ran.iter().flat_map(|one| &one.console.tests) {
         if !names.contains(&test.name.as_str()) {
             names.push(&test.name);
         }
     }
-    let mut text = format!("| test | {} |\n| --- |{}\n", shapes.join(" | "), " --- |".repeat(shapes.len()));
-    for name in names {
-        let cells: Vec<String> = shapes.iter().map(|shape| cell(ran, name, shape)).collect();
-        let _ = writeln!(text, "| `{name}` | {} |", cells.join(" | "));
-    }
-    text
+    names
 }
 
 fn cell(ran: &[&Ran], test: &str, shape: &str) -> String {
@@ -128,12 +150,23 @@ fn cell(ran: &[&Ran], test: &str, shape: &str) -> String {
     }
 }
 
-/// Everything that did not pass, by name and with its last words.
-fn remarks(ran: &[Ran]) -> String {
+/// Everything that did not pass, by name and with its last words; of what passed, what it could not tell.
+fn remarks(ran: &[Ran], nobodys: &[&str]) -> String {
     let mut text = String::new();
+    for name in nobodys {
+        let _ = writeln!(text, "- `{name}` is about no machine there is: FAILED");
+    }
     for one in ran {
-        for test in one.console.tests.iter().filter(|test| matches!(test.end, End::Failed | End::Skipped)) {
-            let _ = writeln!(text, "- {}: `{}` {}: {}", one.machine, test.name, test.end, why(&test.said));
+        for test in &one.console.tests {
+            let said = match test.end {
+                End::Failed | End::Skipped => why(&test.said),
+                End::Ok => match left_out(&test.said) {
+                    Some(said) => said,
+                    None => continue,
+                },
+                End::Elsewhere => continue,
+            };
+            let _ = writeln!(text, "- {}: `{}` {}: {said}", one.machine, test.name, test.end);
         }
         if let Some(fault) = one.console.fault() {
             let _ = writeln!(text, "- {}: {fault}", one.machine);
@@ -142,16 +175,23 @@ fn remarks(ran: &[Ran]) -> String {
             let _ = writeln!(text, "- {}, the kernel: {complaint}", one.machine);
         }
     }
-    if text.is_empty() { text } else { format!("\nNot passed:\n\n{text}") }
+    if text.is_empty() { text } else { format!("\nNot passed, or not in full:\n\n{text}") }
 }
 
-/// The line that matters most: what a panic says, why a test was skipped, else the last one.
+/// What a test that passed says of the verifier in words: its numbers are all that is in order.
+fn left_out(said: &[String]) -> Option<&str> {
+    let words = said.iter().filter_map(|line| line.split_once("verifier: ").map(|(_, words)| words));
+    words.map(str::trim).find(|words| !words.starts_with('{'))
+}
+
+/// The line that matters most: that it hung, what a panic says, why a test was skipped, else the last one.
 fn why(said: &[String]) -> &str {
+    let hang = said.iter().find(|line| line.starts_with("HANG:"));
     let after_panic =
         said.iter().position(|line| line.contains(" panicked at ")).and_then(|at| said.get(at + 1));
     let skip = said.iter().find(|line| line.contains("SKIP:"));
     let last = said.iter().rfind(|line| !line.is_empty());
-    after_panic.or(skip).or(last).map_or("", |line| line.trim())
+    hang.or(after_panic).or(skip).or(last).map_or("", |line| line.trim())
 }
 
 /// Puts the tables into the document.
@@ -202,7 +242,7 @@ mod tests {
             ran("6.1", "one", "vm: up 6.1.0 one\nvm: elsewhere guest::a 1\nvm: begin guest::b"),
         ];
         let (machines, kernels) = (ran.each_ref().map(|one| one.machine), Kernels::new());
-        let mut report = Report::new(&machines, &kernels, "abc".to_owned());
+        let mut report = Report::new(&machines, &kernels, "abc".to_owned(), false);
         // In whatever order they are done.
         ran.into_iter().rev().for_each(|one| report.add(one));
         let text = report.markdown();
@@ -215,6 +255,36 @@ mod tests {
         assert!(text.contains("- x86_64 5.10 snc: `guest::a` skipped: no such thing"), "{text}");
         assert!(text.contains("- x86_64 6.1 snc: `guest::b` FAILED: off by one\n"), "{text}");
         assert!(text.contains("- x86_64 6.1 one: it ended without a verdict, in guest::b"), "{text}");
+    }
+
+    #[test]
+    fn a_hang_is_named_and_so_is_what_a_test_left_out() {
+        let lines = "vm: up 6.1.0 one\nvm: | HANG: not done after 9 s\nvm: | x\nvm: failed guest::a 1\n\
+                     vm: | test b ... verifier: {\"arch\":1}\nvm: | verifier: nothing kept\nvm: ok guest::b 1\n\
+                     vm: | verifier: {}\nvm: ok guest::c 1\nvm: verdict 2 1 0 0";
+        let remarks = remarks(&[ran("6.1", "one", lines)], &[]);
+        assert!(remarks.contains("`guest::a` FAILED: HANG: not done after 9 s\n"), "{remarks}");
+        assert!(remarks.contains("`guest::b` ok: nothing kept\n") && !remarks.contains("::c"), "{remarks}");
+    }
+
+    #[test]
+    fn a_test_about_no_machine_there_is_fails() {
+        let ran = || {
+            ["one", "snc"].map(|shape| {
+                ran("6.1", shape, "vm: up 6.1.0 x\nvm: elsewhere guest::a 1\nvm: verdict 0 0 0 1")
+            })
+        };
+        let (machines, kernels) = (ran().each_ref().map(|one| one.machine), Kernels::new());
+        for (all, failed) in [(false, 0), (true, 1)] {
+            let mut report = Report::new(&machines, &kernels, String::new(), all);
+            let [first, second] = ran();
+            report.add(first);
+            assert_eq!(report.tally().failed, 0, "it may be about the second");
+            assert!(report.markdown().starts_with("1 of 2 machines, ended early, "));
+            report.add(second);
+            assert_eq!(report.tally().failed, failed);
+            assert_eq!(report.markdown().contains("`guest::a` is about no machine"), all);
+        }
     }
 
     #[test]

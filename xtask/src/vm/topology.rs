@@ -62,7 +62,7 @@ const FAR: u32 = 33;
 const MEMORY_ONLY: u32 = 40;
 
 /// All shapes, in the order of the table.
-pub const ALL: [Topology; 7] = [
+pub const ALL: [Topology; 8] = [
     Topology {
         name: "a3-mini",
         about: "4 sockets of 2 nodes, near and far",
@@ -99,6 +99,16 @@ pub const ALL: [Topology; 7] = [
         ..SMALL
     },
     Topology { name: "one", about: "no NUMA", sockets: 1, nodes_per_socket: 0, mib_per_node: 512, ..SMALL },
+    Topology {
+        name: "a3-half",
+        about: "4 sockets of 2 nodes of 20 CPUs in clusters of 4",
+        sockets: 4,
+        nodes_per_socket: 2,
+        cpus_per_node: ByArch { x86_64: 8, aarch64: 20 },
+        mib_per_node: 128,
+        online_later: true,
+        ..SMALL
+    },
     Topology {
         name: "a3",
         about: "4 sockets of 2 nodes of 40 CPUs in clusters of 4, as far as the emulator goes",
