@@ -107,7 +107,7 @@ impl Cast {
     /// `fits` the place, its CPU in it. All looks.
     ///
     /// # Panics
-    /// If that takes too long; says who belongs where.
+    /// If that takes too long, or nobody has a place; says who belongs where.
     pub fn settle_all(
         &self,
         plan: impl Fn(&Record) -> Option<CpuSet>,
@@ -117,6 +117,7 @@ impl Cast {
         let since = now_ns();
         eventually(|| {
             let records = self.records();
+            let mut settled = 0;
             for ((pid, tid), looks) in witness::by_thread(&records, 0) {
                 let last = looks[looks.len() - 1];
                 let lives = last.point != Point::End && lives(pid, tid);
@@ -127,8 +128,9 @@ impl Cast {
                 if looks.iter().rev().take_while(there).count() < times {
                     return Err(format!("belongs on {place}: {last:?}"));
                 }
+                settled += 1;
             }
-            Ok(records)
+            if settled > 0 { Ok(records) } else { Err("nobody has a place".to_owned()) }
         })
     }
 }

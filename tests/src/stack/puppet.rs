@@ -37,6 +37,9 @@ const INTERLEAVE: i32 = 3;
 /// Time between two looks of an idle thread.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// Processes of a storm that are started before any of them is reaped.
+const AT_ONCE: u32 = 25;
+
 /// What a puppet can be told. Threads are named by tid; the main thread's is the pid.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Order {
@@ -120,7 +123,7 @@ pub enum Order {
     },
     /// The process forks without exec. Answer: the child's pid; it lives as long as the puppet.
     Fork,
-    /// The process starts and reaps this many processes, each of which ends after its first look.
+    /// The process starts and reaps this many processes, each of which ends after its first look; [`AT_ONCE`] of them at a time.
     Storm {
         /// How many.
         count: u32,
@@ -357,13 +360,22 @@ fn carry_out(strings: &Arc<Strings>, me: &mut Observer, order: Order) -> Result<
         }
         Order::Storm { count, role } => {
             let family = Family::of(args)?;
-            for _ in 0..count {
+            let start = || {
                 let mut command = family.command(&role, args.instance);
-                let child = command.arg("--blink").stdin(Stdio::null()).stdout(Stdio::null()).status();
-                let status = child.context("cannot start one of a storm")?;
-                if !status.success() {
-                    bail!("one of a storm ended with {status}");
+                command.arg("--blink").stdin(Stdio::null()).stdout(Stdio::null());
+                command.spawn().context("cannot start one of a storm")
+            };
+            let mut left = count;
+            while left > 0 {
+                let at_once = left.min(AT_ONCE);
+                let children = (0..at_once).map(|_| start()).collect::<Result<Vec<_>>>()?;
+                for mut child in children {
+                    let status = child.wait().context("cannot reap one of a storm")?;
+                    if !status.success() {
+                        bail!("one of a storm ended with {status}");
+                    }
                 }
+                left -= at_once;
             }
         }
     }

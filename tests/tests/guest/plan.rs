@@ -4,7 +4,7 @@ use numa_agent::core::idset::CpuSet;
 use numa_agent_tests::{agent, cast::is_forward};
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, stage};
+use crate::stage::{FORWARD, Stage, stage};
 
 /// The plan for what runs now.
 fn bind(stage: &Stage, more: &[&str]) -> Value {
@@ -19,7 +19,7 @@ fn cpus(value: &Value) -> CpuSet {
 
 #[test]
 fn groups_are_on_the_first_node_forward_threads_on_the_second() {
-    let Some(stage) = stage("guide", &["a3-mini", "a3", "snc"]) else { return };
+    let Some(stage) = stage("guide", &["a3-mini", "a3-half", "a3", "snc"]) else { return };
     let plan = bind(&stage, &[]);
     assert_eq!(plan["policy"], "paired");
     let sockets: Vec<_> = stage.machine.sockets.iter().collect();
@@ -56,7 +56,7 @@ fn groups_are_on_the_first_node_forward_threads_on_the_second() {
 
 #[test]
 fn bind_puts_who_runs_where_the_guide_says() {
-    let Some(stage) = stage("bind-apply", &["a3-mini", "a3", "snc"]) else { return };
+    let Some(stage) = stage("bind-apply", &["a3-mini", "a3-half", "a3", "snc"]) else { return };
     let mut stack = stage.stack();
     stack.start_instance().expect("an instance");
     stack.start_instance().expect("an instance");
@@ -65,7 +65,7 @@ fn bind_puts_who_runs_where_the_guide_says() {
     let applied = bind(&stage, &["--apply"]);
     let sockets: Vec<_> = stage.machine.sockets.values().collect();
     let others = &stage.machine.nodes[&sockets[2.min(sockets.len() - 1)][0]];
-    stage.settle(|look| {
+    let forward = stage.settle(|look| {
         // Instances take sockets in turn.
         let nodes = sockets[look.instance as usize % sockets.len()];
         match look.role.as_str() {
@@ -77,6 +77,7 @@ fn bind_puts_who_runs_where_the_guide_says() {
             _ => None,
         }
     });
+    assert_eq!(forward, 2 * FORWARD as usize, "of two instances");
     stack.stop().expect("stop the stack");
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, ops::Deref};
 use numa_agent::core::idset::{CpuSet, NodeSet};
 use numa_agent_tests::{
     agent::Agent,
-    cast::Cast,
+    cast::{Cast, is_forward},
     guest,
     stack::{Load, crew::Stack},
     witness::{self, Point, Record},
@@ -83,6 +83,15 @@ pub fn number_list<T: std::str::FromStr<Err: std::fmt::Display>>(path: &str) -> 
     read(path).parse().unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// Forward threads of an instance of a [`Stage::stack`].
+pub const FORWARD: u32 = 2;
+
+/// Threads with a forward thread's name that had not ended by their last look, and have a place.
+fn forward_threads(records: &[Record], plan: impl Fn(&Record) -> Option<CpuSet>) -> usize {
+    let last = witness::by_thread(records, 0).into_values().filter_map(|looks| looks.last().copied());
+    last.filter(|look| look.point != Point::End && is_forward(&look.comm) && plan(look).is_some()).count()
+}
+
 /// What one test works with.
 pub struct Stage {
     /// The machine it runs on.
@@ -135,9 +144,9 @@ impl Stage {
         Agent::start(self.args(more))
     }
 
-    /// A stack whose instances have a worker with two forward threads.
+    /// A stack whose instances have a worker with [`FORWARD`] forward threads.
     pub fn stack(&self) -> Stack {
-        let load = Load { workers: 1, forward: 2, tick_ms: 50, work: 200 };
+        let load = Load { workers: 1, forward: FORWARD, tick_ms: 50, work: 200 };
         Stack::start(self.family.clone(), load, 0).expect("start the stack")
     }
 
@@ -192,16 +201,17 @@ impl Stage {
         self.settle_thread(tid, cpus, |look| self.is_place(&look.cpus, cpus) && look.cpus.contains(look.cpu));
     }
 
-    /// Waits until every living thread's last look at itself saw exactly the mask that `plan` says; `None`: any.
-    pub fn settle(&self, plan: impl Fn(&Record) -> Option<CpuSet>) {
-        self.settle_all(plan, |mask, place| mask == place, 1);
+    /// Waits until every living thread's last look at itself saw exactly the mask that `plan` says; `None`: any. How many forward threads
+    /// have been seen there.
+    pub fn settle(&self, plan: impl Fn(&Record) -> Option<CpuSet>) -> usize {
+        forward_threads(&self.settle_all(&plan, |mask, place| mask == place, 1), plan)
     }
 
     /// The same with any mask within the plan's, and smaller than the machine. Who belongs everywhere is not asked.
-    pub fn settle_within(&self, plan: impl Fn(&Record) -> Option<CpuSet>) {
+    pub fn settle_within(&self, plan: impl Fn(&Record) -> Option<CpuSet>) -> usize {
         let all = self.machine.all();
         let plan = |look: &Record| plan(look).filter(|place| *place != all || look.role != "motor");
-        self.settle_all(plan, |mask, place| self.is_place(mask, place), 1);
+        forward_threads(&self.settle_all(plan, |mask, place| self.is_place(mask, place), 1), plan)
     }
 
     /// Whether a mask is one that somebody gave it, within `place`.

@@ -117,7 +117,7 @@ pub fn suites(filter: Option<&str>) -> Vec<&'static str> {
 /// CPUs take minutes for what others do in seconds.
 pub fn only(machine: &Machine) -> &'static [&'static str] {
     if machine.topology.online_later {
-        &["topology::", "plan::", "placement::created_", "placement::renamed_"]
+        &["topology::", "plan::", "placement::created_execd", "placement::renamed"]
     } else {
         &[]
     }
