@@ -228,6 +228,25 @@ impl Agent {
         })
     }
 
+    /// Waits until it has made what it could of a scan that began after this: the one under way may have read what was before, and the
+    /// one after the next shows that it is done.
+    ///
+    /// # Panics
+    /// If that takes too long, or it does not answer.
+    pub fn wait_for_scans(&self) {
+        let scans = || {
+            let args = [OsStr::new("status"), "--format".as_ref(), "json".as_ref(), "--socket".as_ref()];
+            json(args.into_iter().chain([self.socket().as_os_str()]))["counts"]["scans"]
+                .as_u64()
+                .expect("scans")
+        };
+        let wanted = scans() + 3;
+        eventually(|| match scans() {
+            so_far if so_far >= wanted => Ok(()),
+            so_far => Err(format!("{so_far} scans, not {wanted}: {}", self.stderr())),
+        });
+    }
+
     /// Sends it a signal.
     ///
     /// # Panics

@@ -1,16 +1,11 @@
 //! Cgroup v2 cpusets that do not go with the plan, and change: kernels before 6.2 wipe the masks of their tasks then, later ones
 //! restore them as far as they can.
 
-use std::{thread::sleep, time::Duration};
-
 use numa_agent::core::idset::CpuSet;
 use numa_agent_tests::{agent::Agent, cpuset::Cpuset, eventually};
 use serde_json::json;
 
 use crate::stage::{Stage, stage};
-
-/// Some reconciles of an agent that has one every second.
-const RECONCILES: Duration = Duration::from_secs(4);
 
 /// The stage with an agent on the machine's own nodes, one group on each socket; a cpuset that allows everything.
 fn confined(test: &str) -> Option<(Stage, Agent, Cpuset)> {
@@ -29,7 +24,7 @@ fn warned(agent: &Agent, cpuset: &Cpuset, count: usize) -> String {
         so_far if so_far >= count => Ok(()),
         so_far => Err(format!("{so_far} warnings, not {count}: {}", agent.stderr())),
     });
-    sleep(RECONCILES);
+    agent.wait_for_scans();
     let mut warnings = agent.warnings(&cpuset.name);
     assert_eq!(warnings.len(), count, "each change once: {warnings:#?}");
     warnings.pop().expect("a warning")
@@ -65,7 +60,7 @@ fn a_cpuset_that_cuts_the_plan_is_followed_as_it_changes() {
     }
     cpuset.allow(&stage.machine.all());
     everybody_on(&plan);
-    sleep(RECONCILES);
+    agent.wait_for_scans();
     assert_over(agent, &cpuset);
 }
 
@@ -91,7 +86,7 @@ fn a_cpuset_without_the_plan_is_a_failure_until_it_widens() {
         assert!(failed[0]["result"].as_str().is_some_and(|result| result.contains("cpuset")), "{failed:#?}");
         cpuset.allow(&stage.machine.all());
         stage.settle_on(pid, &plan);
-        sleep(RECONCILES);
+        agent.wait_for_scans();
     }
     assert_over(agent, &cpuset);
 }
@@ -118,7 +113,7 @@ fn a_move_into_another_cpuset_is_noticed_and_so_is_the_exec_in_one() {
     stage.settle_on(pid, &part);
     wide.take(pid);
     stage.settle_on(pid, &plan);
-    sleep(RECONCILES);
+    agent.wait_for_scans();
     assert!(agent.warnings(&wide.name).is_empty(), "{}", agent.stderr());
     assert_over(agent, &narrow);
 }
