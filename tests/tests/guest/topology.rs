@@ -84,6 +84,9 @@ fn memory_bytes(node: u32) -> u64 {
     kib.unwrap_or_else(|| panic!("{total}")) * 1024
 }
 
+/// All nodes of an A3.
+const EIGHT: [u32; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
+
 /// The kernel shows the shape that was asked for: without this, the test above could compare two empty machines.
 #[test]
 fn the_kernel_shows_the_shape_that_was_asked_for() {
@@ -95,24 +98,44 @@ fn the_kernel_shows_the_shape_that_was_asked_for() {
     let memory_only: Vec<u32> =
         machine.with_memory.iter().filter(|node| !machine.nodes.contains_key(node)).collect();
     let offline = set::<CpuSet>(&agent::json(["topology", "--format", "json"])["offline"]);
-    let (sockets, nodes, bare, taken): (usize, &[u32], &[u32], &[u32]) = match shape.as_str() {
-        "a3-mini" | "a3" => (4, &[0, 1, 2, 3, 4, 5, 6, 7], &[], &[]),
-        "2s1n" => (2, &[0, 1], &[], &[]),
-        "snc" => (2, &[0, 1, 2, 3], &[], &[]),
-        "cxl" => (2, &[0, 1], &[2], &[]),
-        "sparse" if aarch64 => (3, &[0, 2, 3], &[], &[1, 6]),
-        "sparse" => (2, &[0, 2], &[], &[1, 6]),
-        "one" => (1, &[0], &[], &[]),
+    // Sockets; nodes with CPUs, and how many of them are online; nodes without; CPUs offline.
+    let (sockets, nodes, cpus, bare, taken): (usize, &[u32], &[usize], &[u32], &[u32]) = match shape.as_str()
+    {
+        "a3-mini" => (4, &EIGHT, &[if aarch64 { 4 } else { 2 }; 8], &[], &[]),
+        "a3-half" => (4, &EIGHT, &[20; 8], &[], &[]),
+        "a3" => (4, &EIGHT, &[40; 8], &[], &[]),
+        "2s1n" => (2, &[0, 1], &[4; 2], &[], &[]),
+        "snc" => (2, &[0, 1, 2, 3], &[if aarch64 { 8 } else { 4 }; 4], &[], &[]),
+        "cxl" => (2, &[0, 1], &[4; 2], &[2], &[]),
+        "sparse" if aarch64 => (3, &[0, 2, 3], &[3, 3, 4], &[], &[1, 6]),
+        "sparse" => (2, &[0, 2], &[3, 3], &[], &[1, 6]),
+        "one" => (1, &[0], &[4], &[], &[]),
         other => panic!("what is {other}?"),
     };
+    // From node 0 to these nodes and those without CPUs: the die beside it, sockets near and far, a link of its own.
+    let distances: &[u64] = match shape.as_str() {
+        "a3-mini" | "a3-half" | "a3" => &[10, 16, 32, 32, 33, 33, 32, 32],
+        "snc" => &[10, 16, 32, 32],
+        "cxl" => &[10, 32, 40],
+        "sparse" if aarch64 => &[10, 20, 20],
+        "2s1n" | "sparse" => &[10, 32],
+        _ => &[10],
+    };
     assert_eq!(with_cpus, nodes);
+    assert_eq!(machine.nodes.values().map(CpuSet::len).collect::<Vec<_>>(), cpus, "CPUs by node");
+    let shown: BTreeMap<u32, u64> = {
+        let row = read(&format!("{NODE}/node0/distance"));
+        let row: Vec<u64> = row.split_whitespace().map(|one| one.parse().expect("a number")).collect();
+        number_list::<NodeSet>(&format!("{NODE}/online")).iter().zip(row).collect()
+    };
+    assert_eq!(nodes.iter().chain(bare).map(|node| shown[node]).collect::<Vec<_>>(), distances, "{shown:?}");
     assert_eq!(memory_only, bare);
     assert_eq!(offline.iter().collect::<Vec<_>>(), taken);
     assert_eq!(machine.sockets.len(), sockets);
     let clusters: BTreeSet<String> =
         machine.all().iter().filter_map(|cpu| machine.cluster_of(cpu)).map(|cpus| cpus.to_string()).collect();
     // Only there is a node larger than a cluster.
-    let in_clusters = aarch64 && ["snc", "a3"].contains(&shape.as_str());
+    let in_clusters = aarch64 && ["snc", "a3-half", "a3"].contains(&shape.as_str());
     assert_eq!(!clusters.is_empty(), in_clusters, "{clusters:?}");
     assert!(clusters.iter().all(|cpus| cpus.parse::<CpuSet>().is_ok_and(|cpus| cpus.len() == 4)));
 }
