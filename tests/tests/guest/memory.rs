@@ -11,7 +11,7 @@ use numa_agent::core::idset::{CpuSet, NodeSet};
 use numa_agent_tests::{
     agent,
     cpuset::Cpuset,
-    eventually,
+    eventually, guest,
     recorder::{self, Recorder},
     stack::puppet::{Order, Puppet},
     sys,
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::stage::{Stage, number_list, read, stage};
 
 /// Machines with more than one node that has memory.
-const WITH_NODES: [&str; 6] = ["a3-mini", "a3", "2s1n", "snc", "cxl", "sparse"];
+const WITH_NODES: [&str; 5] = ["a3-mini", "2s1n", "snc", "cxl", "sparse"];
 
 /// Enough to be most of what a puppet has.
 const PAGES: u32 = 4096;
@@ -198,11 +198,11 @@ impl Stage {
         puppet
     }
 
-    /// A node with CPUs, another than the ends where there are more.
+    /// A node with CPUs, another than the last end: than both where there are more.
     fn between(&self) -> u32 {
         let with_cpus: NodeSet = self.machine.nodes.keys().copied().collect();
         let others = with_cpus.difference(&self.ends());
-        others.first().or(with_cpus.last()).expect("a node with CPUs")
+        others.first().or(with_cpus.first()).expect("a node with CPUs")
     }
 
     /// Has the puppet take pages and find itself with that policy; its memory by node then.
@@ -250,11 +250,12 @@ fn exec_takes_memory_from_the_node_that_is_named() {
         puppet.stop().expect("stop a puppet");
     }
     // Without a policy it would be elsewhere.
+    let home = stage.between();
+    assert_ne!(home, last);
     let mut puppet = stage.started(&[]);
     puppet.order(&Order::Take { pages: PAGES }).expect("pages");
     let bytes = own_bytes_by_node(puppet.pid());
-    let home = stage.between();
-    assert!(home == last || bytes[&home] > bytes.get(&last).copied().unwrap_or_default(), "{bytes:?}");
+    assert!(bytes[&home] > bytes.get(&last).copied().unwrap_or_default(), "node {home}: {bytes:?}");
     puppet.stop().expect("stop a puppet");
 }
 
@@ -353,6 +354,7 @@ fn exec_starts_a_program_in_its_group() {
     args.extend(stage.args(&layout));
     let plan = agent::json(args);
     let groups = plan["groups"].as_array().expect("groups");
+    assert!(groups.len() >= puppets.len(), "{groups:?}");
     for (puppet, group) in puppets.iter_mut().zip(groups) {
         let pid = puppet.pid();
         let mask = sys::affinity(pid).expect("its mask").to_string();
@@ -394,6 +396,8 @@ fn verdicts_follow_policy_and_pages() {
     let mut on_plan = by(&["--interleave", &first.to_string()]);
     take(&mut on_plan, ENOUGH_PAGES);
     let mut plain = stage.puppet("worker", 0);
+    // It takes what is where it runs: on a node with room for it beside the others' pages.
+    plain.pin(plain.pid(), &stage.machine.nodes[&second.first().expect("a node")]).expect("pin");
     take(&mut plain, ENOUGH_PAGES);
     let mut off_plan = by(&["--interleave", &second.to_string()]);
     take(&mut off_plan, ENOUGH_PAGES);
@@ -429,8 +433,14 @@ fn verdicts_follow_policy_and_pages() {
         one.and_then(|one| one["memory"][field].as_f64()).expect("a figure")
     };
     // Far from what is tolerated.
-    assert!(of(&on_plan, "balance") > 0.98 && of(&on_plan, "on_plan_share") > 0.999);
-    assert!(of(&uneven, "balance") < 0.1 && of(&off_plan, "on_plan_share") < 0.001);
+    let memory = |puppet: &Puppet| {
+        let free: Vec<_> = stage.machine.with_memory.iter().map(|node| (node, free_bytes(node))).collect();
+        format!("{:?}; free by node: {free:?}", own_bytes_by_node(puppet.pid()))
+    };
+    assert!(of(&on_plan, "balance") > 0.98, "{}", memory(&on_plan));
+    assert!(of(&on_plan, "on_plan_share") > 0.999, "{}", memory(&on_plan));
+    assert!(of(&uneven, "balance") < 0.1, "{}", memory(&uneven));
+    assert!(of(&off_plan, "on_plan_share") < 0.001, "{}", memory(&off_plan));
     let group = &report["groups"][0]["memory"];
     assert_eq!(report["groups"][0]["name"], "socket0_group0");
     assert!(group["on_plan_share"].as_f64().is_some_and(|share| share > 0.999), "{group}");
@@ -444,7 +454,7 @@ fn verdicts_follow_policy_and_pages() {
 
 #[test]
 fn what_works_against_the_plan_is_named_and_its_fix_helps() {
-    const FILE: &str = "/proc/sys/kernel/numa_balancing";
+    const FILE: &str = guest::NUMA_BALANCING;
     // Nobody else is in the guest to mind.
     let Some(stage) = stage("against", &["a3-mini", "2s1n"]) else { return };
     let warnings = || {
