@@ -6,6 +6,7 @@ pub mod browser;
 pub mod cast;
 pub mod cpuset;
 pub mod guest;
+pub mod holder;
 pub mod hwloc;
 pub mod injection;
 pub mod programs;

@@ -355,11 +355,11 @@ pub(super) fn note_release(stats: &mut Stats, output: &mut Output, release: &Rel
     let (tid, held_us) = (hold.task.tid, *held_ns as f64 / 1000.0);
     let memory = match memory {
         MemoryResult::Unasked => None,
-        MemoryResult::Set => Some("set".to_owned()),
+        MemoryResult::Set(policy) => Some(policy.clone()),
         MemoryResult::Refused(why) => Some(format!("refused: {why}")),
     };
     let usual = *by == By::Agent && *end != End::Stopped;
-    let refused = memory.clone().filter(|memory| memory != "set");
+    let refused = memory.clone().filter(|memory| memory.starts_with("refused"));
     let fields = json!({
         "pid": tid, "start_time": hold.task.start_time, "held_us": held_us, "by": by.name(), "end": end.name(), "memory": memory,
     });

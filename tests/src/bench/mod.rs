@@ -8,6 +8,7 @@ pub mod empty;
 pub mod events;
 pub mod fdinfo;
 pub mod figures;
+pub mod hold;
 pub mod load;
 pub mod machine;
 pub mod memory;

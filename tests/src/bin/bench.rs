@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 use numa_agent_tests::bench::{
-    Session, events, memory,
+    Session, events, hold, memory,
     report::{self, Section},
     time,
 };
@@ -13,7 +13,7 @@ use numa_agent_tests::bench::{
 /// Measures what the agent costs. Needs root, and a quiet machine; changes nothing that outlives it.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Only the sections whose name contains this: time-pipe, time-messaging, events-pipe, events-messaging, memory
+    /// Only the sections whose name contains this: time-pipe, time-messaging, events-pipe, events-messaging, memory, hold
     filter: Option<String>,
     /// How often everything is measured
     #[arg(long, value_name = "N", default_value_t = 10)]
@@ -34,12 +34,13 @@ enum Format {
 
 type Measure = fn(&Session) -> Result<Section>;
 
-const SECTIONS: [(&str, Measure); 5] = [
+const SECTIONS: [(&str, Measure); 6] = [
     ("time-pipe", time::pipe),
     ("time-messaging", time::messaging),
     ("events-pipe", events::pipe),
     ("events-messaging", events::messaging),
     ("memory", memory::section),
+    ("hold", hold::section),
 ];
 
 fn main() -> Result<ExitCode> {

@@ -5,6 +5,7 @@
 
 mod cpuset;
 mod fences;
+mod hold;
 mod hotplug;
 mod memory;
 mod migrations;

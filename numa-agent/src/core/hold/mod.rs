@@ -114,12 +114,12 @@ pub enum End {
 
 /// What became of a memory policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "result", content = "why", rename_all = "lowercase")]
+#[serde(tag = "result", content = "what", rename_all = "lowercase")]
 pub enum MemoryResult {
     /// None was to be set.
     Unasked,
-    /// It is in force, read back.
-    Set,
+    /// This one is in force, in the kernel's words: it leaves out nodes that have no memory or are not in the process's cpuset.
+    Set(String),
     /// It is not; why.
     Refused(String),
 }

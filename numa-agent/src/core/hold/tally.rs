@@ -41,7 +41,7 @@ impl Tally {
         }
         match &release.memory {
             MemoryResult::Unasked => {}
-            MemoryResult::Set => self.injected += 1,
+            MemoryResult::Set(_) => self.injected += 1,
             MemoryResult::Refused(why) => {
                 let known = self.refused.len() < REASONS || self.refused.contains_key(why);
                 let why = if known { why } else { "other reasons" };
@@ -92,7 +92,7 @@ mod tests {
     fn what_is_not_as_usual_is_told_apart() {
         let mut tally = Tally::default();
         assert_eq!(tally.text(), None);
-        tally.add(&release(By::Agent, End::Continued, MemoryResult::Set, 90_000));
+        tally.add(&release(By::Agent, End::Continued, MemoryResult::Set("interleave:0-1".into()), 90_000));
         tally.add(&release(By::Agent, End::Continued, MemoryResult::Unasked, 70_000));
         assert_eq!(tally.text().as_deref(), Some("2 held, 90 us at the longest, 1 memory policies set"));
         tally.add(&release(By::Limit, End::Gone, MemoryResult::Refused("a seccomp filter".into()), 1));

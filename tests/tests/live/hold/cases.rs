@@ -13,10 +13,10 @@ use super::*;
 #[test]
 fn who_is_traced_is_not_held() {
     let Some(stage) = stage("hold-traced") else { return };
-    let mut holder = Holder::start(&stage, LONG_MS);
+    let mut holder = hold(&stage);
     let mut command = blink(&stage);
     sys::traced(&mut command, libc_reboot(), u32::MAX);
-    let child = Held(command.spawn().unwrap());
+    let child = Held::start(command);
     let pid = Pid::from_raw(child.pid().cast_signed());
     // The debugger sees its own stop and no other.
     assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Stopped(pid, Signal::SIGTRAP));
@@ -38,10 +38,10 @@ fn libc_reboot() -> i64 {
 #[test]
 fn who_has_a_seccomp_filter_is_held_like_others() {
     let Some(stage) = stage("hold-seccomp") else { return };
-    let mut holder = Holder::start(&stage, LONG_MS);
+    let mut holder = hold(&stage);
     let mut command = blink(&stage);
     sys::filtered(&mut command);
-    let mut one = Held(command.spawn().unwrap());
+    let mut one = Held::start(command);
     one.ends_well();
     assert_eq!(holder.released(one.pid())["end"], "continued");
     assert_on_plan_from_the_first_look(&stage, 1);
@@ -61,7 +61,7 @@ fn set_user_id_programs_are_held_like_others() {
     }
     let mut family = stage.family.clone();
     family.exe = program;
-    let mut holder = Holder::start(&stage, LONG_MS);
+    let mut holder = hold(&stage);
     let puppet = Puppet::start(&family, "worker", 0, Birth::Session).unwrap();
     let status = fs::read_to_string(format!("/proc/{}/status", puppet.pid())).unwrap();
     if !status.contains(&format!("Uid:\t0\t{NOBODY}\t")) {
@@ -76,7 +76,7 @@ fn set_user_id_programs_are_held_like_others() {
 #[test]
 fn process_1_of_a_namespace_is_held_like_others() {
     let Some(stage) = stage("hold-init") else { return };
-    let holder = Holder::start(&stage, LONG_MS);
+    let holder = hold(&stage);
     let puppet = Puppet::start_in_pid_namespace(&stage.family, "worker").unwrap();
     assert_eq!(puppet.pid(), 1, "its number in there");
     assert_on_plan_from_the_first_look(&stage, 1);
@@ -110,7 +110,7 @@ fn a_shell_with_job_control_sees_no_stop_unless_it_is_asked_for() {
             assert!(!terminal.screen().contains("Stopped"), "{}", terminal.screen());
         }
     };
-    let holder = Holder::start(&stage, LONG_MS);
+    let holder = hold(&stage);
     run(5);
     let terminals = workers();
     stage.barrier();
@@ -118,8 +118,7 @@ fn a_shell_with_job_control_sees_no_stop_unless_it_is_asked_for() {
     assert!(!terminals.iter().any(|pid| events.iter().any(|event| is_release_of(event, *pid))));
     holder.agent.stop();
 
-    let mut holder =
-        Holder::start_with(&stage, &json!({ "hold_terminal": true, "hold_limit_ms": LONG_MS }), &[]);
+    let mut holder = hold_with(&stage, &json!({ "hold_terminal": true, "hold_limit_ms": LONG_MS }));
     let before = workers().len();
     // In the background, where the shell only notes the stop; its prompt tells of it later.
     terminal.run(&format!("clear; {line} & wait; echo all done"));
@@ -132,7 +131,7 @@ fn a_shell_with_job_control_sees_no_stop_unless_it_is_asked_for() {
 #[test]
 fn who_waits_for_a_held_child_sees_its_end_alone() {
     let Some(stage) = stage("hold-wait") else { return };
-    let holder = Holder::start(&stage, LONG_MS);
+    let holder = hold(&stage);
     let words: Vec<String> = blink(&stage).get_args().map(|arg| arg.to_str().unwrap().to_owned()).collect();
     let line = format!("{} {}", stage.family.exe.display(), words.join(" "));
     // The shell's own wait, for one and for all, and a pipeline.

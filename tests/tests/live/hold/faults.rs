@@ -7,18 +7,18 @@ use super::*;
 #[test]
 fn a_killed_agent_leaves_nobody_stopped() {
     let Some(stage) = stage("hold-kill-agent") else { return };
-    let holder = Holder::start(&stage, LONG_MS);
+    let holder = hold(&stage);
     let mut one = holder.frozen_with_one_held(&stage);
     let guard = holder.guard;
     let _ = holder.agent.end_by(Signal::SIGKILL);
     one.ends_well();
-    eventually(|| state(guard).is_none().then_some(()).ok_or_else(|| "the guard stays".to_owned()));
+    is_gone(guard);
 }
 
 #[test]
 fn a_killed_guard_leaves_nobody_stopped_and_is_followed_by_another() {
     let Some(stage) = stage("hold-kill-guard") else { return };
-    let mut holder = Holder::start(&stage, LONG_MS);
+    let mut holder = hold(&stage);
     let mut one = holder.frozen_with_one_held(&stage);
     signal(holder.guard, Signal::SIGKILL);
     sleep(Duration::from_millis(100));
@@ -27,7 +27,7 @@ fn a_killed_guard_leaves_nobody_stopped_and_is_followed_by_another() {
     one.ends_well();
     let guard = next_guard(&mut holder.agent, holder.guard);
     assert_eq!(holder.agent.warnings("nobody is held until another guard is there").len(), 1);
-    let mut other = Held(blink(&stage).spawn().unwrap());
+    let mut other = Held::start(blink(&stage));
     other.ends_well();
     holder.released(other.pid());
     // And while it runs and there is nothing to do.
@@ -40,9 +40,9 @@ fn a_killed_guard_leaves_nobody_stopped_and_is_followed_by_another() {
 #[test]
 fn a_guard_that_hangs_is_replaced() {
     let Some(stage) = stage("hold-hung-guard") else { return };
-    let mut holder = Holder::start(&stage, 100);
+    let mut holder = hold_with(&stage, &json!({ "hold_limit_ms": 100 }));
     signal(holder.guard, Signal::SIGSTOP);
-    let mut one = Held(blink(&stage).spawn().unwrap());
+    let mut one = Held::start(blink(&stage));
     one.ends_well();
     next_guard(&mut holder.agent, holder.guard);
     assert_eq!(holder.agent.warnings("does not answer").len(), 1, "{}", holder.agent.stderr());
@@ -55,11 +55,11 @@ fn a_guard_that_hangs_is_replaced() {
 #[test]
 fn without_a_heartbeat_the_limit_lets_go_and_nobody_else_is_held() {
     let Some(stage) = stage("hold-heartbeat") else { return };
-    let mut holder = Holder::start(&stage, 700);
+    let mut holder = hold_with(&stage, &json!({ "hold_limit_ms": 700 }));
     let mut one = holder.frozen_with_one_held(&stage);
     one.ends_well();
     sleep(Duration::from_millis(300));
-    let mut late = Held(blink(&stage).spawn().unwrap());
+    let mut late = Held::start(blink(&stage));
     late.ends_well();
     holder.thaw();
     let release = holder.released(one.pid());
@@ -74,10 +74,10 @@ fn without_a_heartbeat_the_limit_lets_go_and_nobody_else_is_held() {
 #[test]
 fn a_held_process_that_is_killed_is_gone() {
     let Some(stage) = stage("hold-killed") else { return };
-    let mut holder = Holder::start(&stage, LONG_MS);
+    let mut holder = hold(&stage);
     let mut one = holder.frozen_with_one_held(&stage);
-    one.0.kill().unwrap();
-    assert!(!wait(&mut one.0).success());
+    signal(one.pid(), Signal::SIGKILL);
+    assert!(!one.end().success());
     holder.thaw();
     let release = holder.released(one.pid());
     assert_eq!(release["end"], "gone", "{release}");
@@ -87,7 +87,7 @@ fn a_held_process_that_is_killed_is_gone() {
 #[test]
 fn a_stop_by_somebody_else_stays_theirs() {
     let Some(stage) = stage("hold-stop") else { return };
-    let mut holder = Holder::start(&stage, LONG_MS);
+    let mut holder = hold(&stage);
     let mut one = holder.frozen_with_one_held(&stage);
     signal(one.pid(), Signal::SIGSTOP);
     holder.thaw();
@@ -107,11 +107,11 @@ fn a_stop_by_somebody_else_stays_theirs() {
 #[test]
 fn of_two_agents_one_holds() {
     let Some(stage) = stage("hold-two") else { return };
-    let mut first = Holder::start(&stage, LONG_MS);
-    let mut second = Holder::start(&stage, LONG_MS);
+    let mut first = hold(&stage);
+    let mut second = hold(&stage);
     const STARTS: usize = 20;
     for _ in 0..STARTS {
-        let mut one = Held(blink(&stage).spawn().unwrap());
+        let mut one = Held::start(blink(&stage));
         one.ends_well();
     }
     assert_on_plan_from_the_first_look(&stage, STARTS);

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn a_held_program_has_not_run_its_first_instruction() {
     let Some(stage) = stage("hold-first") else { return };
-    let mut holder = Holder::start(&stage, LONG_MS);
+    let mut holder = hold(&stage);
     let mut one = holder.frozen_with_one_held(&stage);
     let pid = one.pid();
     assert_eq!(program_counter(pid), elf_entry(pid), "where the kernel has put it");
@@ -25,7 +25,7 @@ fn a_held_program_has_not_run_its_first_instruction() {
     assert!(first.cpus == stage.members && stage.members.contains(first.cpu), "{first:?}");
     let summary = holder.agent.stop().events.pop().unwrap();
     assert!(summary["hold"]["held"].as_u64() >= Some(1), "{summary}");
-    eventually(|| state(holder.guard).is_none().then_some(()).ok_or_else(|| "the guard stays".to_owned()));
+    is_gone(holder.guard);
 }
 
 /// How many programs a test starts.
@@ -56,7 +56,7 @@ fn start_by_shells(stage: &Stage, agent: Agent) -> u64 {
 #[test]
 fn programs_of_plain_shells_are_on_plan_from_their_first_look_also_on_a_busy_machine() {
     let Some(stage) = stage("hold-shells") else { return };
-    let holder = Holder::start(&stage, LONG_MS);
+    let holder = hold(&stage);
     let held = start_by_shells(&stage, holder.agent);
     assert!(held >= STARTS as u64, "{held}");
     assert_on_plan_from_the_first_look(&stage, STARTS);
@@ -85,12 +85,12 @@ fn a_reload_begins_and_ends_it() {
     };
     reload(&mut agent, true, 1);
     let guard = next_guard(&mut agent, 0);
-    let mut one = Held(blink(&stage).spawn().unwrap());
+    let mut one = Held::start(blink(&stage));
     one.ends_well();
     agent.wait_for("end of the hold", |event| is_release_of(event, one.pid()));
     reload(&mut agent, false, 2);
-    eventually(|| state(guard).is_none().then_some(()).ok_or_else(|| "the guard stays".to_owned()));
-    let mut other = Held(blink(&stage).spawn().unwrap());
+    is_gone(guard);
+    let mut other = Held::start(blink(&stage));
     other.ends_well();
     stage.barrier();
     assert!(!agent.events().iter().any(|event| is_release_of(event, other.pid())));

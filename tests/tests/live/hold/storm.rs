@@ -25,9 +25,9 @@ fn storm(tag: &str, number: u32, over: &AtomicBool, ended: &AtomicU64) {
             0 => format!("exit {code}"),
             _ => format!("sh -c 'exit {code}' '{marker}' & wait $!"),
         };
-        let mut child =
-            Command::new("sh").args(["-c", &script, &marker]).stdin(Stdio::null()).spawn().unwrap();
-        let status = wait(&mut child);
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, &marker]).stdin(Stdio::null());
+        let status = Held::start(command).end();
         assert_eq!(status.code(), Some(i32::try_from(code).unwrap()), "{script}: {status}");
         ended.fetch_add(1, Ordering::Relaxed);
     }
@@ -65,7 +65,7 @@ fn killed_agents_leave_nobody_stopped_in_a_storm() {
         }
         let _over = Over(&over);
         for round in 0..kills {
-            let mut holder = Holder::start(&stage, LONG_MS);
+            let mut holder = hold(&stage);
             holder.agent.wait_for("a hold", |event| event["event"] == "released");
             sleep(Duration::from_micros(u64::from(round) * 137 % 5000));
             if round % 2 == 0 {
