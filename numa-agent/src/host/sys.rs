@@ -438,9 +438,15 @@ impl fmt::Display for EventPriority {
 /// Makes the calling thread `SCHED_FIFO` 1, so that a busy machine does not delay binding (the tail in
 /// `docs/architecture.md`). Threads and processes it creates from now on are ordinary again (`SCHED_RESET_ON_FORK`).
 pub fn prioritise_event_thread() -> EventPriority {
+    prioritise_thread(true)
+}
+
+/// The same; `alone`: not the threads and processes that it creates from now on.
+pub fn prioritise_thread(alone: bool) -> EventPriority {
     let param = libc::sched_param { sched_priority: 1 };
+    let alone = if alone { libc::SCHED_RESET_ON_FORK } else { 0 };
     // SAFETY: `param` outlives the call; pid 0 is the calling thread.
-    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &param) };
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | alone, &param) };
     match Errno::result(result) {
         Ok(_) => EventPriority::Fifo,
         Err(errno) => EventPriority::Normal(errno),

@@ -156,7 +156,7 @@ impl Stage {
     }
 
     /// The nodes of the socket that the `index`th instance gets: sockets take turns.
-    fn home(&self, index: usize) -> &[u32] {
+    pub fn home(&self, index: usize) -> &[u32] {
         let sockets: Vec<_> = self.machine.sockets.values().collect();
         sockets[index % sockets.len()]
     }

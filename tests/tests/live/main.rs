@@ -26,7 +26,7 @@ use std::{
 };
 
 use numa_agent::core::{
-    idset::CpuSet,
+    idset::{CpuSet, NodeSet},
     topology::{Cpu, Node, Topology},
 };
 use numa_agent_tests::{

@@ -2,9 +2,41 @@
 
 use std::time::Duration;
 
-use crate::core::{hold::MemoryResult, task::TaskId};
+use crate::{
+    core::{hold::MemoryResult, memory::Policy, task::TaskId},
+    host::inject::{self, InjectError},
+};
 
-/// Sets it, within that time.
-pub fn set(_process: TaskId, _policy: &str, _left: Duration) -> MemoryResult {
-    MemoryResult::Refused("not yet".to_owned())
+/// Sets it, if the process can be brought to take it within that time.
+pub fn set(process: TaskId, policy: &str, patience: Duration) -> MemoryResult {
+    let Ok(wanted) = policy.parse::<Policy>() else {
+        return MemoryResult::Refused("no policy that the guard knows".to_owned());
+    };
+    match inject::set_policy(process, &wanted, patience) {
+        Ok(actual) if actual.mode == wanted.mode && actual.nodes.is_subset(&wanted.nodes) => {
+            MemoryResult::Set(actual.to_string())
+        }
+        Ok(actual) => MemoryResult::Refused(format!("it reads back {actual}")),
+        Err(error) => MemoryResult::Refused(why(&error)),
+    }
+}
+
+/// The reason, without the process that it is about: reasons are counted.
+fn why(error: &InjectError) -> String {
+    match error {
+        InjectError::Gone { .. } => "it has ended".to_owned(),
+        InjectError::Traced { .. } => "it is traced by another".to_owned(),
+        InjectError::NotPermitted { errno, .. } => format!("not permitted, {errno}"),
+        InjectError::Seccomp { errno, .. } => format!("a seccomp filter, {errno}"),
+        InjectError::Width { .. } => "a 32-bit program".to_owned(),
+        InjectError::NoVdso { .. } => "it has no vDSO".to_owned(),
+        InjectError::Slow { .. } => "it did not get there in time".to_owned(),
+        InjectError::Refused { call, errno, .. } => format!("{call}, {errno}"),
+        InjectError::Fault { signal, .. } => format!("signal {signal}"),
+        InjectError::KernelThread { .. }
+        | InjectError::Own { .. }
+        | InjectError::Memory { .. }
+        | InjectError::NoTracer { .. }
+        | InjectError::Unknown { .. } => "it cannot be reached".to_owned(),
+    }
 }

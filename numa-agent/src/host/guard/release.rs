@@ -40,15 +40,20 @@ pub trait Stopped {
     fn resume(&self, process: &Self::Handle) -> Result<(), Errno>;
 }
 
-/// Lets it go on, unless somebody else has asked for it to be stopped while it was held: our stop has been taken by then, so that what
-/// is still pending is theirs. Continuing it would undo that, so it stays as it is, for them to continue.
+/// Whether somebody else has asked for it to be stopped while it was held: our stop has been taken by then, so that what is still
+/// pending is theirs.
+pub fn is_stopped_by_others(host: &impl Stopped, hold: &Hold) -> bool {
+    host.stop(hold.task.tid) == Some(Stop { in_force: true, pending: true })
+}
+
+/// Lets it go on, unless that would undo somebody else's stop: then it stays as it is, for them to continue.
 pub fn release(host: &impl Stopped, hold: &Hold) -> End {
     let TaskId { tid, start_time } = hold.task;
     let Ok(process) = host.open(tid) else { return End::Gone };
     if host.start_time(tid) != Some(start_time) {
         return End::Gone;
     }
-    if host.stop(tid) == Some(Stop { in_force: true, pending: true }) {
+    if is_stopped_by_others(host, hold) {
         return End::Stopped;
     }
     match host.resume(&process) {

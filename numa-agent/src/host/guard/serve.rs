@@ -14,11 +14,11 @@ use nix::{
 
 use super::{
     memory,
-    release::{release, release_again},
+    release::{is_stopped_by_others, release, release_again},
     wire::{Heard, Wire},
 };
 use crate::{
-    core::hold::{Answer, By, Hold, HoldSettings, MemoryResult, Order, Release},
+    core::hold::{Answer, By, End, Hold, HoldSettings, MemoryResult, Order, Release},
     host::{
         bpf::{HeldTasks, HoldRing},
         sys::{self, Host, monotonic_ns},
@@ -44,7 +44,8 @@ pub fn serve(ring: OwnedFd, held: OwnedFd, socket: OwnedFd) -> anyhow::Result<()
     // Who lets others go on is the last to be taken for its memory. Refused without rights.
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
     let _ = fs::write("/proc/self/comm", "numa-guard");
-    sys::prioritise_event_thread();
+    // With the threads that it has trace others.
+    sys::prioritise_thread(false);
     let mut guard = Guard {
         ring: HoldRing::of_fd(ring)?,
         held: HeldTasks::of_fd(held)?,
@@ -115,8 +116,11 @@ impl Guard {
             }
         }
         let left = Duration::from_nanos((hold.at_ns + self.limit_ns).saturating_sub(monotonic_ns()));
+        // Tracing it takes a stop that is still pending.
+        let theirs = is_stopped_by_others(&Host, &hold);
         let memory = memory.map_or(MemoryResult::Unasked, |policy| memory::set(hold.task, &policy, left));
-        self.let_go(hold, By::Agent, memory);
+        let end = if theirs { End::Stopped } else { release(&Host, &hold) };
+        self.note(hold, By::Agent, end, memory);
     }
 
     fn release_overdue(&mut self) {
@@ -125,12 +129,16 @@ impl Guard {
             if now_ns < at_ns + self.limit_ns {
                 break;
             }
-            self.let_go(hold, By::Limit, MemoryResult::Unasked);
+            self.let_go(hold, By::Limit);
         }
     }
 
-    fn let_go(&mut self, hold: Hold, by: By, memory: MemoryResult) {
+    fn let_go(&mut self, hold: Hold, by: By) {
         let end = release(&Host, &hold);
+        self.note(hold, by, end, MemoryResult::Unasked);
+    }
+
+    fn note(&mut self, hold: Hold, by: By, end: End, memory: MemoryResult) {
         self.due.remove(&(hold.at_ns, hold));
         self.held.forget(&hold);
         let held_ns = monotonic_ns().saturating_sub(hold.at_ns);
@@ -160,7 +168,7 @@ impl Guard {
             self.take_in();
             while let Some((_, hold)) = self.due.first().copied() {
                 busy_ns = monotonic_ns();
-                self.let_go(hold, By::Farewell, MemoryResult::Unasked);
+                self.let_go(hold, By::Farewell);
             }
             let wire = &self.wire;
             // Who would hear of it is gone, most likely.

@@ -3,6 +3,7 @@
 mod cases;
 mod faults;
 mod first;
+mod memory;
 mod storm;
 
 use std::{
@@ -27,6 +28,22 @@ fn hold_with(stage: &Stage, keys: &Value) -> Holder {
 /// The same for as long as any test waits.
 fn hold(stage: &Stage) -> Holder {
     hold_with(stage, &json!({}))
+}
+
+/// An agent that sets memory policies too.
+fn inject(stage: &Stage) -> Holder {
+    hold_with(stage, &json!({ "memory": { "apply": "inject" } }))
+}
+
+/// The nodes of this machine that have memory: the made-up machine of the plan has two, and the kernel leaves out those that it lacks.
+fn nodes() -> NodeSet {
+    let nodes = fs::read_to_string("/sys/devices/system/node/has_memory").unwrap();
+    nodes.trim().parse::<NodeSet>().unwrap().intersection(&"0-1".parse().unwrap())
+}
+
+/// The policy that workers get, as the kernel says it.
+fn injected() -> String {
+    format!("interleave:{}", nodes())
 }
 
 /// The first look of each worker, which has to be on plan: mask and CPU.

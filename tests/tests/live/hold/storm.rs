@@ -65,7 +65,7 @@ fn killed_agents_leave_nobody_stopped_in_a_storm() {
         }
         let _over = Over(&over);
         for round in 0..kills {
-            let mut holder = hold(&stage);
+            let mut holder = inject(&stage);
             holder.agent.wait_for("a hold", |event| event["event"] == "released");
             sleep(Duration::from_micros(u64::from(round) * 137 % 5000));
             if round % 2 == 0 {
