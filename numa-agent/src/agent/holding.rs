@@ -50,7 +50,10 @@ pub(super) struct Holding {
 struct Guarded {
     guard: Guard,
     signal: AsyncFd<std::os::fd::OwnedFd>,
+    /// Tasks may be held.
     ready: bool,
+    /// It has been told to end.
+    leaving: bool,
 }
 
 /// What is to be done.
@@ -89,8 +92,9 @@ impl Holding {
             self.tell_limit();
         } else {
             self.beat(0);
-            if let Some(guarded) = &self.guarded {
+            if let Some(guarded) = &mut self.guarded {
                 // It is heard of when it has ended.
+                (guarded.ready, guarded.leaving) = (false, true);
                 let _ = guarded.guard.tell(&Order::End);
             }
         }
@@ -162,7 +166,7 @@ impl Holding {
         let holds = self.holds.as_ref().filter(|_| due)?;
         let started = Guard::start(holds).and_then(|guard| {
             let signal = sys::watch(guard.as_fd().try_clone_to_owned()?)?;
-            Ok(Guarded { guard, signal, ready: false })
+            Ok(Guarded { guard, signal, ready: false, leaving: false })
         });
         Some(started.map(|guarded| self.guarded = Some(guarded)).inspect_err(|_| self.back_off()))
     }
@@ -256,10 +260,12 @@ impl Agent {
             let Some(guarded) = &mut self.executor.holding.guarded else { return };
             match guarded.guard.hear() {
                 Word::Nothing => return,
-                Word::Gone if self.executor.holding.settings.hold => return self.lose_guard("is gone"),
+                Word::Gone if !guarded.leaving => return self.lose_guard("is gone"),
                 Word::Gone => {
-                    self.executor.holding.drop_guard();
-                    self.executor.holding.beats = None;
+                    let holding = &mut self.executor.holding;
+                    holding.drop_guard();
+                    // Another reload may want one again.
+                    holding.beats = holding.beats.take().filter(|_| holding.settings.hold);
                     let freed = self.executor.holding.free_all();
                     return self.note_releases(freed);
                 }
@@ -273,7 +279,7 @@ impl Agent {
         match answer {
             Answer::Ready => {
                 if let Some(guarded) = &mut holding.guarded {
-                    guarded.ready = true;
+                    guarded.ready = !guarded.leaving;
                 }
                 holding.tell_limit();
                 holding.keep_alive();
@@ -321,7 +327,7 @@ impl Agent {
         if settings.hold && !holding.is_possible() && !self.options.dry_run {
             let why = match &self.executor.marks.programs.health().hold {
                 Some(Err(why)) => why.as_str(),
-                _ => "without its program",
+                _ => "without CAP_KILL nobody could let them go on",
             };
             self.say_warning(&format!("hold: processes cannot be held at exec here: {why}"));
         }
@@ -358,6 +364,9 @@ pub(super) fn note_release(stats: &mut Stats, output: &mut Output, release: &Rel
         MemoryResult::Set(policy) => Some(policy.clone()),
         MemoryResult::Refused(why) => Some(format!("refused: {why}")),
     };
+    if *end == End::Refused {
+        tracing::error!("process {tid} was held at exec and cannot be let go on; `kill -CONT {tid}` does");
+    }
     let usual = *by == By::Agent && *end != End::Stopped;
     let refused = memory.clone().filter(|memory| memory.starts_with("refused"));
     let fields = json!({

@@ -144,7 +144,8 @@ impl Agent {
                 "no jitter reports: without the program `switch` no times are measured; see `numa-agent doctor`"
             );
         }
-        let holds = programs.take_holds().filter(|_| programs.health().hold == Some(Ok(())));
+        let able = programs.health().hold == Some(Ok(())) && sys::may_signal_all();
+        let holds = programs.take_holds().filter(|_| able);
         let tapped = programs.take_tap().map(Tapped::new);
         // Before anything is bound: another agent may be at it already.
         let (server, feed) = viewers::open(&options.socket, door)?.unzip();

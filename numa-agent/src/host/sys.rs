@@ -674,6 +674,16 @@ impl PidFd {
     }
 }
 
+/// Whether we may send signals to processes of any user: `CAP_KILL` is in force.
+#[must_use]
+pub fn may_signal_all() -> bool {
+    const CAP_KILL: u32 = 5;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = capabilities.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    bits.is_some_and(|bits| bits >> CAP_KILL & 1 != 0)
+}
+
 /// Starts a command that gets these descriptors beside its standard ones, and their numbers as its last arguments.
 ///
 /// # Errors

@@ -264,7 +264,9 @@ mod tests {
         let mut status = a3();
         status.counts.lost = BTreeMap::from([("fork".into(), 12)]);
         status.counts.unreadable = 1;
+        status.counts.hold = Some(Tally { held: 3, longest_ns: 90_000, ..Tally::default() });
         let lossy = text(&status);
+        assert!(lossy.contains("at exec   3 held, 90 us at the longest\n"), "{lossy}");
         assert!(lossy.contains("in the kernel: 12 fork; events that made no sense: 1"), "{lossy}");
         (status.groups, status.others, status.agent.policy) = (Vec::new(), None, None);
         let planless = text(&status);

@@ -110,6 +110,8 @@ pub enum End {
     Gone,
     /// Somebody else has stopped it meanwhile, and has to let it go on.
     Stopped,
+    /// The kernel does not let us continue it: it stays stopped.
+    Refused,
 }
 
 /// What became of a memory policy.
@@ -144,6 +146,7 @@ impl End {
             Self::Continued => "continued",
             Self::Gone => "gone",
             Self::Stopped => "stopped",
+            Self::Refused => "refused",
         }
     }
 }

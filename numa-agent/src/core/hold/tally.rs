@@ -16,7 +16,7 @@ pub struct Tally {
     pub held: u64,
     /// Those that did not wait for the agent's word, by what ended it: `limit`, `farewell`.
     pub released_by: BTreeMap<String, u64>,
-    /// Those that did not go on, by why: `gone`, `stopped` by somebody else.
+    /// Those that did not go on, by why: `gone`, `stopped` by somebody else, `refused` by the kernel.
     pub ended: BTreeMap<String, u64>,
     /// Memory policies set.
     pub injected: u64,

@@ -36,8 +36,8 @@ pub trait Stopped {
     /// How it stands; `None` if it is gone.
     fn stop(&self, pid: u32) -> Option<Stop>;
 
-    /// Lets it go on.
-    fn resume(&self, process: &Self::Handle) -> Result<(), Errno>;
+    /// Lets it go on; without a handle, whoever has the pid.
+    fn resume(&self, pid: u32, process: Option<&Self::Handle>) -> Result<(), Errno>;
 }
 
 /// Whether somebody else has asked for it to be stopped while it was held: our stop has been taken by then, so that what is still
@@ -49,16 +49,21 @@ pub fn is_stopped_by_others(host: &impl Stopped, hold: &Hold) -> bool {
 /// Lets it go on, unless that would undo somebody else's stop: then it stays as it is, for them to continue.
 pub fn release(host: &impl Stopped, hold: &Hold) -> End {
     let TaskId { tid, start_time } = hold.task;
-    let Ok(process) = host.open(tid) else { return End::Gone };
-    if host.start_time(tid) != Some(start_time) {
+    let process = match host.open(tid) {
+        Err(Errno::ESRCH) => return End::Gone,
+        // Out of descriptors, say: to continue one that has the pid by now does less harm than to leave one stopped.
+        process => process.ok(),
+    };
+    if host.start_time(tid).is_some_and(|known| known != start_time) {
         return End::Gone;
     }
     if is_stopped_by_others(host, hold) {
         return End::Stopped;
     }
-    match host.resume(&process) {
+    match host.resume(tid, process.as_ref()) {
         Ok(()) => End::Continued,
-        Err(_) => End::Gone,
+        Err(Errno::ESRCH) => End::Gone,
+        Err(_) => End::Refused,
     }
 }
 
@@ -86,8 +91,11 @@ impl Stopped for Host {
         parse(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
     }
 
-    fn resume(&self, process: &PidFd) -> Result<(), Errno> {
-        process.signal(Signal::SIGCONT)
+    fn resume(&self, pid: u32, process: Option<&PidFd>) -> Result<(), Errno> {
+        match process {
+            Some(process) => process.signal(Signal::SIGCONT),
+            None => nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), Signal::SIGCONT),
+        }
     }
 }
 
@@ -105,16 +113,24 @@ mod tests {
     use super::*;
 
     struct Fake {
+        open: Result<(), Errno>,
         start_time: Option<u64>,
         stop: Option<Stop>,
+        answer: Result<(), Errno>,
         resumed: Cell<u32>,
+    }
+
+    /// One that is held.
+    fn held() -> Fake {
+        let stop = Some(Stop { in_force: true, pending: false });
+        Fake { open: Ok(()), start_time: Some(7), stop, answer: Ok(()), resumed: Cell::new(0) }
     }
 
     impl Stopped for Fake {
         type Handle = ();
 
         fn open(&self, _pid: u32) -> Result<(), Errno> {
-            self.start_time.map(drop).ok_or(Errno::ESRCH)
+            self.open
         }
 
         fn start_time(&self, _tid: u32) -> Option<u64> {
@@ -125,37 +141,46 @@ mod tests {
             self.stop
         }
 
-        fn resume(&self, (): &()) -> Result<(), Errno> {
+        fn resume(&self, _pid: u32, _process: Option<&()>) -> Result<(), Errno> {
             self.resumed.set(self.resumed.get() + 1);
-            Ok(())
+            self.answer
         }
     }
 
     const HOLD: Hold = Hold { task: TaskId { tid: 5, start_time: 7 }, at_ns: 1 };
 
-    fn ended(start_time: Option<u64>, in_force: bool, pending: bool) -> (End, u32) {
-        let fake = Fake { start_time, stop: Some(Stop { in_force, pending }), resumed: Cell::new(0) };
-        (release(&fake, &HOLD), fake.resumed.get())
+    fn ended(fake: &Fake) -> (End, u32) {
+        (release(fake, &HOLD), fake.resumed.get())
     }
 
     #[test]
     fn who_is_held_goes_on_and_nobody_else() {
-        assert_eq!(ended(Some(7), true, false), (End::Continued, 1));
-        assert_eq!(ended(Some(7), false, true), (End::Continued, 1), "our stop has not been taken yet");
-        assert_eq!(ended(Some(8), true, false), (End::Gone, 0), "the tid was recycled");
-        assert_eq!(ended(None, true, false), (End::Gone, 0));
+        assert_eq!(ended(&held()), (End::Continued, 1));
+        let stop = Some(Stop { in_force: false, pending: true });
+        assert_eq!(ended(&Fake { stop, ..held() }), (End::Continued, 1), "our stop has not been taken yet");
+        assert_eq!(ended(&Fake { start_time: Some(8), ..held() }), (End::Gone, 0), "the tid was recycled");
+        assert_eq!(ended(&Fake { open: Err(Errno::ESRCH), ..held() }), (End::Gone, 0));
+        assert_eq!(ended(&Fake { answer: Err(Errno::ESRCH), ..held() }), (End::Gone, 1));
+        assert_eq!(ended(&Fake { answer: Err(Errno::EPERM), ..held() }), (End::Refused, 1));
+    }
+
+    #[test]
+    fn who_cannot_be_looked_at_goes_on_all_the_same() {
+        let blind = Fake { open: Err(Errno::EMFILE), start_time: None, stop: None, ..held() };
+        assert_eq!(ended(&blind), (End::Continued, 1));
     }
 
     #[test]
     fn a_stop_by_somebody_else_stays() {
-        assert_eq!(ended(Some(7), true, true), (End::Stopped, 0));
+        let stop = Some(Stop { in_force: true, pending: true });
+        assert_eq!(ended(&Fake { stop, ..held() }), (End::Stopped, 0));
     }
 
     #[test]
     fn who_runs_is_not_told_twice() {
         for (in_force, resumed) in [(false, 0), (true, 1)] {
             let stop = Some(Stop { in_force, pending: false });
-            let fake = Fake { start_time: Some(7), stop, resumed: Cell::new(0) };
+            let fake = Fake { stop, ..held() };
             assert_eq!(release_again(&fake, &HOLD), End::Continued);
             assert_eq!(fake.resumed.get(), resumed);
         }

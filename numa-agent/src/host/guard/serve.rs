@@ -41,6 +41,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// If it cannot begin.
 pub fn serve(ring: OwnedFd, held: OwnedFd, socket: OwnedFd) -> anyhow::Result<()> {
     sys::stand_alone()?;
+    anyhow::ensure!(sys::may_signal_all(), "without CAP_KILL nobody could be let go on");
     // Who lets others go on is the last to be taken for its memory. Refused without rights.
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
     let _ = fs::write("/proc/self/comm", "numa-guard");
