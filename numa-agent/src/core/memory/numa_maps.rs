@@ -9,7 +9,7 @@ use super::Policy;
 pub struct Memory {
     /// Bytes by node.
     pub nodes: BTreeMap<u32, u64>,
-    /// Those of them that come from where the process's policy says: all but the pages of files.
+    /// Those of them that come from where the process's policy says: all but the pages of files and of the kernel.
     pub governed: BTreeMap<u32, u64>,
     /// The same by the policy in force: one that the mapping has for itself, else the main thread's.
     pub policies: BTreeMap<String, u64>,
@@ -30,8 +30,10 @@ impl Memory {
         let page_kb: u64 = page_kb.and_then(|(_, kb)| kb.parse().ok()).unwrap_or(4);
         let file = words.clone().find(|(key, _)| *key == "file").map(|(_, path)| path);
         let shared = |path: &str| SHARED_MEMORY.iter().any(|name| path.starts_with(name));
-        let is_governed =
-            file.is_none_or(|path| shared(path) || rest.split_ascii_whitespace().any(|word| word == "huge"));
+        let is_huge = rest.split_ascii_whitespace().any(|word| word == "huge");
+        // Without a file and not the process's own are what the kernel lends it, such as the time of day.
+        let is_own = words.clone().any(|(key, _)| key == "anon");
+        let is_governed = is_huge || file.map_or(is_own, shared);
         let mut all: u64 = 0;
         for (key, pages) in words {
             let node = key.strip_prefix('N').and_then(|node| node.parse::<u32>().ok());
@@ -57,7 +59,7 @@ impl Memory {
         self.policies.iter().max_by_key(|(_, bytes)| **bytes).map(|(policy, _)| policy.as_str())
     }
 
-    /// The pages of files, by node.
+    /// The pages of files and of the kernel, by node.
     #[must_use]
     pub fn files(&self) -> BTreeMap<u32, u64> {
         let governed = |node: &u32| self.governed.get(node).copied().unwrap_or(0);
@@ -121,6 +123,19 @@ mod tests {
         "7ffd14bd9000 interleave:0-1",
         "7ffd14be0000 striped:0 anon=1 N0=1 kernelpagesize_kB=4",
     ];
+
+    #[test]
+    fn what_the_kernel_lends_is_governed_by_nobody_here() {
+        // `[vvar]` on 7.2, between the process's own.
+        let memory = memory(&[
+            "7f03807b5000 default anon=3 dirty=3 active=0 N1=3 kernelpagesize_kB=4",
+            "7f03807b9000 default mapped=1 mapmax=2 active=0 N0=1 kernelpagesize_kB=4",
+            "7f03807bd000 default",
+        ]);
+        assert_eq!(memory.nodes, BTreeMap::from([(0, 1 << 12), (1, 3 << 12)]));
+        assert_eq!(memory.governed, BTreeMap::from([(1, 3 << 12)]));
+        assert_eq!(memory.policies, BTreeMap::from([("default".to_owned(), 3 << 12)]));
+    }
 
     #[test]
     fn pages_of_files_are_governed_by_nobody_here() {
