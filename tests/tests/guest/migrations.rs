@@ -278,9 +278,17 @@ fn cpu_time_by_node_and_off_node_is_what_the_thread_has_used_there() {
     let unclear_ns = unclear_ns(figures);
     let in_kernels_ns = |ns: u64| (ns as f64 * speed) as u64;
     let run_ns = in_kernels_ns(figures.run_ns);
-    let off_by = run_ns.abs_diff(after_ns - before_ns);
-    assert!(off_by <= unclear_ns, "{run_ns} of {} ns (schedstat), clock at {speed}", after_ns - before_ns);
-    for (node, (least, most)) in bounds(&stage.machine, &diary, before_ns, after_ns) {
+    // What the kernel charges to a thread that is being moved it may charge before or after the agent hears of it: an emulated CPU
+    // may stand still between the kernel's look at its clock and the tracepoint, on a busy host for 14 ms.
+    let bounds = bounds(&stage.machine, &diary, before_ns, after_ns);
+    let (least, most) = (bounds.values().map(|(least, _)| least).sum::<u64>(), after_ns - before_ns);
+    assert!(
+        run_ns + unclear_ns >= least && run_ns <= most + unclear_ns,
+        "{run_ns} of {least} to {most} ns (schedstat), {unclear_ns} ns unclear, clock at {speed}; {:?}; {diary:?}",
+        figures.node_ns
+    );
+    println!("{run_ns} of {least} to {most} ns (schedstat), clock at {speed}");
+    for (node, (least, most)) in bounds {
         let ns = in_kernels_ns(figures.node_ns.get(&node).copied().unwrap_or_default());
         assert!(least >= BURN_NS, "it worked on node {node}: {diary:?}");
         assert!(
