@@ -59,11 +59,11 @@ fn about(snapshot: &Snapshot) -> String {
     let (agent, counts) = (&snapshot.status.agent, &snapshot.status.counts);
     let mut out = format!(
         "numa-agent {} on {}, {}: {}, {}, up {}\n{} of {}; the last {:.1} s\n",
-        agent.version,
+        escape::text(&agent.version),
         escape::text(&agent.host),
-        snapshot.status.at,
+        escape::text(&snapshot.status.at),
         agent.mode(),
-        agent.plan(),
+        escape::text(&agent.plan()),
         span(agent.uptime),
         many(counts.threads, "thread", "s"),
         many(counts.processes, "process", "es"),

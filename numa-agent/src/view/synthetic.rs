@@ -171,6 +171,7 @@ impl<'a> Scene<'a> {
         let status = self.status(&threads, groups, others, interval);
         let load =
             self.topology.cpus.iter().map(|cpu| CpuLoad { cpu: cpu.id, busy: self.busy(cpu.id, &mut dice) });
+        let off_plan = threads.iter().filter(|thread| thread.is_off_plan()).count() as u64;
         let unlisted = threads.len().saturating_sub(LISTED) as u64;
         let load = Some(load.collect());
         threads.truncate(LISTED);
@@ -182,6 +183,7 @@ impl<'a> Scene<'a> {
             moves: Some(moves),
             threads,
             unlisted,
+            off_plan,
         }
     }
 

@@ -8,8 +8,11 @@ use tokio::{
     time::Instant,
 };
 
-use super::{CALLERS, FOR_ROOT, QUEUE, VIEWERS, feed::Demand};
+use super::{CALLERS, FOR_ROOT, QUEUE, READINGS, VIEWERS, feed::Demand};
 use crate::core::view::{Line, SCHEMA, build::Reading};
+
+/// Of a viewer's queue, what events leave free: a place for its snapshot, of which it has one at a time, and one for what it missed.
+const KEPT: usize = 2;
 
 /// A line on its way, its end of line included.
 #[derive(Debug, Clone)]
@@ -101,6 +104,7 @@ impl Hub {
     /// The state, once the loop has told it.
     pub fn ask_status(&mut self) -> oneshot::Receiver<Arc<str>> {
         let (told, state) = oneshot::channel();
+        self.asking.retain(|asking| !asking.is_closed());
         self.asking.push(told);
         self.demand.ask_status();
         state
@@ -153,6 +157,7 @@ impl Hub {
         self.demand.took_reading();
         let missed = self.demand.take_missed();
         let (at, mut wanted) = (Instant::now(), Vec::<Wanted>::new());
+        let too_old = self.too_old();
         for (id, viewer) in &mut self.viewers {
             viewer.missed += missed;
             let Some((since, began)) = &viewer.since else {
@@ -161,6 +166,7 @@ impl Hub {
             };
             // The loop's readings are not to the millisecond.
             let due = at.duration_since(*began) >= viewer.interval.mul_f64(0.9);
+            let due = due || too_old.is_some_and(|too_old| *began <= too_old);
             if !due || viewer.awaits.get() {
                 continue;
             }
@@ -172,6 +178,16 @@ impl Hub {
             viewer.since = Some((Arc::clone(now), at));
         }
         wanted
+    }
+
+    /// Viewers whose reading is as old as this, or older, get their snapshot early: so many are not kept.
+    fn too_old(&self) -> Option<Instant> {
+        let mut kept: Vec<Instant> = Vec::new();
+        kept.extend(self.viewers.values().filter_map(|viewer| Some(viewer.since.as_ref()?.1)));
+        kept.sort_unstable();
+        kept.dedup();
+        // The one that has just come will be kept too.
+        kept.len().checked_sub(READINGS).map(|last| kept[last])
     }
 
     /// A snapshot has been made.
@@ -204,15 +220,18 @@ impl Hub {
 
 impl Viewer {
     fn event(&mut self, line: Ready) {
-        self.tell_missed();
+        let has_room = self.lines.capacity() > KEPT;
+        if has_room {
+            self.tell_missed();
+        }
         // One that did not keep up hears of that first.
-        if self.missed > 0 || !self.send(line) {
+        if self.missed > 0 || !has_room || !self.send(line) {
             self.missed += 1;
         }
     }
 
     fn tell_missed(&mut self) {
-        if self.missed > 0 && self.lines.capacity() > 0 {
+        if self.missed > 0 {
             let line = Line::Missed { schema: SCHEMA, events: self.missed };
             if self.send(Ready { text: printed(&line), snapshot: false }) {
                 self.missed = 0;

@@ -51,10 +51,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const REQUEST_PAUSE: Duration = Duration::from_millis(100);
 /// Lines that wait for a viewer.
 const QUEUE: usize = 1024;
+/// Readings that are kept for viewers' next snapshots to begin with: each is as large as all accounts. Viewers of one moment share one.
+const READINGS: usize = 8;
 /// What waits on the way from the loop.
 const NEWS: usize = 4096;
 /// How long viewers have to take the last lines once the agent ends.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long the thread that serves them has beyond that: the agent ends without it.
+const END_PATIENCE: Duration = Duration::from_secs(2);
+/// How often freed memory is given back to the kernel at most: it holds up all who allocate.
+const TRIM_PAUSE: Duration = Duration::from_secs(60);
 
 /// Opens the door, and has a thread serve who comes; `None`: nobody will. Where the default socket cannot be made, the agent does
 /// its work without; not beside another agent.

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    FAREWELL,
+    END_PATIENCE, FAREWELL, TRIM_PAUSE,
     conversation::{Caller, converse},
     feed::{Demand, Feed, News},
     hub::{Hub, printed},
@@ -76,7 +76,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if self.0.take().is_some_and(|thread| thread.join().is_err()) {
+        let Some(thread) = self.0.take() else { return };
+        let began = Instant::now();
+        // A descriptor that somebody has sent us may take its time to close.
+        while !thread.is_finished() && began.elapsed() < FAREWELL + END_PATIENCE {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if thread.is_finished() && thread.join().is_err() {
             tracing::warn!("the thread that serves viewers has panicked");
         }
     }
@@ -114,7 +120,7 @@ impl Reception {
 
     /// Until the loop has no more to say, or there can be nobody to hear it.
     async fn serve(mut self, mut news: mpsc::Receiver<News>) {
-        let mut watched = false;
+        let (mut watched, mut trimmed) = (false, None::<Instant>);
         while self.socket.is_some() || !self.conversations.is_empty() {
             tokio::select! {
                 told = news.recv() => match told {
@@ -132,9 +138,10 @@ impl Reception {
                 (stream, caller) = accept(&self.socket) => self.welcome(stream, caller),
             }
             let is_watched = self.hub.borrow().is_watched();
-            if watched && !is_watched {
+            if watched && !is_watched && trimmed.is_none_or(|at| at.elapsed() >= TRIM_PAUSE) {
                 // The readings that they had.
                 sys::release_freed_memory();
+                trimmed = Some(Instant::now());
             }
             watched = is_watched;
         }

@@ -314,6 +314,53 @@ fn after_a_snapshot_that_could_not_be_made_comes_another() {
     assert_eq!(wanted(&mut hub, 3), 1);
 }
 
+/// A viewer's queue is full of events that it does not read: its snapshot has a place all the same, and so has what it missed.
+#[test]
+fn events_leave_room_for_the_snapshot() {
+    let mut hub = Hub::new(Arc::default());
+    let mut queue = hub.subscribe(1, true, Duration::ZERO).unwrap();
+    assert!(hub.reading(&Arc::new(reading(0))).is_empty());
+    (0..2 * QUEUE).for_each(|_| hub.event("{}".to_owned()));
+    let wanted = hub.reading(&Arc::new(reading(1)));
+    assert_eq!(
+        wanted.iter().map(|(since, who)| (since.at_ns, who.clone())).collect::<Vec<_>>(),
+        [(0, vec![1])]
+    );
+    hub.snapshot(&"the snapshot".into(), &[1]);
+    let mut lines = Vec::new();
+    while let Ok(line) = queue.lines.try_recv() {
+        lines.push(line);
+    }
+    let (snapshot, before) = lines.split_last().unwrap();
+    assert!(snapshot.snapshot && &*snapshot.text == "the snapshot", "{snapshot:?}");
+    let (missed, events) = before.split_last().unwrap();
+    assert_eq!(events.len(), QUEUE - 2);
+    assert!(missed.text.contains(&format!("\"events\":{}", 2 * QUEUE - events.len())), "{missed:?}");
+}
+
+/// Viewers who come one after the other and look once an hour: each would keep a reading of its own.
+#[test]
+fn few_readings_are_kept_for_many_viewers() {
+    let mut hub = Hub::new(Arc::default());
+    let mut readings = Vec::new();
+    let mut queues = Vec::new();
+    for number in 0..VIEWERS as u64 {
+        queues.push(hub.subscribe(number, true, LONG * 60).unwrap());
+        std::thread::sleep(Duration::from_millis(1));
+        let now = Arc::new(reading(number));
+        readings.push(Arc::downgrade(&now));
+        let wanted = hub.reading(&now);
+        for (_, viewers) in wanted {
+            // One that was kept too long: its viewer gets a snapshot early, and takes it.
+            viewers.iter().for_each(|viewer| queues[*viewer as usize].awaits.set(false));
+        }
+        drop(now);
+        let kept = readings.iter().filter(|reading| reading.strong_count() > 0).count();
+        assert!(kept <= READINGS, "{kept} readings after {} viewers", number + 1);
+    }
+    assert_eq!(readings.iter().filter(|reading| reading.strong_count() > 0).count(), READINGS);
+}
+
 #[test]
 fn each_viewer_has_its_own_pace() {
     let stage = Stage::new();

@@ -213,8 +213,11 @@ pub fn snapshot(before: &Reading, now: &Reading) -> Snapshot {
         let gained = Gained::between(unpacked, read, thread.home.as_deref(), &reader);
         let cpu = has_run(&account).then_some(account.cpu);
         seats.take(cpu, thread.home.as_deref(), &now.places);
-        rows.push(Row { thread, gained, cpu });
+        let home = thread.home.as_deref();
+        let off_plan = cpu.zip(home).is_some_and(|(cpu, home)| !is_in(&home.set.cpus, cpu));
+        rows.push(Row { thread, gained, cpu, off_plan });
     }
+    let off_plan = rows.iter().filter(|row| row.off_plan).count() as u64;
     rows.sort_by_cached_key(Row::rank);
     let all = status.counts.threads.max(rows.len() as u64);
     rows.truncate(LISTED);
@@ -233,6 +236,7 @@ pub fn snapshot(before: &Reading, now: &Reading) -> Snapshot {
         matrix_of: now.places.matrix_of().to_owned(),
         moves: now.measured.migrations.then(|| moves(before, now)),
         unlisted: all - threads.len() as u64,
+        off_plan,
         threads,
     }
 }
@@ -269,6 +273,11 @@ struct Row<'a> {
     thread: &'a Arc<Kept>,
     gained: Gained,
     cpu: Option<u32>,
+    off_plan: bool,
+}
+
+fn is_in(cpus: &[u64], cpu: u32) -> bool {
+    cpus.get(cpu as usize / 64).is_some_and(|word| word >> (cpu % 64) & 1 == 1)
 }
 
 impl Row<'_> {
@@ -282,12 +291,13 @@ impl Row<'_> {
             wait_ns,
             run_ns.unwrap_or(0),
         ];
-        (self.thread.labels.role != ThreadRole::Forward, most.map(std::cmp::Reverse), self.thread.task)
+        let matters = self.off_plan || self.thread.labels.role == ThreadRole::Forward;
+        (!matters, !self.off_plan, most.map(std::cmp::Reverse), self.thread.task)
     }
 }
 
 fn listed(row: Row<'_>, before: Option<&Account>, now: &Account, reader: &Reader<'_>) -> Thread {
-    let Row { thread, gained, cpu } = row;
+    let Row { thread, gained, cpu, .. } = row;
     let places = reader.places;
     let waits = reader.measured.times.then(|| gained::waits(before, now));
     let labels = &thread.labels;

@@ -295,7 +295,7 @@ fn the_list_has_an_end_and_says_so() {
         .collect();
     let mut world = World::new(&threads);
     let before = world.reading();
-    world.runs(139, 4, 10);
+    world.runs(139, 0, 10);
     let now = world.reading();
     let shot = snapshot(&before, &now);
     assert_eq!((shot.threads.len(), shot.unlisted), (LISTED, 40));
@@ -303,4 +303,12 @@ fn the_list_has_an_end_and_says_so() {
     let role = |thread: &Thread| thread.role == ThreadRole::Forward;
     assert!(shot.threads[..forward].iter().all(role) && !shot.threads[forward..].iter().any(role));
     assert_eq!(shot.threads[forward].tid, 139, "then who ran");
+    assert_eq!(shot.off_plan, 0);
+
+    // The last of all, an `io`, is on a forward thread's CPU: it is counted, and listed.
+    let last = 100 + LISTED as u32 + 39;
+    world.runs(last, 4, 1);
+    let later = snapshot(&now, &world.reading());
+    let first = &later.threads[0];
+    assert_eq!((later.off_plan, first.tid, first.is_off_plan()), (1, last, true));
 }

@@ -268,10 +268,13 @@ pub struct Snapshot {
     pub matrix_of: String,
     /// Moves of managed threads from one to another in the interval, those within one included; `None` where they are not counted.
     pub moves: Option<Vec<Move>>,
-    /// The threads that matter most, critical ones (forward threads) first, then by CPU time off node, moves and waits.
+    /// The threads that matter most, critical ones (forward threads) and those off plan first, then by CPU time off node, moves and waits.
     pub threads: Vec<Thread>,
     /// How many are managed and not listed.
     pub unlisted: u64,
+    /// How many, of all, were last on a CPU that they should not be on.
+    #[serde(default)]
+    pub off_plan: u64,
 }
 
 impl Snapshot {

@@ -253,6 +253,7 @@ fn unmeasured(status: Status) -> Snapshot {
         moves: None,
         threads: Vec::new(),
         unlisted: 0,
+        off_plan: 0,
     }
 }
 

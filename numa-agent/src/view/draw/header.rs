@@ -80,7 +80,7 @@ fn counts(app: &App, pen: &mut Pen) {
     if lost > 0 {
         pen.text(GAP, PLAIN).text(&format!("LOST {lost}!"), BAD);
     }
-    let off = snapshot.threads.iter().filter(|thread| thread.is_off_plan()).count();
+    let off = snapshot.off_plan;
     let strangers: u64 = app.nodes().filter_map(|(_, node)| node.strangers).sum();
     match off {
         _ if app.data().intervals == 0 => &mut *pen,
