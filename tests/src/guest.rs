@@ -133,12 +133,8 @@ impl Guest {
     /// If the kernel refuses.
     pub fn set_online(&self, cpus: &CpuSet) -> Result<()> {
         let now = self.cpus("online")?;
-        let write = |cpu: u32, value: &str| {
-            let path = format!("/sys/devices/system/cpu/cpu{cpu}/online");
-            fs::write(&path, value).with_context(|| format!("cannot write {value} to {path}"))
-        };
-        cpus.difference(&now).iter().try_for_each(|cpu| write(cpu, "1"))?;
-        now.difference(cpus).iter().try_for_each(|cpu| write(cpu, "0"))
+        cpus.difference(&now).iter().try_for_each(|cpu| set_online(cpu, true))?;
+        now.difference(cpus).iter().try_for_each(|cpu| set_online(cpu, false))
     }
 
     /// Makes the machine what it was before a test: no process but process 1 and ourselves, the CPUs online that were, no balancing of
@@ -169,6 +165,15 @@ impl Guest {
         }
         Ok(())
     }
+}
+
+/// Takes a CPU offline, or brings it back.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn set_online(cpu: u32, online: bool) -> Result<()> {
+    let (path, value) = (format!("/sys/devices/system/cpu/cpu{cpu}/online"), if online { "1" } else { "0" });
+    fs::write(&path, value).with_context(|| format!("cannot write {value} to {path}"))
 }
 
 /// Whether there is a process besides process 1, ourselves and the kernel's own. One that has ended and waits to be reaped counts.

@@ -82,8 +82,7 @@ pub struct Unknown {
 pub fn check() -> Result<(), Unknown> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
     let kernel = verifier::series(&release).expect("a release begins with two numbers");
-    let (major, minor) = kernel.split_once('.').expect("two numbers");
-    let version = (major.parse().expect("a number"), minor.parse().expect("a number"));
+    let version = verifier::version(&release).expect("a release begins with two numbers");
     let (output, loaded) = tracer::run(agent::command(["doctor", "--format", "json"])).expect("doctor runs");
     let doctor: Doctor = serde_json::from_slice(&output).expect("doctor's JSON");
     let programs = doctor.programs;

@@ -40,12 +40,18 @@ pub fn kept() -> Kept {
     serde_json::from_str(include_str!("../data/verifier.json")).expect("tests/data/verifier.json")
 }
 
-/// `6.1` of `6.1.0-50-cloud-amd64`: kernels of a series differ by fixes.
+/// 6 and 1 of `6.1.0-50-cloud-amd64`.
+#[must_use]
+pub fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next()?.parse().ok();
+    Some((next()?, next()?))
+}
+
+/// `6.1` of the same: kernels of a series differ by fixes.
 #[must_use]
 pub fn series(release: &str) -> Option<String> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    let mut next = || numbers.next()?.parse::<u32>().ok();
-    Some(format!("{}.{}", next()?, next()?))
+    version(release).map(|(major, minor)| format!("{major}.{minor}"))
 }
 
 /// What became of the numbers.

@@ -1,20 +1,17 @@
 //! CPUs that go offline and come back while the agent runs. What the kernel does to masks then is the kernel's; what the agent
 //! makes of it is what the workload sees of itself.
 
-use std::{fs, thread::sleep, time::Duration};
+use std::{thread::sleep, time::Duration};
 
 use numa_agent::core::idset::CpuSet;
-use numa_agent_tests::{agent::Agent, eventually, sys};
+use numa_agent_tests::{agent::Agent, eventually, guest, sys};
 use serde_json::json;
 
 use crate::stage::{Stage, stage};
 
 /// Takes CPUs offline, or brings them back. What a test leaves offline, the guest brings back after it.
 fn set_online(cpus: &CpuSet, online: bool) {
-    for cpu in cpus.iter() {
-        let path = format!("/sys/devices/system/cpu/cpu{cpu}/online");
-        fs::write(&path, if online { "1" } else { "0" }).unwrap_or_else(|error| panic!("{path}: {error}"));
-    }
+    cpus.iter().try_for_each(|cpu| guest::set_online(cpu, online)).expect("a CPU that can go");
 }
 
 /// Configures a CPU for each group: none can go without the plan.

@@ -14,11 +14,11 @@ use numa_agent_tests::{
     eventually, guest,
     recorder::{self, Recorder},
     stack::puppet::{Order, Puppet},
-    sys,
+    sys, verifier,
 };
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, number_list, read, stage};
+use crate::stage::{Stage, node_bytes, number_list, read, stage};
 
 /// Machines with more than one node that has memory.
 const WITH_NODES: [&str; 5] = ["a3-mini", "2s1n", "snc", "cxl", "sparse"];
@@ -30,9 +30,7 @@ const PAGES: u32 = 4096;
 fn the_plan_interleaves_over_the_sockets_own_nodes_that_have_memory() {
     let Some(stage) = stage("plan-memory", &[]) else { return };
     let machine = &stage.machine;
-    let mut args = vec!["bind".to_owned(), "--format".into(), "json".into()];
-    args.extend(stage.args(&["--groups-per-socket", "1", "--others-socket-index", "0"]));
-    let plan = agent::json(args);
+    let plan = stage.bind(&["--groups-per-socket", "1", "--others-socket-index", "0"]);
     let groups = plan["groups"].as_array().expect("groups");
     assert_eq!(groups.len(), machine.sockets.len(), "one a socket");
     for group in groups {
@@ -69,12 +67,7 @@ impl Stage {
 
 /// What the kernel could still give of a node.
 fn free_bytes(node: u32) -> u64 {
-    let path = format!("/sys/devices/system/node/node{node}/meminfo");
-    let text = read(&path);
-    let line =
-        text.lines().find(|line| line.contains(" MemFree:")).unwrap_or_else(|| panic!("{path}: {text}"));
-    let kib = line.split_whitespace().nth(3).and_then(|number| number.parse::<u64>().ok());
-    kib.unwrap_or_else(|| panic!("{path}: {line}")) * 1024
+    node_bytes(node, "MemFree:")
 }
 
 /// Stops a puppet for a while, so that neither its memory nor where it is changes.
@@ -265,13 +258,6 @@ fn exec(command: impl IntoIterator<Item = impl AsRef<std::ffi::OsStr>>) -> (Outp
     (output, stderr)
 }
 
-/// Major and minor number of the kernel.
-fn kernel() -> (u32, u32) {
-    let release = read("/proc/sys/kernel/osrelease");
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse().ok());
-    (numbers.next().expect("a major number"), numbers.next().expect("a minor number"))
-}
-
 #[test]
 fn exec_takes_the_nearest_mode_where_the_kernel_lacks_one() {
     let Some(stage) = stage("exec-modes", &WITH_NODES) else { return };
@@ -281,7 +267,7 @@ fn exec_takes_the_nearest_mode_where_the_kernel_lacks_one() {
         ("--weighted-interleave", (6, 9), WEIGHTED_INTERLEAVE, INTERLEAVE, &nodes, "weighted interleave"),
         ("--preferred", (5, 15), PREFERRED_MANY, PREFERRED, &first, "prefer (many)"),
     ] {
-        let is_old = kernel() < since;
+        let is_old = verifier::version(&read("/proc/sys/kernel/osrelease")).expect("a release") < since;
         let mut puppet = stage.started(&[flag, &list]);
         let (mode, kept) = if is_old { (old, old_nodes) } else { (new, &nodes) };
         let bytes = stage.taken(&mut puppet, mode, kept);
@@ -350,9 +336,7 @@ fn exec_starts_a_program_in_its_group() {
         Puppet::start_by(starter, &stage.family, "worker", instance).expect("start by exec")
     };
     let mut puppets = [start(0), start(1)];
-    let mut args = vec!["bind".to_owned(), "--format".into(), "json".into()];
-    args.extend(stage.args(&layout));
-    let plan = agent::json(args);
+    let plan = stage.bind(&layout);
     let groups = plan["groups"].as_array().expect("groups");
     assert!(groups.len() >= puppets.len(), "{groups:?}");
     for (puppet, group) in puppets.iter_mut().zip(groups) {
@@ -376,9 +360,6 @@ const ENOUGH_PAGES: u32 = 72 << 8;
 fn verdicts_follow_policy_and_pages() {
     // Where a node has room for it.
     let Some(stage) = stage("verdicts", &["snc"]) else { return };
-    let layout = ["--groups-per-socket", "2", "--others-socket-index", "0"];
-    let mut args = vec!["bind".to_owned(), "--memory".into(), "--format".into(), "json".into()];
-    args.extend(stage.args(&layout));
     let [first, second] = [0, 1].map(|index| {
         let nodes: NodeSet = stage.machine.sockets[&index].iter().copied().collect();
         nodes
@@ -413,7 +394,7 @@ fn verdicts_follow_policy_and_pages() {
         (&uneven, &second, "unbalanced"),
     ];
     puppets.iter().for_each(|(puppet, ..)| stop(puppet));
-    let report = agent::json(&args);
+    let report = stage.bind(&["--memory", "--groups-per-socket", "2", "--others-socket-index", "0"]);
     for (puppet, planned, verdict) in puppets {
         let pid = puppet.pid();
         let processes = report["processes"].as_array().expect("processes");
@@ -458,8 +439,7 @@ fn what_works_against_the_plan_is_named_and_its_fix_helps() {
     // Nobody else is in the guest to mind.
     let Some(stage) = stage("against", &["a3-mini", "2s1n"]) else { return };
     let warnings = || {
-        let args = ["bind", "--memory", "--format", "json"].map(str::to_owned);
-        let report = agent::json(args.into_iter().chain(stage.args(&["--groups-per-socket", "1"])));
+        let report = stage.bind(&["--memory", "--groups-per-socket", "1"]);
         let warnings = report["warnings"].as_array().expect("warnings").clone();
         warnings.into_iter().find(|one| one.as_str().is_some_and(|text| text.contains("numa_balancing")))
     };

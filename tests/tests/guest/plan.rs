@@ -1,17 +1,10 @@
 //! The guide's policy on the guide's machine: what is planned, and where `bind --apply` puts who runs already.
 
 use numa_agent::core::idset::CpuSet;
-use numa_agent_tests::{agent, cast::is_forward};
+use numa_agent_tests::cast::is_forward;
 use serde_json::{Value, json};
 
-use crate::stage::{FORWARD, Stage, stage};
-
-/// The plan for what runs now.
-fn bind(stage: &Stage, more: &[&str]) -> Value {
-    let mut args = vec!["bind".to_owned(), "--format".into(), "json".into()];
-    args.extend(stage.args(more));
-    agent::json(args)
-}
+use crate::stage::{FORWARD, stage};
 
 fn cpus(value: &Value) -> CpuSet {
     value.as_str().unwrap_or_else(|| panic!("no CPUs in {value}")).parse().expect("a CPU list")
@@ -20,7 +13,7 @@ fn cpus(value: &Value) -> CpuSet {
 #[test]
 fn groups_are_on_the_first_node_forward_threads_on_the_second() {
     let Some(stage) = stage("guide", &["a3-mini", "a3-half", "a3", "snc"]) else { return };
-    let plan = bind(&stage, &[]);
+    let plan = stage.bind(&[]);
     assert_eq!(plan["policy"], "paired");
     let sockets: Vec<_> = stage.machine.sockets.iter().collect();
     for group in plan["groups"].as_array().expect("groups") {
@@ -62,9 +55,8 @@ fn bind_puts_who_runs_where_the_guide_says() {
     stack.start_instance().expect("an instance");
     stage.settle(|_| Some(stage.machine.all()));
 
-    let applied = bind(&stage, &["--apply"]);
+    let applied = stage.bind(&["--apply"]);
     let sockets: Vec<_> = stage.machine.sockets.values().collect();
-    let others = &stage.machine.nodes[&sockets[2.min(sockets.len() - 1)][0]];
     let forward = stage.settle(|look| {
         // Instances take sockets in turn.
         let nodes = sockets[look.instance as usize % sockets.len()];
@@ -73,7 +65,7 @@ fn bind_puts_who_runs_where_the_guide_says() {
                 Some(stage.machine.nodes[&nodes[1]].clone())
             }
             "scheduler" | "worker" | "rpc_proxy" => Some(group_cpus(&applied, nodes[0], look.pid)),
-            "motor" => Some(others.clone()),
+            "motor" => Some(stage.others()),
             _ => None,
         }
     });

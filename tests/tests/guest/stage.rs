@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, ops::Deref};
 
 use numa_agent::core::idset::{CpuSet, NodeSet};
 use numa_agent_tests::{
-    agent::Agent,
+    agent::{self, Agent},
     cast::{Cast, is_forward},
     guest,
     stack::{Load, crew::Stack},
@@ -78,6 +78,17 @@ pub fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}")).trim().to_owned()
 }
 
+/// A figure of a node's `meminfo`.
+pub fn node_bytes(node: u32, figure: &str) -> u64 {
+    let path = format!("/sys/devices/system/node/node{node}/meminfo");
+    let text = read(&path);
+    // Node 0 MemFree: 12345 kB
+    let mut lines = text.lines().map(|line| line.split_whitespace().skip(2));
+    let kib = lines.find_map(|mut words| words.next().filter(|name| *name == figure).and(words.next()));
+    kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_else(|| panic!("no {figure} in {path}: {text}"))
+        * 1024
+}
+
 /// A file's kernel-style list.
 pub fn number_list<T: std::str::FromStr<Err: std::fmt::Display>>(path: &str) -> T {
     read(path).parse().unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -137,6 +148,12 @@ impl Stage {
     /// Arguments that lead a command to the configuration, and what follows.
     pub fn args(&self, more: &[&str]) -> Vec<String> {
         self.cast.args().into_iter().chain(more.iter().map(|&arg| arg.to_owned())).collect()
+    }
+
+    /// What `bind` plans, or with `--apply` does, for what runs now.
+    pub fn bind(&self, more: &[&str]) -> Value {
+        let args = ["bind", "--format", "json"].map(str::to_owned);
+        agent::json(args.into_iter().chain(self.args(more)))
     }
 
     /// A running agent.

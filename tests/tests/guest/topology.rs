@@ -6,7 +6,7 @@ use numa_agent::core::idset::{CpuSet, NodeSet};
 use numa_agent_tests::{agent, guest};
 use serde_json::{Value, json};
 
-use crate::stage::{Machine, Stage, number_list, read, stage};
+use crate::stage::{Machine, node_bytes, number_list, read, stage};
 
 const NODE: &str = "/sys/devices/system/node";
 const CPU: &str = "/sys/devices/system/cpu";
@@ -50,8 +50,12 @@ fn the_machine_is_what_the_kernel_shows() {
         let id = id(node);
         let cpus = machine.nodes.get(&id).cloned().unwrap_or_default();
         assert_eq!(set::<CpuSet>(&node["cpus"]), cpus, "{node}");
-        assert_eq!(node["memory_bytes"], json!(memory_bytes(id)), "{node}");
-        assert_eq!(machine.with_memory.contains(id), memory_bytes(id) > 0, "the kernel agrees with itself");
+        assert_eq!(node["memory_bytes"], json!(node_bytes(id, "MemTotal:")), "{node}");
+        assert_eq!(
+            machine.with_memory.contains(id),
+            node_bytes(id, "MemTotal:") > 0,
+            "the kernel agrees with itself"
+        );
         // A column for each node that is online, whatever its id.
         let row = read(&format!("{NODE}/node{id}/distance"));
         let row: Vec<u64> =
@@ -75,13 +79,6 @@ fn the_machine_is_what_the_kernel_shows() {
 fn sockets_of(machine: &Machine) -> BTreeMap<i64, BTreeMap<u32, CpuSet>> {
     let cpus = |node: &u32| (*node, machine.nodes[node].clone());
     machine.sockets.iter().map(|(id, nodes)| (*id, nodes.iter().map(cpus).collect())).collect()
-}
-
-fn memory_bytes(node: u32) -> u64 {
-    let text = read(&format!("{NODE}/node{node}/meminfo"));
-    let total = text.lines().find(|line| line.contains("MemTotal:")).expect("MemTotal");
-    let kib = total.split_whitespace().nth_back(1).and_then(|kib| kib.parse::<u64>().ok());
-    kib.unwrap_or_else(|| panic!("{total}")) * 1024
 }
 
 /// All nodes of an A3.
@@ -145,7 +142,7 @@ fn no_plan_names_what_is_offline_or_missing() {
     let Some(stage) = stage("plan-online", &[]) else { return };
     let online: CpuSet = number_list(&format!("{CPU}/online"));
     for more in [&[][..], &["--policy", "generic"], &["--layout", "shared"], &["--align", "none"]] {
-        let plan = stage.dry_run(more);
+        let plan = stage.bind(more);
         let groups = list(&plan["groups"]);
         assert!(!groups.is_empty());
         for group in groups {
@@ -160,13 +157,5 @@ fn no_plan_names_what_is_offline_or_missing() {
         }
         let others: CpuSet = set(&plan["others"]["cpus"]);
         assert!(!others.is_empty() && others.is_subset(&online), "{plan}");
-    }
-}
-
-impl Stage {
-    fn dry_run(&self, more: &[&str]) -> Value {
-        let mut args = vec!["bind".to_owned(), "--format".into(), "json".into()];
-        args.extend(self.args(more));
-        agent::json(args)
     }
 }
