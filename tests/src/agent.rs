@@ -141,8 +141,21 @@ impl Agent {
     /// If it does not start.
     #[must_use]
     pub fn start_saying(args: impl IntoIterator<Item = impl AsRef<OsStr>>, stderr: impl Into<Stdio>) -> Self {
+        Self::start_by(command(["run"]), args, stderr)
+    }
+
+    /// As [`Agent::start_saying`], by a command that runs `numa-agent run` with the arguments that are added to it.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_by(
+        mut command: Command,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        stderr: impl Into<Stdio>,
+    ) -> Self {
         let reports = tempfile::tempdir().expect("a temporary directory");
-        let mut command = command(["run", "--format", "json"]);
+        command.args(["--format", "json"]);
         let args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
         if !args.iter().any(|arg| arg == "--jitter-report") {
             command.arg("--jitter-report").arg(reports.path().join("jitter.md"));

@@ -3,9 +3,12 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::Shutdown,
-    os::unix::net::{UnixListener, UnixStream},
+    os::{
+        fd::AsFd,
+        unix::net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,6 +17,11 @@ use std::{
     time::Duration,
 };
 
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    pty::{OpenptyResult, Winsize, openpty},
+    sys::termios::{Termios, tcgetattr},
+};
 use numa_agent::{
     core::view::{Line, Request, Snapshot},
     view::synthetic,
@@ -251,8 +259,7 @@ fn signals_and_panics_leave_the_terminal_as_it_was() {
         send_signal(signal, &pid.to_string());
         terminal.assert_restored();
     }
-    let program = std::env::current_exe().expect("my own path");
-    let program = program.ancestors().nth(2).expect("a directory").join("draw-watch");
+    let program = draw_watch();
     terminal.run(&format!("{} --panic", program.display()));
     terminal.wait_for_text("this panic was asked for");
     terminal.assert_restored();
@@ -278,6 +285,75 @@ fn a_storm_of_events_does_not_hold_up_a_signal() {
         send_signal(signal, &agent::watching(&stage.socket()).expect("it runs").to_string());
         terminal.wait_for_text("code 0");
         terminal.assert_restored();
+    }
+}
+
+/// `watch` on a terminal that nobody reads from, at the moment when it waits for that.
+fn stuck(stage: &Stage) -> (Child, OpenptyResult, Termios) {
+    let size = Winsize { ws_row: 50, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
+    let pty = openpty(&size, None).expect("a terminal");
+    let before = tcgetattr(&pty.slave).expect("its settings");
+    let end = || Stdio::from(pty.slave.try_clone().expect("a descriptor"));
+    let mut command = Command::new("setsid");
+    command.arg("--ctty").arg(agent::binary()).args(["watch", "--interval", "200ms", "--socket"]);
+    command.arg(stage.socket()).env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end());
+    let watch = command.spawn().expect("setsid is part of util-linux");
+    let pid = watch.id();
+    eventually(|| {
+        let waits = std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+        if waits.contains("n_tty_write") || waits.contains("wait_woken") { Ok(()) } else { Err(waits) }
+    });
+    (watch, pty, before)
+}
+
+#[test]
+fn a_terminal_that_takes_nothing_does_not_hold_up_a_signal_and_is_as_it_was() {
+    let stage = Stage::new();
+    let _agent = stage.pretender();
+    let (mut watch, pty, before) = stuck(&stage);
+    assert_ne!(tcgetattr(&pty.slave).expect("its settings"), before, "it is raw");
+    send_signal("TERM", &watch.id().to_string());
+    let status = eventually(|| watch.try_wait().expect("wait").ok_or("still runs".to_owned()));
+    assert!(status.success(), "{status}");
+    assert_eq!(tcgetattr(&pty.slave).expect("its settings"), before);
+    // What it could not show is gone, and its own screen with it.
+    let (mut left, mut some) = (Vec::new(), [0; 4096]);
+    let more = || poll(&mut [PollFd::new(pty.master.as_fd(), PollFlags::POLLIN)], PollTimeout::from(500_u16));
+    while more() == Ok(1) {
+        let length = nix::unistd::read(&pty.master, &mut some).expect("something was written");
+        left.extend_from_slice(&some[..length]);
+    }
+    let left = String::from_utf8_lossy(&left).into_owned();
+    assert!(left.ends_with("\u{1b}[?1049l\u{1b}[?25h"), "{left:?}");
+
+    // A second signal is not made to wait; a machine that is busy gets another try.
+    let at_once = (0..5).any(|_| {
+        let (mut watch, _pty, _) = stuck(&stage);
+        let began = std::time::Instant::now();
+        send_signal("TERM", &watch.id().to_string());
+        thread::sleep(Duration::from_millis(100));
+        send_signal("INT", &watch.id().to_string());
+        let status = eventually(|| watch.try_wait().expect("wait").ok_or("still runs".to_owned()));
+        assert!(status.success(), "{status}");
+        began.elapsed() < Duration::from_millis(1500)
+    });
+    assert!(at_once);
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_does_not_hold_up_a_signal() {
+    let stage = Stage::new();
+    let _agent = Pretender::start_with(&stage.socket(), true);
+    for (more, signal) in [(&[][..], "TERM"), (&["--json"], "INT"), (&[], "HUP")] {
+        let mut watch = stage.watch(more).stdout(Stdio::piped()).spawn().expect("numa-agent starts");
+        let pid = watch.id();
+        eventually(|| {
+            let waits = std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+            if waits.contains("pipe_write") { Ok(()) } else { Err(waits) }
+        });
+        send_signal(signal, &pid.to_string());
+        let status = eventually(|| watch.try_wait().expect("wait").ok_or("still runs".to_owned()));
+        assert!(status.success(), "{signal}: {status}");
     }
 }
 
@@ -434,4 +510,21 @@ fn what_cannot_be_watched_is_said() {
     let refused = said(&["--once"], 1);
     assert!(refused.contains("refuses: too many \\u{1b}[2J viewers"), "{refused}");
     refuse.join().expect("no panic");
+}
+
+#[test]
+fn the_picture_in_the_documentation_is_what_is_drawn_now() {
+    let drawn = Command::new(draw_watch()).output().expect("draw-watch is built with the tests");
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/images/watch.svg");
+    let kept = std::fs::read(kept).expect("the picture");
+    assert!(
+        drawn.stdout == kept,
+        "the view has changed: `cargo xtask pictures` draws the picture anew; look at it"
+    );
+}
+
+/// The program that draws the made-up A3, beside the tests.
+fn draw_watch() -> PathBuf {
+    let own = std::env::current_exe().expect("my own path");
+    own.ancestors().nth(2).expect("a directory").join("draw-watch")
 }

@@ -9,6 +9,7 @@ mod demo;
 mod dist;
 mod elf;
 mod lint;
+mod pictures;
 mod setup;
 mod sh;
 mod tally;
@@ -51,6 +52,8 @@ enum Command {
     Vm(vm::Vm),
     /// Show the agent at work on a synthetic serving stack
     Demo(demo::DemoArgs),
+    /// Draw the pictures of the live view in docs/images anew
+    Pictures,
     /// Measure what the agent costs, beside its peers
     Bench(bench::BenchArgs),
     /// Make release archives with static binaries, for x86_64 and aarch64
@@ -85,6 +88,11 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(args) => {
             setup::ensure(Purpose::Build)?;
             demo::run(&args, &Build::new(true)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Pictures => {
+            setup::ensure(Purpose::Build)?;
+            pictures::run(&Build::new(false)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Bench(args) => {

@@ -249,7 +249,7 @@ fn connection(lines: Lines) -> Result<Connection, ClientError> {
 /// A line for each event, or each line as it came, until nobody reads them.
 fn write_lines(source: Source, json: bool, events: Filter) -> anyhow::Result<()> {
     let (sender, news) = sync_channel(QUEUE);
-    let signals = signals::watch(|| {}, || std::process::exit(0))?;
+    let signals = signals::watch(|| {}, Duration::ZERO, || std::process::exit(0))?;
     let _pacer = source.read(move |news| sender.send(news).map_err(|_| Gone))?;
     let (mut writer, mut out) = (Writer::new(events), io::stdout());
     for news in news {

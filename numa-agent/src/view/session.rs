@@ -28,7 +28,7 @@ const FRAME: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_millis(500);
 /// A pace is asked for once no key has changed it for so long.
 const SETTLE: Duration = Duration::from_millis(400);
-/// After a signal that ends the view: a terminal that takes nothing must not hold us.
+/// How long the view has to end after a signal, unless there is another: a terminal that takes nothing must not hold us.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What wakes the loop.
@@ -62,19 +62,19 @@ pub fn run(app: App, source: Source, look: Look) -> Result<(), SessionError> {
     let (wake, woken) = sync_channel(QUEUE);
     let signal = wake.clone();
     // A full queue wakes the loop anyway.
-    let signals = signals::watch(move || drop(signal.try_send(Wake::Signal)), farewell)?;
+    let signals = signals::watch(
+        move || drop(signal.try_send(Wake::Signal)),
+        FAREWELL,
+        || {
+            abandon();
+            std::process::exit(0)
+        },
+    )?;
     match show(app, source, look, &signals, wake, &woken) {
         // The terminal, or an observer of our own, went with the signal.
         Err(_) if signals.end_soon() => Ok(()),
         other => other,
     }
-}
-
-/// A signal asked for the end.
-fn farewell() {
-    std::thread::sleep(FAREWELL);
-    abandon();
-    std::process::exit(0);
 }
 
 fn show(

@@ -47,12 +47,14 @@ impl Signals {
     }
 }
 
-/// Takes signals on a thread of its own. `wake` is called for each, and must not wait; `end` once, when one asks for the end.
+/// Takes signals on a thread of its own. `wake` is called for each, and must not wait; `end` once, when one has asked for the end and
+/// that did not come within `patience`, or before another one.
 ///
 /// # Errors
 /// If they cannot be taken.
 pub fn watch(
     wake: impl Fn() + Send + 'static,
+    patience: Duration,
     end: impl FnOnce() + Send + 'static,
 ) -> io::Result<Arc<Signals>> {
     let signals = Arc::<Signals>::default();
@@ -78,9 +80,15 @@ pub fn watch(
                     }
                 }
             }
+            told.end.store(true, Ordering::SeqCst);
+            wake();
+            tokio::select! {
+                () = tokio::time::sleep(patience) => {}
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = hangup.recv() => {}
+            }
         });
-        told.end.store(true, Ordering::SeqCst);
-        wake();
         end();
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(take)?;

@@ -8,10 +8,11 @@ use std::{
         Mutex, Once, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use nix::{
-    fcntl::OFlag,
+    fcntl::{FcntlArg, OFlag, fcntl},
     sys::termios::{FlushArg, tcflush},
 };
 use ratatui::{
@@ -33,9 +34,16 @@ use super::{
     app::App,
     draw::{Look, draw},
 };
+use crate::host::sys;
 
 /// Whether it is ours.
 static TAKEN: AtomicBool = AtomicBool::new(false);
+/// It is being given back: nobody draws any more.
+static GIVING: AtomicBool = AtomicBool::new(false);
+/// One at a time.
+static LEAVING: Mutex<()> = Mutex::new(());
+/// How long somebody who waits for the terminal has to wake up.
+const WAKE: Duration = Duration::from_millis(500);
 /// What was said meanwhile.
 static HELD: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 /// The most that is kept of it, in bytes.
@@ -114,6 +122,7 @@ impl Drop for Screen {
 }
 
 fn enter() -> io::Result<()> {
+    GIVING.store(false, Ordering::SeqCst);
     enable_raw_mode()?;
     TAKEN.store(true, Ordering::SeqCst);
     execute!(io::stdout(), EnterAlternateScreen, Hide).inspect_err(|_| give_back())
@@ -121,6 +130,8 @@ fn enter() -> io::Result<()> {
 
 /// Gives the terminal back as it was, and says on standard error what was to be said meanwhile. Once: later calls do nothing.
 pub fn give_back() {
+    GIVING.store(true, Ordering::SeqCst);
+    let _leaving = LEAVING.lock().unwrap_or_else(PoisonError::into_inner);
     if !TAKEN.swap(false, Ordering::SeqCst) {
         return;
     }
@@ -133,17 +144,29 @@ pub fn give_back() {
 
 /// Gives a terminal back that takes nothing, as far as it can be without waiting: before a forced exit.
 pub fn abandon() {
+    let _leaving = LEAVING.lock().unwrap_or_else(PoisonError::into_inner);
     if !TAKEN.swap(false, Ordering::SeqCst) {
         return;
     }
     let _ = disable_raw_mode();
-    // Whoever waits for the terminal has the lock of standard output.
+    // Whoever waits for the terminal has the lock of standard output, and in the kernel the terminal's.
     let tty = OpenOptions::new().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open("/dev/tty");
-    if let Ok(mut tty) = tty {
+    let (Ok(mut tty), Ok(mode)) = (tty, fcntl(io::stdout(), FcntlArg::F_GETFL)) else { return };
+    let mode = OFlag::from_bits_retain(mode);
+    // They give up once a signal that we take has woken them; the shell that we share this with has it back below.
+    let _ = fcntl(io::stdout(), FcntlArg::F_SETFL(mode | OFlag::O_NONBLOCK));
+    let until = Instant::now() + WAKE;
+    loop {
+        let _ = sys::send_signal(std::process::id(), sys::Signal::SIGCONT);
         // What it has not taken would be in the way.
         let _ = tcflush(&tty, FlushArg::TCOFLUSH);
-        let _ = execute!(tty, EndSynchronizedUpdate, LeaveAlternateScreen, Show);
+        if GIVING.load(Ordering::SeqCst) || Instant::now() >= until {
+            break;
+        }
+        std::thread::sleep(WAKE / 50);
     }
+    let _ = execute!(tty, EndSynchronizedUpdate, LeaveAlternateScreen, Show);
+    let _ = fcntl(io::stdout(), FcntlArg::F_SETFL(mode));
 }
 
 /// Standard error; what is written while the terminal shows the view waits until it does not, unless it goes elsewhere.

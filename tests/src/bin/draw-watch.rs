@@ -24,7 +24,7 @@ struct Args {
     #[arg(long, default_value_t = 40)]
     rows: u16,
     /// How many intervals are over.
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 30)]
     intervals: u64,
     /// Keys pressed then, by their names in the help, with spaces between.
     #[arg(long, default_value = "")]

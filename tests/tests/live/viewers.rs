@@ -6,13 +6,13 @@ use std::{
     os::{
         fd::AsFd,
         unix::{
-            fs::{FileTypeExt, PermissionsExt},
+            fs::{FileTypeExt, MetadataExt, PermissionsExt},
             net::{UnixListener, UnixStream},
             process::CommandExt,
         },
     },
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     time::Duration,
 };
 
@@ -230,7 +230,7 @@ fn only_members_of_the_sockets_group_may_look() {
     let facts = fs::metadata(&socket).unwrap();
     assert!(facts.file_type().is_socket());
     assert_eq!(facts.permissions().mode() & 0o7777, 0o660);
-    let group = std::os::unix::fs::MetadataExt::gid(&facts);
+    let group = facts.gid();
     let binary = binary_for_everyone(stage.dir.path());
     let ask = |gid: u32| -> Output {
         let mut command = Command::new(&binary);
@@ -250,6 +250,68 @@ fn only_members_of_the_sockets_group_may_look() {
         assert_eq!((outside.status.code(), outside.stdout.len()), (Some(1), 0), "{stderr}");
         assert!(stderr.contains(words), "{stderr}");
     }
+    agent.stop();
+}
+
+#[test]
+fn who_is_only_in_the_viewers_group_may_look_and_change_nothing() {
+    let Some(stage) = stage("alice") else { return };
+    let group = 54_321;
+    // A host that has the group, for the agent alone.
+    let groups = stage.dir.path().join("group");
+    fs::write(&groups, format!("root:x:0:\nnuma-agent:x:{group}:alice\n")).unwrap();
+    let mut host = Command::new("unshare");
+    host.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/group && exec \"$@\""]).arg(&groups);
+    host.arg(numa_agent_tests::agent::binary()).arg("run");
+    let socket = stage.dir.path().join("run/agent.sock");
+    let path = utf8(&socket);
+    let args = [stage.args(), vec!["--socket".to_owned(), path.clone()]].concat();
+    let agent = Agent::start_by(host, args, Stdio::piped());
+    for (file, mode) in [(socket.parent().unwrap(), 0o750), (&socket, 0o660)] {
+        let facts = fs::metadata(file).unwrap();
+        let owner = (facts.uid(), facts.gid(), facts.permissions().mode() & 0o7777);
+        assert_eq!(owner, (0, group, mode), "{}", file.display());
+    }
+    let mut puppet = stage.puppet("worker");
+    let forward = puppet.thread("forward_0").unwrap();
+    stage.settle_on(forward, &stage.forward);
+
+    let binary = binary_for_everyone(stage.dir.path());
+    let alice = |program: &Path, args: &[&str]| -> Output {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", &format!("--groups={group}"), "--"]).arg(program);
+        command.args(args).stdin(Stdio::null()).output().expect("setpriv is part of util-linux")
+    };
+    let look = |args: &[&str]| -> serde_json::Value {
+        let output = alice(&binary, &[&args[..1], &["--socket", &path], &args[1..]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let shown = look(&["watch", "--once", "--json", "--interval", "300ms"]);
+    assert_eq!(shown["agent"]["pid"], agent.pid());
+    assert!(shown["threads"].as_array().unwrap().iter().any(|thread| thread["tid"] == forward), "{shown}");
+    assert_eq!(look(&["status", "--format", "json"])["agent"]["pid"], agent.pid());
+
+    // What she may not.
+    let folder = utf8(socket.parent().unwrap());
+    let pid = agent.pid().to_string();
+    for order in [
+        format!("rm -f {path}; test -S {path}"),
+        format!("! touch {folder}/mine"),
+        format!("! cat {path}.lock"),
+        format!("! echo > {path}.lock"),
+        format!("! kill -TERM {pid}"),
+    ] {
+        let output = alice("/bin/sh".as_ref(), &["-c", &order]);
+        assert!(output.status.success(), "{order}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    for args in [&["run", "--socket", &path][..], &["bind", "--apply"]] {
+        let output = alice(&binary, &[args, &["--group-pattern", "worker"]].concat());
+        assert_ne!(output.status.code(), Some(0), "{args:?}");
+    }
+    stage.settle_on(forward, &stage.forward);
+    assert_eq!(look(&["status", "--format", "json"])["agent"]["pid"], agent.pid());
+    puppet.stop().unwrap();
     agent.stop();
 }
 
@@ -307,6 +369,10 @@ fn a_socket_that_was_asked_for_and_cannot_be_made_is_an_error() {
     stage.assert_untouched(puppet.pid(), &stage.all, born);
     // Without one, it works all the same.
     let agent = stage.agent_with(&["--no-socket"]);
+    eventually(|| match agent.stderr() {
+        said if said.contains("managing 1 thread of 1 process;") => Ok(()),
+        said => Err(said),
+    });
     let thread = puppet.thread("forward_0").unwrap();
     stage.settle_on(thread, &stage.forward);
     assert!(!agent.socket().exists());

@@ -93,6 +93,10 @@ pub fn draw(app: &App, buffer: &mut Buffer, place: Rect) {
         (Some(_), "s") => format!("Moves: {between} between sockets"),
         (Some(_), _) => format!("Moves: {between} between nodes"),
     };
+    if place.height == 1 {
+        // It lies on another panel's rule.
+        buffer.set_style(place, ratatui::style::Style::reset());
+    }
     title(app, Panel::Moves, &name, buffer, place).text(" ", PLAIN).fill("─", DIM);
     let Some(moves) = moves else {
         let text = match app.data().intervals {
