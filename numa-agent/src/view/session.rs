@@ -62,14 +62,7 @@ pub fn run(app: App, source: Source, look: Look) -> Result<(), SessionError> {
     let (wake, woken) = sync_channel(QUEUE);
     let signal = wake.clone();
     // A full queue wakes the loop anyway.
-    let signals = signals::watch(
-        move || drop(signal.try_send(Wake::Signal)),
-        FAREWELL,
-        || {
-            abandon();
-            std::process::exit(0)
-        },
-    )?;
+    let signals = signals::watch(move || drop(signal.try_send(Wake::Signal)), FAREWELL, || abandon())?;
     match show(app, source, look, &signals, wake, &woken) {
         // The terminal, or an observer of our own, went with the signal.
         Err(_) if signals.end_soon() => Ok(()),

@@ -43,7 +43,7 @@ static GIVING: AtomicBool = AtomicBool::new(false);
 /// One at a time.
 static LEAVING: Mutex<()> = Mutex::new(());
 /// How long somebody who waits for the terminal has to wake up.
-const WAKE: Duration = Duration::from_millis(500);
+const WAKE: Duration = Duration::from_secs(1);
 /// What was said meanwhile.
 static HELD: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 /// The most that is kept of it, in bytes.
@@ -142,12 +142,17 @@ pub fn give_back() {
     let _ = io::stderr().write_all(&held);
 }
 
-/// Gives a terminal back that takes nothing, as far as it can be without waiting: before a forced exit.
-pub fn abandon() {
+/// Gives a terminal back that takes nothing, as far as it can be without waiting, and ends the process: who waited for the terminal
+/// must not go on with what it had to say.
+pub fn abandon() -> ! {
     let _leaving = LEAVING.lock().unwrap_or_else(PoisonError::into_inner);
-    if !TAKEN.swap(false, Ordering::SeqCst) {
-        return;
+    if TAKEN.swap(false, Ordering::SeqCst) {
+        leave_at_once();
     }
+    std::process::exit(0)
+}
+
+fn leave_at_once() {
     let _ = disable_raw_mode();
     // Whoever waits for the terminal has the lock of standard output, and in the kernel the terminal's.
     let tty = OpenOptions::new().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open("/dev/tty");
@@ -156,15 +161,12 @@ pub fn abandon() {
     // They give up once a signal that we take has woken them; the shell that we share this with has it back below.
     let _ = fcntl(io::stdout(), FcntlArg::F_SETFL(mode | OFlag::O_NONBLOCK));
     let until = Instant::now() + WAKE;
-    loop {
+    while !GIVING.load(Ordering::SeqCst) && Instant::now() < until {
         let _ = sys::send_signal(std::process::id(), sys::Signal::SIGCONT);
-        // What it has not taken would be in the way.
-        let _ = tcflush(&tty, FlushArg::TCOFLUSH);
-        if GIVING.load(Ordering::SeqCst) || Instant::now() >= until {
-            break;
-        }
-        std::thread::sleep(WAKE / 50);
+        std::thread::sleep(WAKE / 200);
     }
+    // What it has not taken would be in the way.
+    let _ = tcflush(&tty, FlushArg::TCOFLUSH);
     let _ = execute!(tty, EndSynchronizedUpdate, LeaveAlternateScreen, Show);
     let _ = fcntl(io::stdout(), FcntlArg::F_SETFL(mode));
 }
