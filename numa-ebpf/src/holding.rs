@@ -3,7 +3,7 @@
 //! Whoever is stopped here is in the map `held` before it gets the signal, and in the ring buffer `holds` after: the guard, which
 //! lets it go on, finds it in one or the other whenever it looks.
 
-use aya_ebpf::{helpers::generated::bpf_send_signal, maps::ring_buf::RingBufEntry};
+use aya_ebpf::helpers::generated::bpf_send_signal;
 use numa_ebpf::{
     hold::{FRESH_NS, Held, Hold},
     record::Header,
@@ -32,47 +32,37 @@ pub fn is_on() -> bool {
     accounts::since(heartbeat_ns, accounts::now()) < FRESH_NS
 }
 
-/// Stops the calling task as it returns from exec, unless that would disturb somebody. To be [`kept`] or [`let_go`].
+/// Stops the calling task as it returns from exec, unless that would disturb somebody; whether it will stop. No record is reserved over
+/// the calls: where the compiler asks again whether there is one, older verifiers take it for possible that there is none by then, and miss
+/// its release (`reg_type_not_null` of `kernel/bpf/verifier.c`, 5.10).
 #[inline(always)]
-pub fn hold(task: Pointer, header: &Header) -> Option<RingBufEntry<Hold>> {
+pub fn hold(task: Pointer, header: &Header) -> bool {
     if !may_be_held(task) {
-        return None;
+        return false;
     }
-    let mut entry = HOLDS.reserve::<Hold>(0)?;
     let held = Held { start_boottime_ns: header.start_boottime_ns, at_ns: header.at_ns };
-    entry.write(Hold { held, tid: header.tid, reserved: 0 });
     if HELD.insert(header.tid, held, 0).is_err() {
-        entry.discard(0);
-        return None;
+        return false;
     }
     // SAFETY: the helper has no preconditions.
     if unsafe { bpf_send_signal(SIGSTOP) } != 0 {
         // Process 1, which nobody may stop.
         let _ = HELD.remove(header.tid);
-        entry.discard(0);
-        return None;
+        return false;
     }
-    Some(entry)
+    if HOLDS.output::<Hold>(Hold { held, tid: header.tid, reserved: 0 }, 0).is_err() {
+        let_go(header.tid);
+        return false;
+    }
+    true
 }
 
-/// The agent has been told: the task stays stopped until the guard lets it go on.
+/// Takes the stop of the calling task back, which is still pending. Word of it, if there was any, is of no meaning then.
 #[inline(always)]
-pub fn kept(entry: Option<RingBufEntry<Hold>>) {
-    if let Some(entry) = entry {
-        entry.submit(0);
-    }
-}
-
-/// The agent could not be told: the task does not stop.
-#[inline(always)]
-pub fn let_go(entry: Option<RingBufEntry<Hold>>, tid: u32) {
-    if let Some(entry) = entry {
-        // Takes back the stop, which is still pending.
-        // SAFETY: the helper has no preconditions.
-        let _ = unsafe { bpf_send_signal(SIGCONT) };
-        let _ = HELD.remove(tid);
-        entry.discard(0);
-    }
+pub fn let_go(tid: u32) {
+    // SAFETY: the helper has no preconditions.
+    let _ = unsafe { bpf_send_signal(SIGCONT) };
+    let _ = HELD.remove(tid);
 }
 
 /// Not what a debugger follows, nor, unless asked for, what a shell with job control may: it would show the stop. Nor what somebody

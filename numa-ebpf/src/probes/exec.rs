@@ -56,14 +56,14 @@ pub fn exec(ctx: BtfTracePointContext) -> i32 {
     if DEBUG_LOG.load() != 0 {
         debug!(&ctx, "exec of {} passed, {} bytes of arguments", pid, record.args_len);
     }
-    let held = if matches && holding::is_on() { holding::hold(task, &record.header) } else { None };
-    if held.is_some() {
+    let held = matches && holding::is_on() && holding::hold(task, &record.header);
+    if held {
         record.header.flags |= flag::HELD;
     }
-    if send(record) {
-        holding::kept(held);
-    } else {
-        holding::let_go(held, tid);
+    if !send(record) {
+        if held {
+            holding::let_go(tid);
+        }
         count_drop(kind::EXEC);
         if !known {
             // Nobody will judge the candidate: the re-scan that follows a drop marks it if it is one of ours.

@@ -46,6 +46,11 @@ pub fn is_stopped_by_others(host: &impl Stopped, hold: &Hold) -> bool {
     host.stop(hold.task.tid) == Some(Stop { in_force: true, pending: true })
 }
 
+/// Whether it is stopped, or about to be.
+pub fn is_stopped(host: &impl Stopped, hold: &Hold) -> bool {
+    host.stop(hold.task.tid).is_some_and(|stop| stop.in_force || stop.pending)
+}
+
 /// Lets it go on, unless that would undo somebody else's stop: then it stays as it is, for them to continue.
 pub fn release(host: &impl Stopped, hold: &Hold) -> End {
     let TaskId { tid, start_time } = hold.task;

@@ -14,7 +14,7 @@ use nix::{
 
 use super::{
     memory,
-    release::{is_stopped_by_others, release, release_again},
+    release::{is_stopped, is_stopped_by_others, release, release_again},
     wire::{Heard, Wire},
 };
 use crate::{
@@ -129,6 +129,11 @@ impl Guard {
         while let Some((at_ns, hold)) = self.due.first().copied() {
             if now_ns < at_ns + self.limit_ns {
                 break;
+            }
+            // The kernel side has taken it back: nobody was told of it.
+            if !self.held.has(&hold) && !is_stopped(&Host, &hold) {
+                self.due.remove(&(at_ns, hold));
+                continue;
             }
             self.let_go(hold, By::Limit);
         }
