@@ -176,7 +176,7 @@ fn unwritable(path: &Path) -> String {
 }
 
 /// Looks at everything that runs, and with `apply` binds it, until a scan finds nothing new. `false` if that never came.
-fn enforce(engine: &mut Engine, apply: bool) -> anyhow::Result<bool> {
+pub(super) fn enforce(engine: &mut Engine, apply: bool) -> anyhow::Result<bool> {
     for _ in 0..MAX_ROUNDS {
         let scanner = Scanner {
             reader: ProcReader::new("/proc", engine.rules().needs()),
@@ -218,7 +218,7 @@ fn verify_memory(engine: &Engine, report: &mut BindReport) {
 }
 
 /// What works against memory on the planned nodes.
-fn against_the_plan(engine: &Engine) -> Vec<String> {
+pub(super) fn against_the_plan(engine: &Engine) -> Vec<String> {
     let groups = engine.plan().groups.iter();
     let planned = groups.flat_map(|group| group.mem_nodes.iter()).collect();
     match sysfs::conditions::read("/".as_ref()) {

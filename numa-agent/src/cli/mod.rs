@@ -10,6 +10,7 @@ mod guard;
 mod jitter;
 mod machine;
 mod plan_args;
+mod repair;
 mod run;
 mod status;
 mod topology;
@@ -48,6 +49,8 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Start a program inside the plan: CPUs and memory policy are set before its first instruction.
     Exec(exec::ExecArgs),
+    /// Move the pages of what runs to where the plan has them, a few at a time: a dry run unless --apply is given.
+    Repair(repair::RepairArgs),
     /// Scheduling jitter and tokens: record, report, compare before and after.
     #[command(subcommand)]
     Jitter(jitter::JitterCommand),
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Watch(args) => watch::run(args, messages.clone()),
         Command::Exec(args) => exec::run(&args),
+        Command::Repair(args) => repair::run(&args),
         Command::Jitter(command) => jitter::run(command, messages.clone()),
         Command::Doctor(args) => doctor::run(&args),
         Command::Guard(args) => return guard::run(&args),

@@ -13,6 +13,7 @@ pub mod launch;
 pub mod listen;
 pub mod numa_maps;
 pub mod procfs;
+pub mod repair;
 pub mod scan;
 pub mod sys;
 pub mod sysfs;

@@ -146,6 +146,37 @@ impl OwnPolicy for Host {
     }
 }
 
+/// What a page's number is where there was nothing to say about it (`move_pages(2)` left it alone).
+pub const UNTOLD: i32 = i32::MIN;
+
+/// `move_pages(2)`: where the pages of a process are at those addresses, or with `to` after they were to be moved to those nodes; with `shared` also
+/// those that other processes have mapped. Negative: an errno; [`UNTOLD`]: the call ended before.
+///
+/// # Errors
+/// `ESRCH`: it is gone. `EPERM`: not ours to move. `ENODEV`, `EACCES`: there is no such node, or its cpuset has it not.
+pub fn move_pages(pid: u32, pages: &[u64], to: Option<&[i32]>, shared: bool) -> Result<Vec<i32>, Errno> {
+    // Of `include/uapi/linux/mempolicy.h`.
+    const MPOL_MF_MOVE: libc::c_int = 1 << 1;
+    const MPOL_MF_MOVE_ALL: libc::c_int = 1 << 2;
+    let count = to.map_or(pages.len(), |to| to.len().min(pages.len()));
+    let to = to.map_or(std::ptr::null(), <[i32]>::as_ptr);
+    let mut status = vec![UNTOLD; count];
+    let flags = if shared { MPOL_MF_MOVE_ALL } else { MPOL_MF_MOVE };
+    // SAFETY: all three have room for `count` and outlive the call, which takes the pages' addresses as numbers of another process.
+    let result = unsafe {
+        libc::syscall(libc::SYS_move_pages, pid, count, pages.as_ptr(), to, status.as_mut_ptr(), flags)
+    };
+    // A positive number: so many have not been moved.
+    Errno::result(result).map(|_| status)
+}
+
+/// Bytes of an ordinary page.
+#[must_use]
+pub fn page_bytes() -> u64 {
+    let bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096)
+}
+
 /// Numbers of system calls.
 pub mod number {
     #[cfg(target_arch = "x86_64")]

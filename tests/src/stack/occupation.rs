@@ -49,6 +49,8 @@ pub enum Occupation {
     Storm,
     /// Sleeps where nothing interrupts it.
     Uninterruptible,
+    /// Reads and writes every page of its memory, which it takes under the policy that it has.
+    Touch,
 }
 
 /// How long one wait takes.
@@ -59,9 +61,17 @@ pub struct Occupant {
     with: Occupation,
     /// Times that it did it.
     pub rounds: u32,
+    /// The longest that one page made it wait.
+    pub longest: Duration,
     pipe: (io::PipeReader, u8),
     word: Arc<AtomicU32>,
+    /// A number in each page, of [`Occupation::Touch`]: the page's own and how often it was touched.
+    memory: Vec<u64>,
 }
+
+/// Pages that [`Occupation::Touch`] has, and words of one.
+pub const TOUCHED_PAGES: usize = 4096;
+const PAGE_WORDS: usize = 4096 / 8;
 
 impl Occupant {
     /// Gets ready, on the thread that will be busy.
@@ -88,7 +98,14 @@ impl Occupant {
             // Open, and silent.
             _ => std::mem::forget(writer),
         }
-        Ok(Self { with, rounds: 0, pipe: (reader, 0), word })
+        let mut memory = Vec::new();
+        if with == Occupation::Touch {
+            memory = vec![0; TOUCHED_PAGES * PAGE_WORDS];
+            for (index, page) in memory.chunks_exact_mut(PAGE_WORDS).enumerate() {
+                page.fill(mark(index, 0));
+            }
+        }
+        Ok(Self { with, rounds: 0, longest: Duration::ZERO, pipe: (reader, 0), word, memory })
     }
 
     /// Does it once.
@@ -149,6 +166,10 @@ impl Occupant {
                 }
                 false
             }
+            Occupation::Touch => {
+                self.touch()?;
+                false
+            }
             Occupation::Uninterruptible => {
                 sys::sleep_uninterruptibly(WAIT).context("vfork")?;
                 true
@@ -158,6 +179,28 @@ impl Occupant {
         self.rounds += 1;
         Ok(())
     }
+}
+
+impl Occupant {
+    fn touch(&mut self) -> Result<()> {
+        for (index, page) in self.memory.chunks_exact_mut(PAGE_WORDS).enumerate() {
+            // A word of each page, another one each time, and the last one, which tells of all times.
+            let at = self.rounds as usize % (PAGE_WORDS - 1);
+            let start = Instant::now();
+            page[PAGE_WORDS - 1] = mark(index, u64::from(self.rounds) + 1);
+            self.longest = self.longest.max(start.elapsed());
+            ensure!(page[at] == mark(index, 0), "page {index} has {:x} at {at}", page[at]);
+        }
+        for (index, page) in self.memory.chunks_exact(PAGE_WORDS).enumerate() {
+            let last = page[PAGE_WORDS - 1];
+            ensure!(last == mark(index, u64::from(self.rounds) + 1), "page {index} has {last:x} at its end");
+        }
+        Ok(())
+    }
+}
+
+fn mark(page: usize, times: u64) -> u64 {
+    ((page as u64) << 32 | times).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 fn is<T>(result: &io::Result<T>, errno: Errno) -> bool {

@@ -106,6 +106,11 @@ pub enum Order {
         /// Which thread.
         tid: u32,
     },
+    /// Answer: the longest that a page made it wait, in microseconds, since it was last asked.
+    LongestTouch {
+        /// Which thread.
+        tid: u32,
+    },
     /// Answer: how many of the pages that were taken so are on this node now.
     PagesOn {
         /// Which node.
@@ -291,7 +296,7 @@ fn dispatch(strings: &Arc<Strings>, me: &mut Observer, order: Order) -> Result<u
     let by = match &order {
         Order::Thread { from, .. } | Order::PinOther { from, .. } => *from,
         Order::Rename { tid, .. } | Order::Pin { tid, .. } | Order::CheckPolicy { tid, .. } => *tid,
-        Order::Occupy { tid, .. } | Order::Rounds { tid } => *tid,
+        Order::Occupy { tid, .. } | Order::Rounds { tid } | Order::LongestTouch { tid } => *tid,
         Order::Interleave { .. }
         | Order::Take { .. }
         | Order::PagesOn { .. }
@@ -340,7 +345,9 @@ fn carry_out(strings: &Arc<Strings>, me: &mut Observer, order: Order) -> Result<
         }
         Order::Take { pages } => strings.taken().push(take(pages)?),
         Order::CheckPolicy { mode, nodes, .. } => check_policy(mode, &nodes)?,
-        Order::Occupy { .. } | Order::Rounds { .. } => bail!("the main thread is busy with orders"),
+        Order::Occupy { .. } | Order::Rounds { .. } | Order::LongestTouch { .. } => {
+            bail!("the main thread is busy with orders")
+        }
         Order::PagesOn { node } => {
             let mut found = 0;
             for memory in strings.taken().iter() {
@@ -451,6 +458,10 @@ fn puppet_thread(
                     Order::Rounds { .. } => match &busy {
                         Ok(occupant) => Ok(occupant.as_ref().map_or(0, |occupant| occupant.rounds)),
                         Err(error) => Err(anyhow!("{error:#}")),
+                    },
+                    Order::LongestTouch { .. } => match &mut busy {
+                        Ok(Some(occupant)) => Ok(std::mem::take(&mut occupant.longest).as_micros() as u32),
+                        _ => Err(anyhow!("it touches nothing")),
                     },
                     order => carry_out(strings, &mut me, order),
                 };

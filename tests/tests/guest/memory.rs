@@ -52,7 +52,7 @@ fn the_plan_interleaves_over_the_sockets_own_nodes_that_have_memory() {
 impl Stage {
     /// The nodes with more room than a test takes: the first may be full of what the machine was started with, and the kernel
     /// takes other nodes' pages then.
-    fn roomy(&self) -> NodeSet {
+    pub fn roomy(&self) -> NodeSet {
         let twice = 2 * u64::from(PAGES) * sys::page_bytes() as u64;
         self.machine.with_memory.iter().filter(|node| free_bytes(*node) > twice).collect()
     }

@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod conditions;
 pub mod numa_maps;
 mod policy;
+pub mod repair;
 pub mod verify;
 
 pub use policy::{Flags, Mode, Policy, PolicyError};

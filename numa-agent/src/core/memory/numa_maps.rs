@@ -16,7 +16,7 @@ pub struct Memory {
 }
 
 /// How the kernel calls files that are but shared memory: POSIX's, memfds, System V's, anonymous, in huge pages.
-const SHARED_MEMORY: [&str; 5] = ["/dev/shm/", "/memfd:", "/SYSV", "/dev/zero", "/anon_hugepage"];
+pub(super) const SHARED_MEMORY: [&str; 5] = ["/dev/shm/", "/memfd:", "/SYSV", "/dev/zero", "/anon_hugepage"];
 
 impl Memory {
     /// Adds one line, which is one mapping: an address and a policy, then `N0=12 N1=3 kernelpagesize_kB=4` among other words.
