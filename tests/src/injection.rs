@@ -141,6 +141,21 @@ pub fn a_storm_of_signals_changes_nothing(family: &Family, injections: usize) {
     puppet.stop().expect("stop a puppet");
 }
 
+/// A restartable sequence that is interrupted is aborted, as it would be by any other thread's turn: if it went on, none would ever abort it.
+#[cfg(target_arch = "x86_64")]
+pub fn sequences_are_aborted(family: &Family) {
+    let mut puppet = puppet(family);
+    let tid = puppet.occupied(Occupation::Sequence).expect("a busy thread");
+    go_on(&mut puppet, tid, 1);
+    for turn in 0..40 {
+        let policy = &policies()[turn % 2];
+        inject(tid, policy);
+        thread::sleep(WAIT / 50);
+    }
+    go_on(&mut puppet, tid, 3);
+    puppet.stop().expect("stop a puppet");
+}
+
 fn state(pid: u32) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it is there");
     let line = status.lines().find_map(|line| line.strip_prefix("State:")).expect("a state");

@@ -567,3 +567,66 @@ fn timespec(time: Duration) -> libc::timespec {
 fn done(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
+
+/// Spins in a restartable sequence (`rseq(2)`) until the kernel aborts it, as it does when the thread gets a signal or loses its CPU.
+///
+/// # Errors
+/// As `rseq(2)`, where the C library has not registered the thread.
+#[cfg(target_arch = "x86_64")]
+pub fn spin_in_sequence() -> io::Result<()> {
+    /// What the kernel wants to find before the place that an aborted sequence goes to.
+    const SIGNATURE: u32 = 0x5305_3053;
+    /// `struct rseq` of `include/uapi/linux/rseq.h`, as of 4.18.
+    #[repr(C, align(32))]
+    struct Area([u64; 4]);
+    #[repr(C, align(32))]
+    struct Sequence([u64; 4]);
+    thread_local!(static OWN: std::cell::RefCell<Option<Box<Area>>> = const { std::cell::RefCell::new(None) });
+    // SAFETY: looks a name up.
+    let offset: *mut isize = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr()) }.cast();
+    let area: *mut u64 = if offset.is_null() {
+        OWN.with_borrow_mut(|own| {
+            if own.is_none() {
+                let area = own.insert(Box::new(Area([0; 4])));
+                // SAFETY: the area is the thread's own, and lives as long as it does: the thread never ends.
+                let result = unsafe { libc::syscall(libc::SYS_rseq, area.0.as_mut_ptr(), 32, 0, SIGNATURE) };
+                done(result as i32)?;
+            }
+            Ok::<_, io::Error>(own.as_mut().map_or(std::ptr::null_mut(), |area| area.0.as_mut_ptr()))
+        })?
+    } else {
+        let thread: usize;
+        // SAFETY: the first word of what `fs` points to is its address; the C library's area is that far from it.
+        unsafe {
+            std::arch::asm!("mov {}, fs:0", out(reg) thread, options(nostack, readonly));
+            std::ptr::with_exposed_provenance_mut(thread.wrapping_add_signed(*offset))
+        }
+    };
+    let mut sequence = Sequence([0; 4]);
+    // SAFETY: writes the sequence, and the area's second word, which is for that; the kernel clears it again as it aborts the
+    // sequence, which ends after the spin.
+    unsafe {
+        std::arch::asm!(
+            "lea {a}, [rip + 22f]",
+            "mov [{sequence} + 8], {a}",
+            "lea {b}, [rip + 23f]",
+            "sub {b}, {a}",
+            "mov [{sequence} + 16], {b}",
+            "lea {a}, [rip + 24f]",
+            "mov [{sequence} + 24], {a}",
+            "mov [{area} + 8], {sequence}",
+            "22:",
+            "pause",
+            "jmp 22b",
+            "23:",
+            ".long {signature}",
+            "24:",
+            a = out(reg) _,
+            b = out(reg) _,
+            sequence = in(reg) sequence.0.as_mut_ptr(),
+            area = in(reg) area,
+            signature = const SIGNATURE,
+        );
+    }
+    Ok(())
+}

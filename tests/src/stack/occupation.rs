@@ -49,6 +49,9 @@ pub enum Occupation {
     Storm,
     /// Sleeps where nothing interrupts it.
     Uninterruptible,
+    /// Spins in restartable sequences, which signals abort.
+    #[cfg(target_arch = "x86_64")]
+    Sequence,
     /// Reads and writes every page of its memory, which it takes under the policy that it has.
     Touch,
 }
@@ -93,6 +96,17 @@ impl Occupant {
                 sys::count_queued_signals().context("a handler")?;
                 let tid = gettid().as_raw().cast_unsigned();
                 thread::spawn(move || storm(tid));
+            }
+            #[cfg(target_arch = "x86_64")]
+            Occupation::Sequence => {
+                sys::count_queued_signals().context("a handler")?;
+                let tid = gettid().as_raw().cast_unsigned();
+                thread::spawn(move || {
+                    loop {
+                        thread::sleep(WAIT / 12);
+                        let _ = sys::queue_signal(tid, 0);
+                    }
+                });
             }
             Occupation::Deaf => sys::block_signals(),
             // Open, and silent.
@@ -164,6 +178,11 @@ impl Occupant {
                 if self.with == Occupation::Storm {
                     check_signals()?;
                 }
+                false
+            }
+            #[cfg(target_arch = "x86_64")]
+            Occupation::Sequence => {
+                sys::spin_in_sequence().context("rseq")?;
                 false
             }
             Occupation::Touch => {

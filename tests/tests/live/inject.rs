@@ -56,3 +56,10 @@ fn a_filter_is_suspended_and_in_force_again() {
     let Some((_stage, _)) = family("inject-filter") else { return };
     injection::a_filter_is_suspended_and_in_force_again();
 }
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn sequences_are_aborted() {
+    let Some((_stage, family)) = family("inject-sequences") else { return };
+    injection::sequences_are_aborted(&family);
+}
