@@ -16,7 +16,7 @@ use crate::{
         engine::Engine,
         memory::{
             Policy,
-            verify::{LEAST_BALANCE, LEAST_ON_PLAN, Spread},
+            verify::{LEAST_BALANCE, LEAST_BYTES, LEAST_ON_PLAN, Spread},
         },
         plan::Group,
         task::TaskId,
@@ -36,6 +36,9 @@ use crate::{
 
 /// How long a thread may take to come to where its policy can be set.
 const THREAD_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What may stay where it is of a process, however small: pages that cannot be moved are in each.
+const FEW_BYTES: f64 = (1 << 20) as f64;
 
 /// Between two words of progress, on a terminal and elsewhere.
 const PROGRESS_PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
@@ -258,10 +261,14 @@ impl Row {
         }
     }
 
+    /// As `bind --memory` judges it, but for a few pages of a small process.
     fn is_on_plan(&self) -> bool {
-        let spread = Spread::of(&self.moved.after, &self.policy.nodes);
-        let least = |share: Option<f64>, least: f64| share.is_none_or(|share| share >= least);
-        least(spread.on_plan, LEAST_ON_PLAN) && least(spread.balance, LEAST_BALANCE)
+        let Moved { after, .. } = &self.moved;
+        let spread = Spread::of(after, &self.policy.nodes);
+        let total: u64 = after.values().sum();
+        let strayed = (1.0 - spread.on_plan.unwrap_or(1.0)) * total as f64;
+        let enough = strayed <= FEW_BYTES.max((1.0 - LEAST_ON_PLAN) * total as f64);
+        enough && (total < LEAST_BYTES || spread.balance.is_none_or(|balance| balance >= LEAST_BALANCE))
     }
 
     fn is_done(&self) -> bool {
