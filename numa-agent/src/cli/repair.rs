@@ -110,7 +110,7 @@ pub fn run(args: &RepairArgs) -> anyhow::Result<()> {
     let mut rows = chosen(args, &engine)?;
     let mut warnings = engine.warnings();
     warnings.extend(bind::against_the_plan(&engine));
-    let signals = signals::watch(|| {}, || {}).context("signals cannot be watched")?;
+    let signals = signals::watch(|| {}, Duration::MAX, || {}).context("signals cannot be watched")?;
     for row in &mut rows {
         if !signals.end() {
             repair(args, row, &signals);
