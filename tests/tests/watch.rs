@@ -420,6 +420,20 @@ fn a_pipe_gets_a_line_for_each_event_until_it_is_closed() {
 }
 
 #[test]
+fn a_reader_that_goes_away_ends_it_also_where_there_is_nothing_to_say() {
+    let stage = Stage::new();
+    let _agent = stage.pretender();
+    let mut watch = stage
+        .watch(&["--events", "nobody-at-all"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("numa-agent starts");
+    drop(watch.stdout.take());
+    let status = eventually(|| watch.try_wait().expect("wait").ok_or("still runs".to_owned()));
+    assert!(status.success(), "{status}");
+}
+
+#[test]
 fn json_lines_are_the_agents() {
     let stage = Stage::new();
     let _agent = stage.pretender();

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal, Write},
+    os::fd::AsFd,
     path::PathBuf,
     sync::{Arc, mpsc::sync_channel},
     time::Duration,
@@ -9,6 +10,10 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 
 use super::{UsageError, machine::MachineArgs, plan_args::PlanArgs};
 use crate::{
@@ -251,6 +256,7 @@ fn write_lines(source: Source, json: bool, events: Filter) -> anyhow::Result<()>
     let (sender, news) = sync_channel(QUEUE);
     let signals = signals::watch(|| {}, Duration::ZERO, || std::process::exit(0))?;
     let _pacer = source.read(move |news| sender.send(news).map_err(|_| Gone))?;
+    std::thread::spawn(end_with_the_reader);
     let (mut writer, mut out) = (Writer::new(events), io::stdout());
     for news in news {
         let at = sys::now_rfc3339();
@@ -276,6 +282,18 @@ fn write_lines(source: Source, json: bool, events: Filter) -> anyhow::Result<()>
         }
     }
     Ok(())
+}
+
+/// Ends this process once nobody can read its standard output any more: there may be nothing to write for hours.
+fn end_with_the_reader() {
+    let out = io::stdout();
+    // Errors and hang-ups are told unasked.
+    let mut polled = [PollFd::new(out.as_fd(), PollFlags::empty())];
+    while matches!(poll(&mut polled, PollTimeout::NONE), Ok(0) | Err(Errno::EINTR)) {}
+    let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
+    if polled[0].revents().is_some_and(|told| told.intersects(gone)) {
+        std::process::exit(0);
+    }
 }
 
 fn printed(line: &Line) -> anyhow::Result<String> {
