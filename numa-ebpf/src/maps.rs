@@ -10,7 +10,7 @@ use numa_ebpf::{
     account::Account,
     counter,
     filter::{BANKS, Table},
-    hold::{Control, Held, Hold},
+    hold::{Control, Held},
     mark::{Mark, TICK_NS},
     place::{CpuState, Place, PlanSet},
     record::{Exec, Header},

@@ -3,6 +3,7 @@
 //! Made for tests: what goes wrong is a panic that says what.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     process::{Command, Stdio},
 };
@@ -72,6 +73,20 @@ impl Terminal {
     #[must_use]
     pub fn screen(&self) -> String {
         self.tmux(&["capture-pane", "-p"])
+    }
+
+    /// The colours of what shows, as the numbers that select them (ECMA-48 SGR): none where it has none. Bold, dim, underlined and
+    /// reverse are no colours.
+    ///
+    /// # Panics
+    /// If tmux has ended.
+    #[must_use]
+    pub fn colours(&self) -> BTreeSet<u32> {
+        let styled = self.tmux(&["capture-pane", "-p", "-e"]);
+        let sequences = styled.split("\x1b[").skip(1).filter_map(|rest| rest.split_once('m'));
+        let numbers =
+            sequences.flat_map(|(numbers, _)| numbers.split(';').filter_map(|one| one.parse().ok()));
+        numbers.filter(|number| matches!(number, 30..=38 | 40..=48 | 90..=107)).collect()
     }
 
     /// Waits until what shows is as wanted.

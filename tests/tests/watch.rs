@@ -1,6 +1,7 @@
 //! `numa-agent watch` with a made-up agent at the other end of a socket: in a real terminal, in pipes, with an agent that goes away.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader, Read, Write},
     net::Shutdown,
     os::{
@@ -386,6 +387,12 @@ fn a_terminal_without_colours_or_unicode_has_neither() {
     terminal.run(&format!("NO_COLOR=1 LC_ALL=C {}", stage.command("--interval 500ms")));
     let screen = terminal.wait_for_text("asked-500");
     assert!(screen.is_ascii(), "{screen}");
+    assert_eq!(terminal.colours(), BTreeSet::new());
+    terminal.press(&["q"]);
+    terminal.assert_restored();
+    terminal.run(&stage.command("--interval 500ms"));
+    terminal.wait_for_text("asked-500");
+    assert!(!terminal.colours().is_empty(), "there are colours where nobody forbids them");
     terminal.press(&["q"]);
     terminal.assert_restored();
     // A terminal that can do nothing gets lines.

@@ -172,9 +172,10 @@ impl<'a> Facts<'a> {
             }
             (Some(_), Some(busy)) if columns.cells => {
                 for cpu in node.cpus.iter() {
-                    let share = busy.get(&cpu).copied();
-                    let style = if self.strayed.contains(&cpu) { BAD } else { GOOD };
-                    pen.text(share.map_or(" ", level), style);
+                    match busy.get(&cpu).copied() {
+                        _ if self.strayed.contains(&cpu) => pen.text("!", BAD),
+                        share => pen.text(share.map_or(" ", level), GOOD),
+                    };
                 }
                 pen.skip(columns.load.saturating_sub(node.cpus.len()))
             }

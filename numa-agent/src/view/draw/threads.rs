@@ -83,9 +83,12 @@ static COLUMNS: [Column; ALL] = [
     column("PLAN", (4, 8), false, None, plan),
     column("NOW", (6, 12), false, None, now),
     column("MOVE/s", (6, 6), true, Some(By::Moves), |row| {
-        let rate_of = per_second(row.thread.migrations, row.seconds);
-        let style = if row.thread.node_migrations.is_some_and(|moves| moves > 0) { BAD } else { PLAIN };
-        figure(rate_of.map(rate), style)
+        let shown = per_second(row.thread.migrations, row.seconds).map(rate);
+        match row.thread.node_migrations {
+            // Between nodes too.
+            Some(1..) => figure(shown.map(|shown| shown + "!"), BAD),
+            _ => figure(shown, PLAIN),
+        }
     }),
     column("OFF%", (4, 4), true, Some(By::OffNode), |row| {
         let share = row.thread.off_node_share();

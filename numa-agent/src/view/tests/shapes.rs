@@ -297,3 +297,32 @@ fn before_anything_came_and_in_a_window_that_is_too_small() {
     let rows = drawn(&small);
     assert!(rows[0].contains("60 x 20") && rows[1].contains("80 x 24"), "{rows:?}");
 }
+
+/// A thread that moves between nodes, and a CPU with one that should not be there, are told from others without colours.
+#[test]
+fn trouble_shows_in_the_signs_themselves() {
+    let told = |change: &dyn Fn(&mut Thread)| {
+        let mut snapshot = synthetic::quiet(&preset::a3(), 2);
+        for thread in &mut snapshot.threads {
+            (thread.cpu, thread.node) = (None, None);
+            (thread.migrations, thread.node_migrations) = (Some(3), Some(0));
+        }
+        change(&mut snapshot.threads[0]);
+        drawn(&app(shows(snapshot), 200, 60)).join("\n")
+    };
+    let calm = told(&|_| {});
+    assert!(!calm.contains("3.0!"), "{calm}");
+    let between_nodes = told(&|thread| thread.node_migrations = Some(1));
+    assert_eq!(between_nodes.matches("3.0!").count(), 1, "{between_nodes}");
+    // On a CPU of another socket.
+    let astray = told(&|thread| {
+        let cpu = if thread.planned.as_ref().unwrap().cpus.contains(0) { 319 } else { 0 };
+        (thread.cpu, thread.node) = (Some(cpu), Some(cpu / 40));
+    });
+    let load_of_nodes = |text: &str| {
+        let nodes =
+            text.lines().filter(|line| line.trim_start().starts_with(['s', 'n']) && line.contains('%'));
+        nodes.map(|line| line.split('%').next().unwrap().matches('!').count()).sum::<usize>()
+    };
+    assert_eq!((load_of_nodes(&calm), load_of_nodes(&astray)), (0, 1), "{astray}");
+}
