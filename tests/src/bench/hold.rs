@@ -1,7 +1,7 @@
 //! What holding adds to the time from a program's start to its end.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     process::{Command, Stdio},
     time::Instant,
 };
@@ -94,24 +94,29 @@ pub fn section(session: &Session) -> Result<Section> {
 
 fn measure(session: &Session, mode: Option<Mode>, starts: usize) -> Result<Times> {
     let agent = mode.map(|mode| agent(session, mode)).transpose()?;
-    let mut times = Times::default();
+    let (mut times, mut pids) = (Times::default(), BTreeSet::new());
     for _ in 0..starts {
         let mut command = Command::new("true");
         command.arg(MARK).stdin(Stdio::null()).stdout(Stdio::null());
         let begin = Instant::now();
-        let status = command.status().context("cannot run true")?;
+        let mut child = command.spawn().context("cannot run true")?;
+        pids.insert(u64::from(child.id()));
+        let status = child.wait()?;
         times.program_us.push(begin.elapsed().as_nanos() as f64 / 1e3);
         ensure!(status.success(), "true: {status}");
     }
     let Some(left) = agent.map(Agent::stop) else { return Ok(times) };
-    let held = left.events.iter().filter(|event| event["event"] == "released");
+    // Others are held too: those whose arguments are longer than what the kernel side looks at.
+    let ours = |event: &&Value| event["pid"].as_u64().is_some_and(|pid| pids.contains(&pid));
+    let held = left.events.iter().filter(|event| event["event"] == "released").filter(ours);
     times.held_us.extend(held.filter_map(|event| event["held_us"].as_f64()));
     let expected = if mode.is_some_and(|mode| mode.hold) { starts } else { 0 };
     // One that is not held would make us look cheap.
     ensure!(times.held_us.len() == expected, "{} of {expected} were held", times.held_us.len());
     if mode.is_some_and(|mode| mode.inject) {
         let summary = left.events.last().context("no summary")?;
-        ensure!(summary["hold"]["injected"] == starts, "not all got the policy: {summary}");
+        let injected = summary["hold"]["injected"].as_u64();
+        ensure!(injected >= Some(starts as u64), "not all got the policy: {summary}");
     }
     Ok(times)
 }
