@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::Context;
@@ -29,9 +29,6 @@ use crate::{
 
 /// Scans until nothing new turns up, but not for ever: a storm of short processes always has something new.
 const MAX_ROUNDS: usize = 16;
-
-/// How long the memory of all processes may take to read.
-const MEMORY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Flags of `bind`.
 #[derive(Debug, Args)]
@@ -209,7 +206,7 @@ fn verify_memory(engine: &Engine, report: &mut BindReport) {
     let holders = report.topology.memory_nodes();
     let start = Instant::now();
     for (process, row) in engine.processes().zip(&mut report.processes) {
-        let left = MEMORY_PATIENCE.saturating_sub(start.elapsed());
+        let left = numa_maps::PATIENCE.saturating_sub(start.elapsed());
         let read = numa_maps::read(row.id, left).map_err(|why| why.to_string());
         let planned = engine.group_of(process).and_then(Group::memory_policy);
         row.memory = Some(Verified::new(planned, read, &holders));

@@ -1,9 +1,6 @@
 //! `numa-agent status`.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, time::Instant};
 
 use clap::Args;
 
@@ -18,9 +15,6 @@ use crate::{
     host::{client, numa_maps, sysfs},
     report::{self, memory::Row},
 };
-
-/// How long the memory of all processes may take to read.
-const MEMORY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Flags of `status`.
 #[derive(Debug, Args)]
@@ -79,7 +73,7 @@ fn verify<'a>(status: &'a Status, holders: &NodeSet) -> Vec<Found<'a>> {
         status.groups.iter().flat_map(|group| group.processes.iter().map(move |one| (group, one)));
     let verified = processes.map(|(group, process)| {
         let id = TaskId { tid: process.pid, start_time: process.start_time };
-        let left = MEMORY_PATIENCE.saturating_sub(start.elapsed());
+        let left = numa_maps::PATIENCE.saturating_sub(start.elapsed());
         let read = numa_maps::read(id, left).map_err(|why| why.to_string());
         let planned = group.memory.as_ref().and_then(|policy| policy.parse().ok());
         ((&group.name, process), Verified::new(planned, read, holders))

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     cpuset::{self, CpusetError, Hierarchy},
-    sys::{Host, Kernel},
+    sys::{self, Host, Kernel},
 };
 use crate::core::{
     idset::NodeSet,
@@ -135,7 +135,7 @@ impl Place {
             _ => {
                 let resident = |pid: &u32| {
                     let process = procfs::process::Process::new(i32::try_from(*pid).ok()?).ok()?;
-                    Some(process.statm().ok()?.resident * procfs::page_size())
+                    Some(process.statm().ok()?.resident * sys::page_bytes())
                 };
                 [(None, pids.iter().filter_map(resident).sum())].into()
             }

@@ -18,6 +18,9 @@ use crate::core::{memory::numa_maps::Memory, task::TaskId};
 /// The most that is read of one process, in bytes: a line a mapping.
 const MAX_BYTES: u64 = 64 << 20;
 
+/// How long the memory of all processes together may take to read, where somebody waits for it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Why a process's memory is not known: an outcome like any other.
 #[derive(Debug, thiserror::Error)]
 pub enum Unread {
