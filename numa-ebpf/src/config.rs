@@ -52,6 +52,10 @@ globals! {
     SIGNAL_TTY,
     /// Offset of `signal_struct.shared_pending.signal`, of which the first 64 bits are all that is used.
     SIGNAL_PENDING,
+    /// Offset of `signal_struct.flags`.
+    SIGNAL_FLAGS,
+    /// Offset of `signal_struct.pids`, pointers to struct pid.
+    SIGNAL_PIDS,
     /// Offset of `task_struct.thread_pid`; 0 if this or any of those below is not known.
     TASK_THREAD_PID,
     /// Offset of `pid.level`.
@@ -94,6 +98,8 @@ globals! {
     FILE_PRIVATE,
     /// Offset of `inode.i_mode`.
     INODE_MODE,
+    /// Offset of `inode.i_rdev`.
+    INODE_RDEV,
     /// Offset of `socket.sk`.
     SOCKET_SK,
     /// Offset of `sock.sk_protocol`.

@@ -6,13 +6,13 @@
 pub const MARKS_FULL: usize = 0;
 /// A `sched_setaffinity` call was not followed: the map of calls under way was full, or a marked task's call succeeded on a
 /// task that could not be found.
-pub const UNSEEN_CALLS: usize = 7;
+pub const UNSEEN_CALLS: usize = 8;
 /// There was no free slot for a marked task's account: what it does is not measured.
-pub const NO_ACCOUNT: usize = 8;
+pub const NO_ACCOUNT: usize = 9;
 /// Number of counters.
-pub const COUNT: usize = 9;
+pub const COUNT: usize = 10;
 
 /// All counters of one CPU.
 pub type Counters = [u64; COUNT];
 
-const _: () = assert!((crate::record::kind::MIGRATE as usize) < UNSEEN_CALLS && NO_ACCOUNT < COUNT);
+const _: () = assert!((crate::record::kind::USE_DEVICE as usize) < UNSEEN_CALLS && NO_ACCOUNT < COUNT);

@@ -9,7 +9,7 @@ pub const FRESH_NS: u64 = 200_000_000;
 pub struct Control {
     /// When the agent was last alive, in `CLOCK_MONOTONIC` nanoseconds; 0: nothing is to be held.
     pub heartbeat_ns: u64,
-    /// Not zero: hold processes with a controlling terminal too.
+    /// Not zero: hold what a shell with job control may follow too: processes with a controlling terminal, and jobs.
     pub terminals: u64,
 }
 

@@ -11,6 +11,8 @@ mod automaton;
 #[cfg(target_arch = "bpf")]
 mod config;
 #[cfg(target_arch = "bpf")]
+mod file;
+#[cfg(target_arch = "bpf")]
 mod holding;
 #[cfg(target_arch = "bpf")]
 mod maps;

@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::bpf_ktime_get_ns,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf, Stack},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, Stack},
 };
 use numa_ebpf::{
     account::Account,
@@ -30,6 +30,14 @@ pub static TASKS: HashMap<u32, Mark> = HashMap::with_max_entries(1 << 16, 0);
 /// marked task's call on a task that could not be found.
 #[map(name = "calls")]
 pub static CALLS: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
+
+/// Numbers of the device files whose users are told of ([`numa_ebpf::record::device_number`]); the values mean nothing.
+#[map(name = "devices")]
+pub static DEVICES: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
+
+/// Start times of the tasks, by tid, whose use of a device has been told. Who falls out is told of again.
+#[map(name = "device_users")]
+pub static DEVICE_USERS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(4096, 0);
 
 /// See [`numa_ebpf::account`]; by slot. The loader sets the size of this and the following.
 #[map(name = "accounts")]

@@ -19,6 +19,8 @@ pub mod kind {
     pub const SET_AFFINITY: u32 = 5;
     /// [`super::Migrate`].
     pub const MIGRATE: u32 = 6;
+    /// [`super::UseDevice`].
+    pub const USE_DEVICE: u32 = 7;
 }
 
 /// Bits of [`Header::flags`].
@@ -130,6 +132,26 @@ pub struct Migrate {
     pub to_cpu: u32,
 }
 
+/// The task has used a device file that was asked about: `ioctl`. Told once of each task and program.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UseDevice {
+    /// About the task.
+    pub header: Header,
+    /// The device's number, as [`device_number`] makes it.
+    pub device: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The task's name, NUL-terminated.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// A device's number as the kernel keeps it (`MKDEV`, `include/linux/kdev_t.h`).
+#[must_use]
+pub const fn device_number(major: u32, minor: u32) -> u32 {
+    major << 20 | minor
+}
+
 /// Size of an exec record without arguments.
 pub const EXEC_FIXED: usize = core::mem::offset_of!(Exec, args);
 
@@ -141,4 +163,5 @@ const _: () = {
     assert!(size_of::<Exit>() == 40);
     assert!(size_of::<SetAffinity>() == 56);
     assert!(size_of::<Migrate>() == 40);
+    assert!(size_of::<UseDevice>() == 56);
 };

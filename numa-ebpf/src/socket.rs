@@ -1,12 +1,8 @@
 //! TCP sockets: from a descriptor of the calling task to the kernel's `struct sock`, and which connection that is.
 
-use aya_ebpf::helpers::bpf_get_current_task;
-
 use crate::{
-    config::{
-        FDTABLE_FD, FDTABLE_MAX_FDS, FILE_INODE, FILE_PRIVATE, FILES_FDT, INODE_MODE, SOCK_FAMILY,
-        SOCK_LOCAL_PORT, SOCK_PROTOCOL, SOCK_REMOTE_PORT, SOCKET_SK, TASK_FILES,
-    },
+    config::{FILE_PRIVATE, SOCK_FAMILY, SOCK_LOCAL_PORT, SOCK_PROTOCOL, SOCK_REMOTE_PORT, SOCKET_SK},
+    file,
     task::{self, Pointer, read},
 };
 
@@ -47,27 +43,10 @@ fn is_tcp(family: u16, protocol: u16) -> bool {
     (family == AF_INET || family == AF_INET6) && protocol == IPPROTO_TCP
 }
 
-/// The socket behind a descriptor of the calling task; `None` if it is something else. Nothing is locked: a descriptor
-/// that another thread closes meanwhile may read as any other file, whose call then fails.
+/// The socket behind a descriptor of the calling task; `None` if it is something else.
 #[inline(always)]
 pub fn of_descriptor(fd: u32) -> Option<Pointer> {
-    const S_IFMT: u16 = 0o170_000;
-    const S_IFSOCK: u16 = 0o140_000;
-    // SAFETY: the helper has no preconditions.
-    let current = unsafe { bpf_get_current_task() } as Pointer;
-    let files: Pointer = read(current, TASK_FILES.load())?;
-    let table: Pointer = read(files, FILES_FDT.load())?;
-    if fd >= read(table, FDTABLE_MAX_FDS.load())? {
-        return None;
-    }
-    let slots: Pointer = read(table, FDTABLE_FD.load())?;
-    let slot = slots.cast::<Pointer>().wrapping_add(fd as usize);
-    let file: Pointer = read(slot.cast(), 0)?;
-    let inode: Pointer = read(file, FILE_INODE.load())?;
-    let mode: u16 = read(inode, INODE_MODE.load())?;
-    if mode & S_IFMT != S_IFSOCK {
-        return None;
-    }
+    let (file, _) = file::of_descriptor(fd, file::S_IFSOCK)?;
     let socket: Pointer = read(file, FILE_PRIVATE.load())?;
     read(socket, SOCKET_SK.load())
 }

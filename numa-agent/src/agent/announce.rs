@@ -13,6 +13,7 @@ use crate::{
         task::TaskId,
         view,
     },
+    host::notify::{self, Word},
     report::{escape, many},
 };
 
@@ -66,8 +67,16 @@ impl Agent {
         self.executor.output.event("ready", fields, || None);
     }
 
+    /// Tells the service manager that has started us, if one has.
+    pub(super) fn tell_manager(&self, word: Word) {
+        if let Err(error) = notify::tell(word) {
+            tracing::warn!("NOTIFY_SOCKET: the service manager cannot be told of {word:?}: {error}");
+        }
+    }
+
     pub(super) fn say_warnings(&mut self) {
         for warning in self.engine.warnings() {
+            self.executor.stats.warnings += 1;
             tracing::warn!("{}", escape::text(&warning));
         }
         for warning in self.engine.take_news() {
@@ -82,6 +91,7 @@ impl Agent {
     }
 
     pub(super) fn say_warning(&mut self, warning: &str) {
+        self.executor.stats.warnings += 1;
         tracing::warn!("{}", escape::text(warning));
         self.executor.output.event("warning", json!({ "warning": warning }), || None);
     }
@@ -115,8 +125,11 @@ impl Agent {
         }
         let (lines_dropped, messages_dropped) = self.executor.output.dropped();
         self.executor.stats.lines_dropped = lines_dropped;
+        self.executor.stats.journaled = self.executor.journaling.counts().unwrap_or_default();
         let mut fields = self.executor.stats.json();
         fields["managed"] = self.managed_json();
+        let drift = self.engine.drift();
+        fields["drift"] = json!(drift);
         fields["lost"] = self.lost.json();
         fields["unreadable_events"] = json!(self.unreadable);
         let unattributed = self.executor.marks.observer.unattributed();
@@ -124,7 +137,8 @@ impl Agent {
         fields["messages_dropped"] = json!(messages_dropped);
         fields["warnings"] = json!(self.engine.warnings());
         let text: Vec<String> = self.executor.stats.text().lines().map(escape::text).collect();
-        let text = text.join("\n");
+        let drift = drift.text().map(|text| format!("  masks changed {}", escape::text(&text)));
+        let text = text.into_iter().chain(drift).collect::<Vec<_>>().join("\n");
         self.executor.output.event("summary", fields, || Some(text));
     }
 }

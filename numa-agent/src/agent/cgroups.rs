@@ -5,9 +5,12 @@
 
 use super::{Agent, Done, flat};
 use crate::{
-    core::memory::cgroup::{Fence, Upkeep},
-    host::{cgroup, sys},
-    report,
+    core::{
+        journal::FileChange,
+        memory::cgroup::{Fence, Upkeep},
+    },
+    host::{cgroup, journal::Journal, sys},
+    report::{self, escape},
 };
 
 /// What the loop knows of them.
@@ -43,9 +46,21 @@ impl Agent {
         self.cgroups.due = false;
         let wanted = self.engine.wanted_memory();
         let (upkeep, dry_run) = (self.cgroups.upkeep.clone(), self.options.dry_run);
+        let journal = self.options.journal.clone();
         self.cgroups.job = Some(tokio::task::spawn_blocking(move || {
             let at_ns = sys::monotonic_ns();
-            let fences = cgroup::fence(&wanted, |path| !dry_run && upkeep.may_write(path, at_ns));
+            let note = |change: &FileChange| match &journal {
+                Some(path) => Journal::open(path)?.before_file(change),
+                None => Ok(()),
+            };
+            let note_or_warn = |change: &FileChange| {
+                note(change).or_else(|error| {
+                    tracing::warn!("{} is set, and could not be undone: {error}", escape::text(&change.what));
+                    Ok(())
+                })
+            };
+            let may_write = |path: &str| !dry_run && upkeep.may_write(path, at_ns);
+            let fences = cgroup::fence(&wanted, may_write, note_or_warn);
             Ok(Fenced { fences, at_ns })
         }));
     }

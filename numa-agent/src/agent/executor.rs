@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    deferred::{Deferred, Turn},
     holding::{Holding, note_release},
+    journaling::Journaling,
     output::Output,
 };
 use crate::{
@@ -42,6 +44,10 @@ pub struct Executor<K, M> {
     pub holding: Holding,
     /// Reads single processes the engine wants to look at.
     pub scanner: Scanner,
+    /// What was before it changes something.
+    pub journaling: Journaling,
+    /// Binds that have to wait.
+    pub deferred: Deferred,
     /// Look and report, change nothing.
     pub dry_run: bool,
     /// Lines.
@@ -88,11 +94,17 @@ impl<K: Kernel, M: Marks> Executor<K, M> {
         let mut unmarked = BTreeSet::new();
         // CPU time counts as before the bind until the bind has been tried.
         let mut unbound = BTreeMap::new();
+        let release = |action: &Action| match action {
+            Action::Release { hold, .. } => Some(hold.task),
+            _ => None,
+        };
+        let held: BTreeSet<TaskId> = actions.iter().filter_map(release).collect();
         for action in actions {
             match action {
                 Action::Bind(bind) => {
                     let assign = self.marks.follow(engine, bind.pid, bind.task);
-                    self.bind(engine, &bind);
+                    let turn = if held.contains(&bind.task) { Turn::Held } else { Turn::New };
+                    self.bind(engine, &bind, turn);
                     unbound
                         .remove(&bind.task)
                         .or(assign)
@@ -120,18 +132,54 @@ impl<K: Kernel, M: Marks> Executor<K, M> {
         unmarked
     }
 
-    fn bind(&mut self, engine: &mut Engine, bind: &Bind) {
+    /// Does what had to wait, as far as it may be done now.
+    pub fn catch_up(&mut self, engine: &mut Engine) {
+        for _ in 0..self.deferred.len() {
+            if self.deferred.wait_ns(sys::monotonic_ns()).is_none_or(|wait_ns| wait_ns > 0) {
+                return;
+            }
+            let Some(bind) = self.deferred.pop() else { return };
+            // What was put off may have ended, or belong elsewhere by now.
+            for action in engine.again(bind.pid, bind.task, bind.cause, bind.at_ns) {
+                if let Action::Bind(bind) = action {
+                    self.bind(engine, &bind, Turn::Next);
+                }
+            }
+        }
+    }
+
+    fn bind(&mut self, engine: &mut Engine, bind: &Bind, turn: Turn) {
+        let mut too_soon = false;
         let outcome = if self.dry_run {
             self.preview(bind)
         } else {
-            binding::bind(&self.kernel, bind.task, &bind.cpus)
+            let (journaling, deferred) = (&mut self.journaling, &mut self.deferred);
+            let outcome = binding::place(&self.kernel, bind.task, &bind.cpus, |mask| {
+                if !deferred.may(turn, sys::monotonic_ns()) {
+                    too_soon = true;
+                    return Err("too many binds a second");
+                }
+                journaling.before(engine, bind, mask);
+                Ok(())
+            });
+            if too_soon {
+                self.deferred.put_off(bind, turn);
+                self.stats.deferred += 1;
+                return;
+            }
+            journaling.after(engine, bind, &outcome);
+            outcome
         };
         let latency_ns = bind.at_ns.map(|at_ns| sys::monotonic_ns().saturating_sub(at_ns));
-        self.stats.bound(bind, &outcome, latency_ns);
-        if engine.is_news(bind, &outcome) {
+        let is_news = engine.is_news(bind, &outcome);
+        // A real-time thread counts once, however often a scan finds that it is one still.
+        if is_news || !matches!(outcome, BindOutcome::Spared { .. }) {
+            self.stats.bound(bind, &outcome, latency_ns);
+        }
+        if is_news {
             self.output.bound(bind, &outcome, latency_ns);
         }
-        engine.record(bind, outcome);
+        engine.record(bind, outcome, sys::monotonic_ns());
     }
 
     fn preview(&self, bind: &Bind) -> BindOutcome {
@@ -144,7 +192,10 @@ impl<K: Kernel, M: Marks> Executor<K, M> {
         }
         match self.kernel.affinity(bind.task.tid) {
             Ok(mask) if mask == bind.cpus => BindOutcome::Unchanged(mask),
-            Ok(mask) => BindOutcome::Planned(mask),
+            Ok(mask) => match self.kernel.real_time(bind.task.tid) {
+                Some(class) => BindOutcome::Spared { class, actual: mask },
+                None => BindOutcome::Planned(mask),
+            },
             Err(_) => BindOutcome::Gone,
         }
     }

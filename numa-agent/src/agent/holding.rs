@@ -14,10 +14,11 @@ use crate::{
         hold::{Answer, By, End, Hold, HoldSettings, MemoryResult, Order, Release},
         memory::Policy,
         stats::Stats,
+        task::TaskId,
     },
     host::{
         bpf::{BpfError, Holds},
-        guard::{self, Guard, Word},
+        guard::{self, Guard, Parents, Word},
         sys::{self, Host, Kernel as _, SysError, monotonic_ns},
     },
 };
@@ -26,6 +27,8 @@ use crate::{
 const BEAT: Duration = Duration::from_millis(50);
 /// A guard that has not answered an order for so long after the limit hangs.
 const STUCK_NS: u64 = 300_000_000;
+/// So long it has then to go on, before it is ended: if it was about to set a memory policy, the program that it traces may crash with it.
+const DOUBT_NS: u64 = 5_000_000_000;
 /// Time until another guard is started: the first, and the longest. It doubles with each that is lost.
 const RETRY_NS: (u64, u64) = (100_000_000, 10_000_000_000);
 /// How long a guard may take to end, once it is told to.
@@ -42,6 +45,8 @@ pub(super) struct Holding {
     guarded: Option<Guarded>,
     /// Orders that have not been answered, and since when.
     unanswered: BTreeMap<Hold, u64>,
+    /// Of those that were let go on without a guard.
+    parents: Parents,
     retry_at_ns: u64,
     lost_in_a_row: u32,
 }
@@ -54,6 +59,8 @@ struct Guarded {
     ready: bool,
     /// It has been told to end.
     leaving: bool,
+    /// Since when it is known not to do what it is told.
+    doubted_ns: Option<u64>,
 }
 
 /// What is to be done.
@@ -74,6 +81,7 @@ impl Holding {
             beat_ns: 0,
             guarded: None,
             unanswered: BTreeMap::new(),
+            parents: Parents::default(),
             retry_at_ns: 0,
             lost_in_a_row: 0,
         }
@@ -151,12 +159,13 @@ impl Holding {
     /// Has a held process go on; at once if there is no guard.
     pub(super) fn release(&mut self, hold: Hold, memory: Option<&Policy>) -> Option<Release> {
         let Some(guarded) = &self.guarded else {
-            return guard::free(self.holds.as_mut()?.held(), hold);
+            return guard::free(self.holds.as_mut()?.held(), &mut self.parents, hold);
         };
         let memory = memory.map(Policy::to_string);
         // A guard that takes no orders hangs: it lets go by the limit, or is replaced.
-        let _ = guarded.guard.tell(&Order::Release { hold, memory });
-        self.unanswered.insert(hold, monotonic_ns());
+        if guarded.guard.tell(&Order::Release { hold, memory }) {
+            self.unanswered.insert(hold, monotonic_ns());
+        }
         None
     }
 
@@ -166,7 +175,7 @@ impl Holding {
         let holds = self.holds.as_ref().filter(|_| due)?;
         let started = Guard::start(holds).and_then(|guard| {
             let signal = sys::watch(guard.as_fd().try_clone_to_owned()?)?;
-            Ok(Guarded { guard, signal, ready: false, leaving: false })
+            Ok(Guarded { guard, signal, ready: false, leaving: false, doubted_ns: None })
         });
         Some(started.map(|guarded| self.guarded = Some(guarded)).inspect_err(|_| self.back_off()))
     }
@@ -185,11 +194,35 @@ impl Holding {
         oldest_ns.is_some_and(|told_ns| monotonic_ns().saturating_sub(*told_ns) > patience_ns)
     }
 
+    /// Nobody is held until it answers; it is woken, in case somebody has stopped it.
+    fn doubt(&mut self) {
+        self.beat(0);
+        self.unanswered.clear();
+        if let Some(guarded) = &mut self.guarded {
+            (guarded.ready, guarded.doubted_ns) = (false, Some(monotonic_ns()));
+            guarded.guard.wake();
+            let _ = guarded.guard.tell(&Order::Speak);
+        }
+    }
+
+    /// For how long it is in doubt, in nanoseconds.
+    fn doubted_for(&self) -> Option<u64> {
+        Some(monotonic_ns().saturating_sub(self.guarded.as_ref()?.doubted_ns?))
+    }
+
+    /// It has answered; whether it was in doubt.
+    fn trust(&mut self) -> bool {
+        let Some(guarded) = &mut self.guarded else { return false };
+        let doubted = guarded.doubted_ns.take().is_some();
+        guarded.ready |= doubted && !guarded.leaving;
+        doubted
+    }
+
     /// Lets all go on that no guard looks after any more.
     fn free_all(&mut self) -> Vec<Release> {
         let mut freed = Vec::new();
         if let Some(holds) = &mut self.holds {
-            guard::free_all(holds.held(), |release| freed.push(release));
+            guard::free_all(holds.held(), &mut self.parents, |release| freed.push(release));
         }
         freed
     }
@@ -231,8 +264,12 @@ impl Agent {
     }
 
     fn beat(&mut self) {
-        if self.executor.holding.is_stuck() {
-            self.lose_guard("does not answer");
+        // If it was us who were late.
+        self.hear_guard();
+        match self.executor.holding.doubted_for() {
+            None if self.executor.holding.is_stuck() => self.doubt_guard(),
+            Some(ns) if ns > DOUBT_NS => self.lose_guard("does not answer"),
+            _ => {}
         }
         match self.executor.holding.start() {
             Some(Ok(())) => self.welcome_guard(),
@@ -241,10 +278,12 @@ impl Agent {
         }
         let holding = &mut self.executor.holding;
         holding.keep_alive();
-        if holding.guarded.is_none() {
+        if holding.guarded.as_ref().is_none_or(|guarded| guarded.doubted_ns.is_some()) {
             let freed = holding.free_all();
             self.note_releases(freed);
         }
+        let continued = self.executor.holding.parents.look(&Host, monotonic_ns());
+        continued.into_iter().for_each(|parent| self.note_parent(parent));
     }
 
     /// It is one of us: never managed, and where we are.
@@ -275,6 +314,8 @@ impl Agent {
     }
 
     fn note_answer(&mut self, answer: Answer) {
+        let was_ready = self.executor.holding.guarded.as_ref().is_some_and(|guarded| guarded.ready);
+        let trusted_again = self.executor.holding.trust();
         let holding = &mut self.executor.holding;
         match answer {
             Answer::Ready => {
@@ -282,12 +323,16 @@ impl Agent {
                     guarded.ready = !guarded.leaving;
                 }
                 holding.tell_limit();
-                holding.keep_alive();
-                let (pid, limit) = (holding.guard(), holding.settings.limit);
-                self.executor.output.event("guard", json!({ "state": "ready", "pid": pid }), || {
-                    Some(format!("processes are held at exec, for {} ms at most", limit.as_millis()))
-                });
+                if !was_ready {
+                    self.tell_ready();
+                }
             }
+            _ if trusted_again => {
+                self.tell_ready();
+                // Not in doubt any more.
+                self.note_answer(answer);
+            }
+            Answer::Parent { parent } => self.note_parent(parent),
             Answer::Late { hold } => drop(holding.unanswered.remove(&hold)),
             Answer::Released(release) => {
                 holding.unanswered.remove(&release.hold);
@@ -299,10 +344,41 @@ impl Agent {
         }
     }
 
+    fn tell_ready(&mut self) {
+        let holding = &mut self.executor.holding;
+        holding.keep_alive();
+        let (pid, limit) = (holding.guard(), holding.settings.limit);
+        self.executor.output.event("guard", json!({ "state": "ready", "pid": pid }), || {
+            Some(format!("processes are held at exec, for {} ms or so", limit.as_millis()))
+        });
+    }
+
+    /// The parent of one that was held had stopped itself, and goes on.
+    fn note_parent(&mut self, parent: TaskId) {
+        self.executor.stats.holds.parents_continued += 1;
+        let fields = json!({ "pid": parent.tid, "start_time": parent.start_time });
+        self.executor.output.event("continued", fields, || {
+            Some(format!("continued {}, which had stopped when it saw its child held", parent.tid))
+        });
+    }
+
     fn note_releases(&mut self, releases: impl IntoIterator<Item = Release>) {
         for release in releases {
             note_release(&mut self.executor.stats, &mut self.executor.output, &release);
         }
+    }
+
+    fn doubt_guard(&mut self) {
+        let holding = &mut self.executor.holding;
+        holding.doubt();
+        let pid = holding.guard();
+        let freed = holding.free_all();
+        self.note_releases(freed);
+        self.executor.output.event("guard", json!({ "state": "doubted", "pid": pid }), || None);
+        let pid = pid.map_or(String::new(), |pid| format!(" (pid {pid})"));
+        self.say_warning(&format!(
+            "the guard{pid} does not do what it is told: who was held goes on, and nobody is held until it answers"
+        ));
     }
 
     fn lose_guard(&mut self, why: &str) {
@@ -321,7 +397,15 @@ impl Agent {
 
     /// Takes over what the settings say.
     pub(super) fn configure_holding(&mut self) {
-        let settings = self.engine.settings().hold;
+        let settings = self.engine.settings();
+        // Without a rule nobody that execs is ours.
+        let asked = settings.hold.hold && !settings.has_rules();
+        let settings = HoldSettings { hold: settings.hold.hold && settings.has_rules(), ..settings.hold };
+        if asked {
+            self.say_warning(
+                "hold: there is no rule or pattern that a program could match, so nobody is held",
+            );
+        }
         let holding = &mut self.executor.holding;
         holding.configure(settings);
         if settings.hold && !holding.is_possible() && !self.options.dry_run {
@@ -336,8 +420,10 @@ impl Agent {
     /// Nobody is held any more.
     pub(super) fn end_holding(&mut self) {
         for answer in self.executor.holding.end() {
-            if let Answer::Released(release) = answer {
-                self.note_releases([release]);
+            match answer {
+                Answer::Released(release) => self.note_releases([release]),
+                Answer::Parent { parent } => self.note_parent(parent),
+                Answer::Ready | Answer::Late { .. } => {}
             }
         }
         let freed = self.executor.holding.free_all();

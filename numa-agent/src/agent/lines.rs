@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::host::capabilities;
+
 /// Lines that wait for a slow reader.
 const QUEUE: usize = 16_384;
 
@@ -41,6 +43,8 @@ impl LineQueue {
         let counts = Arc::new(Counts::default());
         let written = Arc::clone(&counts);
         std::thread::spawn(move || {
+            // It writes to what is open already, and may be older than the agent's own renunciation.
+            let _ = capabilities::keep_only(&[]);
             while let Ok(line) = lines.recv() {
                 if out.write_all(&line).and_then(|()| out.flush()).is_err() {
                     written.dropped.fetch_add(1, Ordering::Relaxed);

@@ -17,7 +17,7 @@ use crate::{
         memory::numa_maps::Memory,
         task::TaskId,
     },
-    host::{numa_maps, sys},
+    host::{numa_maps, surroundings, sys},
     report::{escape, many},
 };
 
@@ -59,6 +59,9 @@ impl Agent {
         if pass.closes {
             self.executor.marks.close_interval();
             self.progress();
+        }
+        if let Some(asker) = pass.asker.take() {
+            self.give_sample(asker);
         }
         if pass.for_viewers {
             self.show(pass);
@@ -191,10 +194,9 @@ impl Agent {
     fn host(&self) -> RunHost {
         let topology = self.engine.topology();
         let (name, kernel) = sys::uname().unwrap_or_default();
-        let machine_id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
         RunHost {
             name,
-            machine_id: machine_id.trim().to_owned(),
+            machine_id: surroundings::machine_id("/".as_ref()),
             kernel,
             arch: std::env::consts::ARCH.to_owned(),
             nodes: topology.nodes.iter().map(|node| (node.id, node.cpus.to_string())).collect(),

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use numa_ebpf::account::{Account, span};
 
-use super::executor::Marks;
+use super::{executor::Marks, metrics::Asker};
 use crate::{
     core::{
         decode::start_ticks,
@@ -73,19 +73,27 @@ pub struct Pass {
     pub living: Option<Vec<Arc<Kept>>>,
     /// It is viewers who wait for it.
     pub for_viewers: bool,
+    /// Who waits for metrics.
+    pub asker: Option<Asker>,
 }
 
 impl Pass {
     /// One that begins.
     #[must_use]
     pub fn new(closes: bool, drafts: bool) -> Self {
-        Self { last: None, closes, living: drafts.then(Vec::new), for_viewers: false }
+        Self { last: None, closes, living: drafts.then(Vec::new), for_viewers: false, asker: None }
     }
 
     /// One for viewers.
     #[must_use]
     pub fn for_viewers() -> Self {
         Self { for_viewers: true, ..Self::new(false, true) }
+    }
+
+    /// One for metrics.
+    #[must_use]
+    pub fn for_metrics(asker: Asker) -> Self {
+        Self { asker: Some(asker), ..Self::new(false, false) }
     }
 
     /// The interval ends: with the pass under way, as each measures all, or else with one of its own. One that takes longer than an

@@ -6,14 +6,18 @@
 
 mod announce;
 mod cgroups;
+mod deferred;
 mod executor;
 mod holding;
+mod journaling;
 mod lines;
 mod machine;
 mod measuring;
 mod meter;
+mod metrics;
 mod options;
 mod output;
+mod privileges;
 mod reload;
 mod reports;
 mod scans;
@@ -30,11 +34,14 @@ use tokio::task::JoinHandle;
 
 use self::{
     cgroups::Cgroups,
+    deferred::Deferred,
     executor::Executor,
     holding::Holding,
+    journaling::Journaling,
     machine::Machine,
     measuring::MemoryJob,
     meter::{Meter, Pass},
+    metrics::Metering,
     output::Output,
     reload::Reload,
     session::Watched,
@@ -46,6 +53,7 @@ pub use self::{
     executor::Marks,
     lines::{LineQueue, PATIENCE},
     measuring::Jitter,
+    metrics::Metrics,
     options::{Options, Socket, Source},
     output::LineFormat,
     reports::Reports,
@@ -64,6 +72,8 @@ use crate::{
     },
     host::{
         bpf::{DropCounts, LoadOptions, Programs, Sends, TapOptions},
+        capabilities, device_files,
+        notify::Word,
         procfs::{self, ProcReader},
         scan::{Scan, Scanner},
         sys::{self, Host, Kernel, SysError},
@@ -119,6 +129,8 @@ struct Agent {
     tapped: Option<Tapped>,
     /// Who looks on, if anybody can.
     viewing: Option<Viewing>,
+    /// Who asks for metrics, if anybody can.
+    metering: Option<Metering>,
     /// Goes last: it waits until nobody has anything to tell viewers any more.
     _server: Option<Server>,
 }
@@ -137,33 +149,50 @@ impl Agent {
         let own = procfs::own_processes("/proc".as_ref());
         let mut engine = Engine::new(topology, settings, own)?;
         pin_pids(&mut engine);
-        let mut programs = Programs::load(&load_options(&options, engine.topology()))?;
+        let devices = device_files::numbers(&engine.settings().forward_thread_devices);
+        let looks_for_users = engine.settings().devices_asked || !devices.is_empty();
+        let mut programs = Programs::load(&LoadOptions {
+            devices: looks_for_users,
+            ..load_options(&options, engine.topology())
+        })?;
         programs.set_filter(&KernelFilter::new(engine.rules().settings()))?;
+        programs.set_devices(&devices)?;
         if !programs.health().has("switch") && options.jitter.reports.take().is_some() {
             tracing::warn!(
                 "no jitter reports: without the program `switch` no times are measured; see `numa-agent doctor`"
             );
         }
-        let able = programs.health().hold == Some(Ok(())) && sys::may_signal_all();
+        let able = programs.health().hold == Some(Ok(())) && capabilities::may_signal_all();
         let holds = programs.take_holds().filter(|_| able);
         let tapped = programs.take_tap().map(Tapped::new);
         // Before anything is bound: another agent may be at it already.
-        let (server, feed) = viewers::open(&options.socket, door)?.unzip();
+        let door = viewers::door(&options.socket, door)?;
+        let endpoint = metrics::listen(options.metrics, engine.settings().metrics)?;
+        if options.gives_up {
+            privileges::give_up(&options, engine.settings());
+        }
+        let (server, feed) = door.map(Server::start).transpose().context("a thread for viewers")?.unzip();
+        let metering = endpoint.map(metrics::serve).transpose().context("a thread for metrics")?;
         let started_at = sys::now_rfc3339();
         let about = viewers::about(&options, programs.health(), &started_at);
         let viewing = feed.clone().map(|feed| Viewing::new(feed, about));
         let mut stats = Stats::default();
         stats.counts_migrations = programs.health().has("migrate");
         let planned = options.jitter.processes.is_none();
-        let executor = Executor {
+        let mut executor = Executor {
             kernel: Host,
             marks: Meter::start(programs, &engine, planned, options.jitter.limits),
             holding: Holding::new(holds),
+            deferred: Deferred::new(engine.settings().max_bind_rate),
+            journaling: Journaling::start(options.journal.clone().filter(|_| !options.dry_run))?,
             scanner: scanner(&engine, false),
             dry_run: options.dry_run,
             output: Output::start(options.format, options.messages.clone(), feed),
             stats,
         };
+        if metering.is_some() {
+            executor.marks.observer.keep_totals();
+        }
         let mut agent = Self {
             options: Arc::new(options),
             engine,
@@ -185,6 +214,7 @@ impl Agent {
             session: None,
             tapped,
             viewing,
+            metering,
             _server: server,
         };
         agent.scan_now()?;
@@ -196,7 +226,9 @@ impl Agent {
 
     /// The last report and the last words.
     async fn finish(&mut self) {
+        self.tell_manager(Word::Stopping);
         self.end_holding();
+        self.restore_on_exit();
         let draft = self.conclude();
         if let Some(report) = &mut self.reporting {
             let report = report.await;
@@ -225,6 +257,9 @@ impl Agent {
         self.executor.execute(&mut self.engine, actions);
         if let EventKind::Exec { .. } = event.kind {
             self.cgroups.expect();
+        }
+        if let EventKind::UseDevice { .. } = event.kind {
+            self.executor.follow(&self.engine, event.pid, event.task);
         }
         if let EventKind::Rename { .. } = event.kind {
             // A role may have changed without a bind.
@@ -275,7 +310,7 @@ impl Agent {
 /// A later process with a recycled pid is not the one that was asked for.
 fn pin_pids(engine: &mut Engine) {
     for pid in engine.pin_pids(|pid| Host.start_time(pid)) {
-        engine.warn(format!("pid {pid} was asked for, but no such process runs"));
+        engine.warn_of_settings(format!("pid {pid} was asked for, but no such process runs"));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{Jitter, LineFormat, LineQueue};
+use super::{Jitter, LineFormat, LineQueue, Metrics};
 use crate::core::{outline::Outline, settings::Settings, topology::Topology};
 
 /// Reads something, as often as it is asked to.
@@ -34,6 +34,16 @@ pub struct Options {
     pub jitter: Jitter,
     /// Where viewers connect.
     pub socket: Socket,
+    /// Have the event thread go before all ordinary threads, where that is allowed.
+    pub real_time: bool,
+    /// Give up, once it is under way, the capabilities that only its start takes.
+    pub gives_up: bool,
+    /// Where what was before each change is written down; `None`: nowhere.
+    pub journal: Option<PathBuf>,
+    /// Undo all that is in the journal but interrupts at the end.
+    pub restore_on_exit: bool,
+    /// The metrics endpoint; `None`: there is none, whatever the configuration says.
+    pub metrics: Option<Metrics>,
 }
 
 /// Where viewers connect.

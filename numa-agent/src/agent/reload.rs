@@ -1,6 +1,6 @@
 //! SIGHUP: everything is read anew on a thread of its own, and taken over here if it is good.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde_json::json;
 
@@ -15,6 +15,7 @@ use crate::{
         topology::Topology,
     },
     host::{
+        bpf::Programs,
         procfs::ProcReader,
         scan::{Scan, Scanner},
         sys::Host,
@@ -27,6 +28,20 @@ pub(super) struct Reload {
     settings: Settings,
     topology: Topology,
     scan: Scan,
+}
+
+/// Has the kernel side tell of those who use the device files that there are now: drivers may be loaded at any time.
+pub(super) fn look_for_devices(programs: &mut Programs, engine: &mut Engine, devices: &BTreeSet<u32>) {
+    if !devices.is_empty() && !programs.health().has("device") {
+        engine.warn_of_settings(
+            "there are device files of forward_thread_devices, and nobody looks who uses them: there were none when the agent started, or \
+             the program `device` cannot be attached; start it again (`numa-agent doctor`)"
+                .to_owned(),
+        );
+    }
+    if let Err(error) = programs.set_devices(devices) {
+        engine.warn_of_settings(format!("who uses which device is not known: {error}"));
+    }
 }
 
 impl Agent {
@@ -51,6 +66,7 @@ impl Agent {
             let mut engine = self.engine.reconfigured(topology, settings, &seen)?;
             pin_pids(&mut engine);
             self.executor.marks.programs.set_filter(&KernelFilter::new(engine.rules().settings()))?;
+            look_for_devices(&mut self.executor.marks.programs, &mut engine, &scan.devices);
             Ok((engine, scan))
         });
         let (next, scan) = match reload {
@@ -62,6 +78,10 @@ impl Agent {
                 return;
             }
         };
+        if next.rules().settings().metrics != self.engine.rules().settings().metrics {
+            self.say_warning("metrics: the endpoint stays as it is until the agent is started anew");
+        }
+        self.executor.deferred.at(next.settings().max_bind_rate);
         self.take_over(next);
         self.configure_holding();
         self.take_in(&scan, &Cause::Replan);

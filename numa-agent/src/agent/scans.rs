@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::{Agent, Done, Marks, flat, scanner};
+use super::{Agent, Done, Marks, flat, reload::look_for_devices, scanner};
 use crate::{
     core::engine::Cause,
     host::{
-        scan::Scan,
+        procfs::ProcReader,
+        scan::{Scan, Scanner},
         sys::{Host, Kernel},
     },
     report::escape,
@@ -25,6 +26,7 @@ impl Agent {
             self.drain();
         }
         self.engine.sweep(&scan.alive, scan.as_of_ns);
+        self.executor.journaling.sweep(&self.engine);
     }
 
     /// Scans on this thread, then carries out the plan as a whole: nothing is bound twice while instances are still being
@@ -54,14 +56,23 @@ impl Agent {
     }
 
     pub(super) fn start_scan(&mut self) {
-        let scanner = scanner(&self.engine, std::mem::take(&mut self.after_loss));
+        let rules = self.engine.rules().clone();
+        let managed = self.engine.processes().map(|process| process.facts.pid).collect();
+        let after_loss = std::mem::take(&mut self.after_loss);
         (self.rescan, self.scan_started) = (false, Instant::now());
-        self.scan = Some(tokio::task::spawn_blocking(move || Ok(scanner.scan(&Host)?)));
+        self.scan = Some(tokio::task::spawn_blocking(move || {
+            // It looks for device files first.
+            let reader = ProcReader::new("/proc", rules.needs());
+            Ok(Scanner { reader, rules, managed, after_loss }.scan(&Host)?)
+        }));
     }
 
     pub(super) fn finish_scan(&mut self, scan: Done<Scan>) {
         match flat(scan) {
-            Ok(scan) => self.take_in(&scan, &Cause::Reconcile),
+            Ok(scan) => {
+                look_for_devices(&mut self.executor.marks.programs, &mut self.engine, &scan.devices);
+                self.take_in(&scan, &Cause::Reconcile);
+            }
             Err(error) => {
                 tracing::warn!("scan: {}; trying again", escape::text(&format!("{error:#}")));
                 // What was lost before it is still lost.

@@ -11,12 +11,12 @@ use tokio::{
 };
 
 use super::{
-    Agent, cgroups::Fenced, holding::Due, machine, machine::Survey, reload::Reload, session, tapped,
-    tapped::Tapped, viewers, viewers::Want,
+    Agent, cgroups::Fenced, holding::Due, machine, machine::Survey, metrics, metrics::Asker, reload::Reload,
+    session, tapped, tapped::Tapped, viewers, viewers::Want,
 };
 use crate::{
     core::{memory::numa_maps::Memory, outline::Outline, task::TaskId},
-    host::{scan::Scan, sys},
+    host::{notify::Word, scan::Scan, sys},
 };
 
 /// Events handled before the loop looks at signals and timers again.
@@ -60,8 +60,14 @@ enum Input {
     Settled(Done<BTreeMap<TaskId, Memory>>),
     /// Cgroups have been looked at.
     Fenced(Done<Fenced>),
+    /// A thread is due to be bound that had to wait.
+    Due,
+    /// The journal has been rewritten.
+    Rewritten(Done<()>),
     /// Viewers want something.
     Wanted(Want),
+    /// Metrics are asked for.
+    Asked(Asker),
     /// SIGHUP.
     Reload,
     /// SIGTERM or SIGINT.
@@ -112,13 +118,18 @@ impl Agent {
         let mut reports = interval(every.unwrap_or(NEVER));
         let mut changes = machine::watch(Arc::clone(&self.options), &self.machine);
         if self.session.is_none() {
-            let priority = sys::prioritise_event_thread();
-            self.say_ready(&priority.to_string());
+            let priority = match self.options.real_time {
+                true => sys::prioritise_event_thread().to_string(),
+                false => "SCHED_OTHER (--no-real-time)".to_owned(),
+            };
+            self.say_ready(&priority);
+            self.tell_manager(Word::Ready);
         }
         self.configure_holding();
         // Who only records is in no hurry, and must not be what the recorded threads wait for.
         let mut backlog = false;
         loop {
+            let due = self.next_due();
             let busy = backlog || self.pass.is_some() || self.executor.marks.is_sweeping();
             let input = tokio::select! {
                 biased;
@@ -138,12 +149,15 @@ impl Agent {
                 report = finished(&mut self.reporting) => Input::Reported(report),
                 memory = finished(&mut self.memory) => Input::Settled(memory),
                 fenced = finished(&mut self.cgroups.job) => Input::Fenced(fenced),
+                rewritten = finished(&mut self.executor.journaling.rewriting) => Input::Rewritten(rewritten),
+                () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => Input::Due,
                 _ = reconcile.tick() => Input::Reconcile,
                 _ = losses.tick() => Input::Losses,
                 () = tapped::half_full(sends.as_ref()) => Input::Sends,
                 _ = ticks.tick() => Input::Tick,
                 _ = reports.tick() => Input::Report,
                 want = viewers::wanted(&self.viewing), if self.pass.is_none() => Input::Wanted(want),
+                asker = metrics::asked(&mut self.metering), if self.pass.is_none() => Input::Asked(asker),
                 // Yielding lets the runtime look at signals and timers, which a future that is ready at once does not.
                 () = tokio::task::yield_now(), if busy => if backlog { Input::Events } else { Input::Measure },
                 ready = ring.readable() => {
@@ -169,11 +183,15 @@ impl Agent {
                 Input::Hold(due) => self.hold(&due),
                 Input::Reconcile => self.rescan = true,
                 Input::Losses => {
+                    self.be_alive();
                     self.note_losses();
                     self.drain_sends();
                     self.survey_if_changed();
                     self.fence_cgroups();
+                    self.keep_journal();
                 }
+                Input::Due => self.do_what_is_due(),
+                Input::Rewritten(done) => self.finish_rewriting(done),
                 Input::Sends => self.drain_sends(),
                 Input::Tick => self.tick(),
                 Input::Measure => {
@@ -187,6 +205,7 @@ impl Agent {
                 Input::Report => self.want_report(),
                 Input::Wanted(Want::Nothing) if self.session.is_some() => break,
                 Input::Wanted(want) => self.look(want),
+                Input::Asked(asker) => self.begin_sample(asker),
                 Input::Reported(report) => self.finish_report(report),
                 Input::Settled(memory) => self.settle(memory),
                 Input::Fenced(fenced) => self.finish_fencing(fenced),
@@ -200,6 +219,20 @@ impl Agent {
             }
         }
         Ok(())
+    }
+
+    /// When the next thread is due to be bound that had to wait.
+    fn next_due(&mut self) -> Option<Duration> {
+        let now_ns = sys::monotonic_ns();
+        let put_back = self.engine.next_due_ns().map(|at_ns| at_ns.saturating_sub(now_ns));
+        let deferred = self.executor.deferred.wait_ns(now_ns);
+        [put_back, deferred].into_iter().flatten().min().map(Duration::from_nanos)
+    }
+
+    fn do_what_is_due(&mut self) {
+        let actions = self.engine.take_due(sys::monotonic_ns());
+        self.executor.execute(&mut self.engine, actions);
+        self.executor.catch_up(&mut self.engine);
     }
 
     /// Handles what the ring holds, up to a batch; whether there may be more. Signals, timers and scans get their turn

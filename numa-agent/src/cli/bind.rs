@@ -1,6 +1,8 @@
 //! `numa-agent bind`: plan, bind what runs now, report.
 
 use std::{
+    collections::BTreeMap,
+    convert::Infallible,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -8,17 +10,27 @@ use std::{
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
-use super::{Incomplete, machine::MachineArgs, plan_args::PlanArgs};
+use super::{
+    Incomplete,
+    journal_args::JournalArgs,
+    machine::MachineArgs,
+    plan_args::PlanArgs,
+    report_file::{self, Kind},
+};
 use crate::{
     core::{
-        engine::{Action, Cause, Engine, Process, Thread},
+        engine::{Action, Bind, Cause, Engine, Process, Thread},
+        journal::{Lineage, Outstanding, Who},
         memory::{cgroup::FenceOutcome, verify::Verified},
         plan::Group,
+        remedy,
         settings::Settings,
-        task::BindOutcome,
+        task::{BindOutcome, TaskId},
     },
     host::{
-        binding, cgroup, numa_maps,
+        binding, cgroup, container,
+        journal::Journal,
+        numa_maps,
         procfs::{self, ProcReader},
         scan::Scanner,
         sys::{self, Host, Kernel},
@@ -37,6 +49,8 @@ pub struct BindArgs {
     plan: PlanArgs,
     #[command(flatten)]
     machine: MachineArgs,
+    #[command(flatten)]
+    journal: JournalArgs,
     /// Bind now. Without it nothing is changed.
     #[arg(long)]
     apply: bool,
@@ -64,12 +78,12 @@ enum Format {
 
 impl Format {
     fn of_path(path: &Path) -> Self {
-        match path.extension().and_then(|ending| ending.to_str()) {
-            Some("html" | "htm") => Self::Html,
-            Some("json") => Self::Json,
-            Some("svg") => Self::Svg,
-            Some("txt") => Self::Text,
-            _ => Self::Markdown,
+        match Kind::of(path) {
+            Kind::Html => Self::Html,
+            Kind::Json => Self::Json,
+            Kind::Svg => Self::Svg,
+            Kind::Text => Self::Text,
+            Kind::Markdown => Self::Markdown,
         }
     }
 
@@ -94,10 +108,11 @@ pub fn run(args: &BindArgs) -> anyhow::Result<()> {
     let mut engine = Engine::new(topology, settings.clone(), procfs::own_processes("/proc".as_ref()))?;
     engine.pin_pids(|pid| Host.start_time(pid));
     if args.apply && settings.report_asked {
-        check_writable(Path::new(&settings.report))?;
+        report_file::check_writable(Path::new(&settings.report))?;
     }
-    let settled = enforce(&mut engine, args.apply)?;
-    let unmet = unmet_pids(&mut engine, &settings);
+    let mut hand = if args.apply { Hand::Binds(args.journal.open()?.map(Record::new)) } else { Hand::Looks };
+    let settled = enforce(&mut engine, &mut hand)?;
+    let unmet = unmet_pids(&mut engine, &settings).len();
     let mut report = report_of(&engine, args.apply)?;
     if args.memory {
         verify_memory(&engine, &mut report);
@@ -106,7 +121,14 @@ pub fn run(args: &BindArgs) -> anyhow::Result<()> {
         }
     }
     if settings.cpusets {
-        report.fences = cgroup::fence(&engine.wanted_memory(), |_| args.apply);
+        report.fences = cgroup::fence(
+            &engine.wanted_memory(),
+            |_| args.apply,
+            |change| match &mut hand {
+                Hand::Binds(Some(record)) => record.journal.before_file(change),
+                _ => Ok(()),
+            },
+        );
         report.warnings.extend(report::cgroups::warnings(&report));
     }
     write_report(&settings, &report)?;
@@ -141,39 +163,58 @@ pub fn run(args: &BindArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Warns of explicit pids that came to nothing, and counts them.
-fn unmet_pids(engine: &mut Engine, settings: &Settings) -> usize {
+/// Warns of explicit pids that came to nothing, and gives them.
+pub(super) fn unmet_pids(engine: &mut Engine, settings: &Settings) -> Vec<u32> {
     let asked = settings.group_pids.iter().chain(&settings.other_pids);
     let unmet: Vec<u32> = asked.filter(|pid| !engine.manages(**pid)).copied().collect();
     for pid in &unmet {
         let why = "no such process runs, or it is a kernel thread or the agent's own";
         engine.warn(format!("pid {pid} was asked for, but {why}"));
     }
-    unmet.len()
+    unmet
 }
 
-/// Finds out that the report's place cannot be written before anything is bound.
-fn check_writable(path: &Path) -> anyhow::Result<()> {
-    let open = || {
-        make_folder(path)?;
-        std::fs::OpenOptions::new().append(true).create(true).open(path).map(drop)
-    };
-    open().with_context(|| unwritable(path))
+/// What is done with what is found.
+pub(super) enum Hand {
+    /// Nothing.
+    Looks,
+    /// It is put where it belongs; what it had goes into the journal first, if there is one.
+    Binds(Option<Record>),
 }
 
-fn make_folder(path: &Path) -> std::io::Result<()> {
-    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        Some(folder) => std::fs::create_dir_all(folder),
-        None => Ok(()),
+/// The journal, and what is known of who inherited what.
+pub(super) struct Record {
+    journal: Journal,
+    lineage: Lineage,
+}
+
+impl Record {
+    fn new((journal, known): (Journal, Outstanding)) -> Self {
+        Self { journal, lineage: Lineage::of(&known) }
     }
 }
 
-fn unwritable(path: &Path) -> String {
-    format!("cannot write the report to {}; choose another place with --report", path.display())
+impl Hand {
+    /// Binds one thread.
+    fn bind(&mut self, engine: &Engine, bind: &Bind) -> BindOutcome {
+        let Self::Binds(Some(Record { journal, lineage })) = self else {
+            return binding::place(&Host, bind.task, &bind.cpus, |_| Ok::<_, Infallible>(()));
+        };
+        let who = Who::of(bind, engine);
+        let outcome = binding::place(&Host, bind.task, &bind.cpus, |before| {
+            journal.before_task(&lineage.change(&who, before, &bind.cpus))
+        });
+        if let Some(change) = lineage.outcome(&who, &bind.cpus, &outcome)
+            && let Err(error) = journal.before_task(&change)
+        {
+            tracing::warn!("what became of thread {} is not in the journal: {error}", bind.task.tid);
+        }
+        outcome
+    }
 }
 
-/// Looks at everything that runs, and with `apply` binds it, until a scan finds nothing new. `false` if that never came.
-pub(super) fn enforce(engine: &mut Engine, apply: bool) -> anyhow::Result<bool> {
+/// Looks at everything that runs, and binds it if asked to, until a scan finds nothing new. `false` if that never came.
+pub(super) fn enforce(engine: &mut Engine, hand: &mut Hand) -> anyhow::Result<bool> {
     for _ in 0..MAX_ROUNDS {
         let scanner = Scanner {
             reader: ProcReader::new("/proc", engine.rules().needs()),
@@ -188,30 +229,38 @@ pub(super) fn enforce(engine: &mut Engine, apply: bool) -> anyhow::Result<bool> 
         }
         engine.sweep(&scan.alive, scan.as_of_ns);
         let pending = engine.pending(&Cause::Scan);
-        if pending.is_empty() || !apply {
+        if pending.is_empty() || matches!(hand, Hand::Looks) {
             return Ok(true);
         }
         for action in pending {
             if let Action::Bind(bind) = action {
-                let outcome = binding::bind(&Host, bind.task, &bind.cpus);
-                engine.record(&bind, outcome);
+                let outcome = hand.bind(engine, &bind);
+                engine.record(&bind, outcome, sys::monotonic_ns());
             }
         }
     }
     Ok(false)
 }
 
-/// Reads the memory of all processes, one after the other.
 fn verify_memory(engine: &Engine, report: &mut BindReport) {
-    let holders = report.topology.memory_nodes();
-    let start = Instant::now();
-    for (process, row) in engine.processes().zip(&mut report.processes) {
-        let left = numa_maps::PATIENCE.saturating_sub(start.elapsed());
-        let read = numa_maps::read(row.id, left).map_err(|why| why.to_string());
-        let planned = engine.group_of(process).and_then(Group::memory_policy);
-        row.memory = Some(Verified::new(planned, read, &holders));
+    let mut memory = memory_of(engine);
+    for row in &mut report.processes {
+        row.memory = memory.remove(&row.id);
     }
     report.warnings.extend(report.memory_warning());
+}
+
+/// Reads the memory of all processes, one after the other.
+pub(super) fn memory_of(engine: &Engine) -> BTreeMap<TaskId, Verified> {
+    let holders = engine.topology().memory_nodes();
+    let start = Instant::now();
+    let of = |process: &Process| {
+        let left = numa_maps::PATIENCE.saturating_sub(start.elapsed());
+        let read = numa_maps::read(process.facts.id(), left).map_err(|why| why.to_string());
+        let planned = engine.group_of(process).and_then(Group::memory_policy);
+        (process.facts.id(), Verified::new(planned, read, &holders))
+    };
+    engine.processes().map(of).collect()
 }
 
 /// What works against memory on the planned nodes.
@@ -221,14 +270,24 @@ pub(super) fn against_the_plan(engine: &Engine) -> Vec<String> {
     match sysfs::conditions::read("/".as_ref()) {
         Ok(conditions) => {
             let concerns = conditions.concerns(&planned);
-            concerns.iter().map(|concern| report::conditions::finding(concern).warning()).collect()
+            concerns.iter().map(|concern| remedy::memory::finding(concern).warning()).collect()
         }
         Err(error) => vec![format!("what works against a memory plan is not known: {error}")],
     }
 }
 
-fn report_of(engine: &Engine, applied: bool) -> anyhow::Result<BindReport> {
+/// Where and when a report is made.
+pub(super) fn host_facts() -> anyhow::Result<HostFacts> {
     let (hostname, kernel) = sys::uname().context("uname")?;
+    Ok(HostFacts {
+        hostname,
+        kernel,
+        time: sys::now_rfc3339(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+pub(super) fn report_of(engine: &Engine, applied: bool) -> anyhow::Result<BindReport> {
     Ok(BindReport {
         topology: engine.topology().clone(),
         plan: engine.plan().clone(),
@@ -236,12 +295,7 @@ fn report_of(engine: &Engine, applied: bool) -> anyhow::Result<BindReport> {
         processes: engine.processes().map(|process| process_row(engine, process)).collect(),
         fences: Vec::new(),
         warnings: engine.warnings(),
-        host: HostFacts {
-            hostname,
-            kernel,
-            time: sys::now_rfc3339(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        },
+        host: host_facts()?,
     })
 }
 
@@ -254,6 +308,7 @@ fn process_row(engine: &Engine, process: &Process) -> ProcessRow {
         role: process.role,
         group: engine.group_of(process).map(|group| group.name.clone()),
         instance: process.instance.as_ref().map(ToString::to_string),
+        container: container::of(facts.id()),
         threads: process.threads.values().map(|thread| thread_row(engine, process, thread)).collect(),
         memory: None,
     }
@@ -277,25 +332,16 @@ fn thread_row(engine: &Engine, process: &Process, thread: &Thread) -> ThreadRow 
                 ))
             }
             Some(BindOutcome::Bound(_)) => Outcome::Bound,
+            Some(BindOutcome::Spared { class, .. }) => Outcome::Spared(class),
             Some(BindOutcome::Unchanged(_)) => Outcome::Unchanged,
             _ if thread.actual.as_ref() == Some(planned) => Outcome::Unchanged,
-            _ => Outcome::Planned,
+            _ => Host.real_time(thread.id.tid).map_or(Outcome::Planned, Outcome::Spared),
         },
     }
 }
 
-/// Writes the report where the settings say. A default place that cannot be written is only a warning.
+/// Writes the report where the settings say.
 fn write_report(settings: &Settings, report: &BindReport) -> anyhow::Result<()> {
     let path = Path::new(&settings.report);
-    let write = || {
-        make_folder(path)?;
-        std::fs::write(path, Format::of_path(path).render(report))
-    };
-    match write().with_context(|| unwritable(path)) {
-        Err(error) if !settings.report_asked => {
-            super::complain(&format!("warning: {error:#}"));
-            Ok(())
-        }
-        other => other,
-    }
+    report_file::keep(path, settings.report_asked, &Format::of_path(path).render(report))
 }

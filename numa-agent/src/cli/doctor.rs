@@ -1,27 +1,43 @@
-//! `numa-agent doctor`: what this kernel and host can do for the agent, each failing line with its fix.
+//! `numa-agent doctor`: what this kernel and host can do for the agent and for a plan, each failing line with its fix. What `check` asks of the
+//! machine is judged there (`core::check::preconditions`), and shown here by the same ids.
+
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Format, Incomplete};
+use super::{
+    Format, Incomplete,
+    check::look::{About, Found},
+    machine::MachineArgs,
+    plan_args::PlanArgs,
+};
 use crate::{
     core::{
+        check,
         health::{Health, Verdict},
         idset::CpuSet,
         jitter::tap::Tap,
+        remedy::{self, Finding},
         task::TaskId,
         topology::Topology,
+        view,
     },
     host::{
         bpf::{BpfError, LoadOptions, Programs, Sends, TapOptions},
         sys, sysfs,
     },
-    report::{self, conditions::Finding, escape},
+    report::{self, escape},
 };
 
 /// Flags of `doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
+    #[command(flatten)]
+    plan: PlanArgs,
+    /// Where the agent listens.
+    #[arg(long, value_name = "PATH", default_value = view::SOCKET)]
+    socket: PathBuf,
     /// Output format.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -43,24 +59,29 @@ enum State {
     Missing(String),
 }
 
+/// The items of `check`'s section A that have lines of their own here: topology, isolation, cpuset, memory, programs.
+const SHOWN: [&str; 7] = ["A1", "A5", "A6", "A8", "A9", "A10", "A19"];
+
+/// Those that go by which CPUs a plan has given to whom.
+const OF_A_PLAN: [&str; 3] = ["A12", "A16", "A17"];
+
 /// Checks, prints, and fails if `numa-agent run` could not work here.
 pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
+    // A configuration that makes no sense is no line.
+    args.plan.settings(None)?;
     let mut checks = vec![kernel()];
     match sysfs::read_host() {
         Ok(topology) => {
             checks.extend([topology_check(&topology), allowed(&topology), isolated(&topology)]);
             checks.extend(memory(&topology));
         }
-        Err(error) => checks.push(Check {
-            name: "topology",
-            state: State::Missing("mount sysfs at /sys".into()),
-            found: error.to_string(),
-        }),
+        Err(error) => checks.push(Check::missing(remedy::agent::topology_unknown(&error.to_string()))),
     }
     let health = programs();
     checks.push(pid_namespace());
     checks.extend(program_checks(&health));
     checks.push(event_priority());
+    checks.extend(preconditions(args, &health));
     super::print(&match args.format {
         Format::Text => checks.iter().map(Check::text).collect(),
         Format::Json => {
@@ -79,13 +100,27 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
 }
 
 impl Check {
+    fn good(name: &'static str, found: impl Into<String>) -> Self {
+        Self { name, state: State::Good, found: found.into() }
+    }
+
+    fn limited(Finding { name, found, fix }: Finding) -> Self {
+        Self { name, state: State::Limited(fix), found }
+    }
+
+    fn missing(Finding { name, found, fix }: Finding) -> Self {
+        Self { name, state: State::Missing(fix), found }
+    }
+
     fn text(&self) -> String {
         let (mark, fix) = match &self.state {
             State::Good => ("ok     ", None),
             State::Limited(fix) => ("limited", Some(fix)),
             State::Missing(fix) => ("MISSING", Some(fix)),
         };
-        let fix = fix.map_or(String::new(), |fix| format!("{:10}fix: {}\n", "", escape::text(fix)));
+        let fixes = fix.into_iter().flat_map(|fix| fix.lines());
+        let fixes = fixes.map(|fix| escape::text(remedy::remark(fix).unwrap_or(fix)));
+        let fix: String = fixes.map(|fix| format!("{:10}fix: {fix}\n", "")).collect();
         format!("{mark}  {:<11} {}\n{fix}", self.name, escape::text(&self.found))
     }
 
@@ -99,10 +134,38 @@ impl Check {
     }
 }
 
+/// What else `check` asks of the machine, and of the processes of the plan that was asked for. What nobody knows is left out.
+fn preconditions(args: &DoctorArgs, health: &Result<Health, String>) -> Vec<Check> {
+    let machine = MachineArgs { sysfs_root: None, preset: None };
+    let about = About { plan: &args.plan, machine: &machine, socket: &args.socket, expect: None };
+    let items = Found::look(about, false).and_then(|found| found.preconditions(about, Some(health)));
+    let items = match items {
+        Ok(items) => items,
+        Err(error) => {
+            let finding = remedy::agent::preconditions_unknown(&format!("{error:#}"));
+            return vec![Check::limited(finding)];
+        }
+    };
+    // Without a plan in particular nobody's CPUs are spoken for.
+    let about_it = |id: &str| args.plan.any() || !OF_A_PLAN.contains(&id);
+    let items = items.into_iter().filter(|item| !SHOWN.contains(&item.id) && about_it(item.id));
+    items.filter(|item| item.verdict != check::Verdict::Skipped).map(of_item).collect()
+}
+
+fn of_item(item: check::Item) -> Check {
+    let found = format!("{}: {}", item.asked, item.found.join("; "));
+    match item.verdict {
+        check::Verdict::Pass | check::Verdict::Skipped => Check::good(item.id, found),
+        check::Verdict::Warn | check::Verdict::Fail => {
+            Check { name: item.id, state: State::Limited(item.fixes.join("\n")), found }
+        }
+    }
+}
+
 fn kernel() -> Check {
     let found = sys::uname()
         .map_or_else(|error| error.to_string(), |(host, release)| format!("Linux {release} on {host}"));
-    Check { name: "kernel", state: State::Good, found }
+    Check::good("kernel", found)
 }
 
 fn topology_check(topology: &Topology) -> Check {
@@ -112,74 +175,53 @@ fn topology_check(topology: &Topology) -> Check {
         topology.sockets.len(),
         topology.cpus.len()
     );
-    let state = match nodes {
-        0 | 1 => State::Limited("a single node: CPUs can be divided, memory cannot be placed; look for NUMA or NPS settings in the firmware".into()),
-        _ => State::Good,
-    };
-    Check { name: "topology", state, found }
+    match nodes {
+        0 | 1 => Check::limited(remedy::machine::single_node(&found)),
+        _ => Check::good("topology", found),
+    }
 }
 
 fn allowed(topology: &Topology) -> Check {
     let missing = topology.online().difference(&topology.allowed);
-    let (state, found) = if missing.is_empty() {
-        (State::Good, "our cgroup allows all online CPUs".to_owned())
-    } else {
-        let fix = "run the agent in the root cgroup, or widen cpuset.cpus of its cgroup; it plans with what is allowed";
-        (State::Limited(fix.into()), format!("our cgroup's cpuset leaves out CPUs {missing}"))
-    };
-    Check { name: "cpuset", state, found }
+    if missing.is_empty() {
+        return Check::good("cpuset", "our cgroup allows all online CPUs");
+    }
+    Check::limited(remedy::machine::own_cpus(&missing))
 }
 
 fn isolated(topology: &Topology) -> Check {
     let isolated: CpuSet = topology.isolated.intersection(&topology.allowed);
-    let (state, found) = if isolated.is_empty() {
-        (State::Good, "no isolated CPUs".to_owned())
-    } else {
-        let fix = "the scheduler does not spread threads over isolated CPUs; remove isolcpus= unless threads are pinned one by one";
-        (State::Limited(fix.into()), format!("CPUs {isolated} are isolated"))
-    };
-    Check { name: "isolation", state, found }
+    if isolated.is_empty() {
+        return Check::good("isolation", "no isolated CPUs");
+    }
+    Check::limited(remedy::machine::isolated(&isolated))
 }
 
 /// What works against memory on any of the nodes that we may use; one line if nothing does.
 fn memory(topology: &Topology) -> Vec<Check> {
     let conditions = match sysfs::conditions::read("/".as_ref()) {
         Ok(conditions) => conditions,
-        Err(error) => {
-            let state = State::Limited("what works against a memory plan is not known".into());
-            return vec![Check { name: "memory", state, found: error.to_string() }];
-        }
+        Err(error) => return vec![Check::limited(remedy::memory::unknown(&error.to_string()))],
     };
     let concerns = conditions.concerns(&topology.memory_nodes());
     if concerns.is_empty() {
-        return vec![Check {
-            name: "memory",
-            state: State::Good,
-            found: report::conditions::summary(&conditions),
-        }];
+        return vec![Check::good("memory", remedy::memory::summary(&conditions))];
     }
-    let check = |concern| {
-        let Finding { name, found, fix } = report::conditions::finding(concern);
-        Check { name, state: State::Limited(fix), found }
-    };
-    concerns.iter().map(check).collect()
+    concerns.iter().map(|concern| Check::limited(remedy::memory::finding(concern))).collect()
 }
 
 fn pid_namespace() -> Check {
-    let (state, found) = if sys::in_initial_pid_namespace() {
-        (State::Good, "we see the host's pids")
-    } else {
-        let fix = "run the agent on the host, or with hostPID: true (--pid=host)";
-        (State::Missing(fix.into()), "we are in a pid namespace of our own")
-    };
-    Check { name: "pids", state, found: found.into() }
+    match sys::in_initial_pid_namespace() {
+        true => Check::good("pids", "we see the host's pids"),
+        false => Check::missing(remedy::agent::pid_namespace()),
+    }
 }
 
 /// Loads and attaches every program, for the moment, those of a tap on our own sends included; `Err`: why there are none.
-fn programs() -> Result<Health, String> {
+pub(super) fn programs() -> Result<Health, String> {
     let tap = Tap::Process(TaskId { tid: std::process::id(), start_time: 0 });
     let tap = Some(TapOptions { tap, sends: Sends::Every });
-    match Programs::load(&LoadOptions { tap, hold: true, ..LoadOptions::default() }) {
+    match Programs::load(&LoadOptions { tap, hold: true, devices: true, ..LoadOptions::default() }) {
         Ok(programs) => Ok(programs.health().clone()),
         Err(BpfError::Unusable(health)) => Ok(health),
         Err(error) => Err(format!("{:#}", anyhow::Error::from(error))),
@@ -189,37 +231,29 @@ fn programs() -> Result<Health, String> {
 fn program_checks(health: &Result<Health, String>) -> Vec<Check> {
     let health = match health {
         Ok(health) => health,
-        Err(error) => {
-            let state = State::Missing("as the line above says".into());
-            return vec![Check { name: "programs", state, found: error.clone() }];
+        Err(error) => return vec![Check::missing(remedy::agent::no_programs(error))],
+    };
+    let hardest = health.hardest().map_or(String::new(), |hardest| format!("; {hardest}"));
+    let mut checks = vec![match remedy::agent::programs(health) {
+        None => Check::good("programs", format!("all {} attached{hardest}", health.programs.len())),
+        Some(finding) => {
+            let finding = Finding { found: finding.found + &hardest, ..finding };
+            if health.verdict() == Verdict::Unusable {
+                Check::missing(finding)
+            } else {
+                Check::limited(finding)
+            }
         }
-    };
-    let state = match health.verdict() {
-        Verdict::Full => State::Good,
-        Verdict::Degraded => State::Limited("docs/architecture.md says what each program is for".into()),
-        Verdict::Unusable => State::Missing("a kernel with BTF raw tracepoints, 5.10 or later".into()),
-    };
+    }];
     // The tap's failures have a line of their own.
-    let alone = Health { tap: Vec::new(), ..health.clone() };
-    let found = [Some(alone.summary()), alone.hardest()].into_iter().flatten().collect::<Vec<_>>().join("; ");
-    let mut checks = vec![Check { name: "programs", state, found }];
-    if let (Some(verdict), Some(found)) = (health.tap_verdict(), health.tap_summary()) {
-        let state = match verdict {
-            Verdict::Full => State::Good,
-            Verdict::Degraded => State::Limited("nothing if you do not use `jitter record --tap`; it follows system calls here (docs/jitter.md: which sends it does not see)".into()),
-            Verdict::Unusable => State::Limited("nothing if you do not use `jitter record --tap`, which does not work here".into()),
-        };
-        checks.push(Check { name: "tap", state, found });
+    if let Some(found) = health.tap_summary() {
+        checks.push(remedy::agent::tap(health).map_or_else(|| Check::good("tap", found), Check::limited));
     }
     if let Some(hold) = &health.hold {
-        let (state, found) = match hold {
-            Ok(()) => (State::Good, "processes can be held at exec (`hold`)".to_owned()),
-            Err(why) => {
-                let fix = "nothing if you do not set `hold` or `memory.apply`, which do not work here";
-                (State::Limited(fix.into()), why.clone())
-            }
-        };
-        checks.push(Check { name: "hold", state, found });
+        checks.push(match hold {
+            Ok(()) => Check::good("hold", "processes can be held at exec (`hold`)"),
+            Err(why) => Check::limited(remedy::agent::hold(why)),
+        });
     }
     checks
 }
@@ -228,14 +262,8 @@ fn event_priority() -> Check {
     // On a thread of its own, which ends with its priority.
     let priority = std::thread::spawn(sys::prioritise_event_thread).join();
     match priority {
-        Ok(sys::EventPriority::Fifo) => {
-            Check { name: "real-time", state: State::Good, found: "the event thread may run as SCHED_FIFO 1".into() }
-        }
-        Ok(normal) => Check {
-            name: "real-time",
-            state: State::Limited("give CAP_SYS_NICE, and in a v1 cpu cgroup cpu.rt_runtime_us; without it binding lags on a busy machine".into()),
-            found: normal.to_string(),
-        },
-        Err(_) => Check { name: "real-time", state: State::Limited("report this".into()), found: "the probe panicked".into() },
+        Ok(sys::EventPriority::Fifo) => Check::good("real-time", "the event thread may run as SCHED_FIFO 1"),
+        Ok(normal) => Check::limited(remedy::agent::real_time(&normal.to_string())),
+        Err(_) => Check::limited(remedy::agent::real_time("the probe panicked")),
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueHint};
 use nix::errno::Errno;
 
 use super::{UsageError, machine::MachineArgs, plan_args::PlanArgs};
@@ -75,14 +75,17 @@ pub struct ExecArgs {
     /// Fail where the kernel has but a near mode, or allows but a part of the plan.
     #[arg(long)]
     strict: bool,
-    /// Show what would be set, or without any of the above what is; run nothing.
+    /// Show what comes of it, or without any of the above what is; run nothing.
     #[arg(long, short, visible_alias = "dry-run")]
     show: bool,
     /// Say on standard error what is set.
     #[arg(long, short)]
     verbose: bool,
+    /// numactl's: ids are never relative to the inherited mask here, so there is nothing to be said by it.
+    #[arg(long, short, hide = true)]
+    all: bool,
     /// The program and its arguments.
-    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, value_hint = ValueHint::CommandWithArguments)]
     command: Vec<OsString>,
     #[command(flatten, next_help_heading = "The plan, with --group")]
     plan: PlanArgs,

@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 
-use super::UsageError;
+use super::{UsageError, offered};
 use crate::{
     core::{outline::Outline, preset::Preset, topology::Topology},
     host::{
@@ -23,7 +23,7 @@ pub struct MachineArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "preset")]
     pub sysfs_root: Option<PathBuf>,
     /// Plan for a machine that is not at hand: a2 or a3.
-    #[arg(long, value_parser = preset)]
+    #[arg(long, value_parser = offered::read(&["a2", "a3"], preset), hide_possible_values = true)]
     pub preset: Option<Preset>,
 }
 
@@ -44,6 +44,22 @@ impl MachineArgs {
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.preset.is_none() && self.sysfs_root.is_none()
+    }
+
+    /// The flags as they would be typed.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let preset = self.preset.map(|preset| ["--preset".to_owned(), preset.name().to_owned()]);
+        let root =
+            self.sysfs_root.as_ref().map(|root| ["--sysfs-root".to_owned(), root.display().to_string()]);
+        preset.into_iter().chain(root).flatten().collect()
+    }
+
+    /// Whose topology it is, if not this machine's.
+    #[must_use]
+    pub fn elsewhere(&self) -> Option<String> {
+        let root = || self.sysfs_root.as_ref().map(|root| root.display().to_string());
+        self.preset.map(|preset| format!("preset {}", preset.name())).or_else(root)
     }
 
     /// What reads as much of the machine as may change. A preset does not.

@@ -4,13 +4,21 @@
 //! for a program that cannot be run or is not there.
 
 mod bind;
+mod check;
+mod completions;
 mod doctor;
 mod exec;
 mod guard;
+mod irq;
 mod jitter;
+mod journal_args;
 mod machine;
+mod man;
+mod offered;
 mod plan_args;
 mod repair;
+mod report_file;
+mod restore;
 mod run;
 mod status;
 mod topology;
@@ -29,7 +37,13 @@ use crate::{
 
 /// Puts every process and thread of an inference server on the right NUMA node, and keeps it there.
 #[derive(Debug, Parser)]
-#[command(name = "numa-agent", version, max_term_width = 110)]
+#[command(
+    name = "numa-agent",
+    version,
+    max_term_width = 110,
+    after_help = "\
+Exit status: 0 done and verified; 1 what was asked for failed, or a check did not pass; 2 bad usage or bad configuration."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -51,11 +65,22 @@ enum Command {
     Exec(exec::ExecArgs),
     /// Move the pages of what runs to where the plan has them, a few at a time: a dry run unless --apply is given.
     Repair(repair::RepairArgs),
+    /// Interrupts and network queues of devices: plan them onto their sockets and off the threads that matter; apply, restore.
+    #[command(subcommand)]
+    Irq(irq::IrqCommand),
+    /// Undo what was changed: masks, cpusets and interrupts get back what they had, unless others have changed them since.
+    Restore(restore::RestoreArgs),
     /// Scheduling jitter and tokens: record, report, compare before and after.
     #[command(subcommand)]
     Jitter(jitter::JitterCommand),
+    /// Go through the acceptance checklist, with evidence: the host, the plan and who is where, before and after.
+    Check(Box<check::CheckArgs>),
     /// Say what this kernel and host can and cannot do for the agent, with the fix.
     Doctor(doctor::DoctorArgs),
+    /// Print what a shell needs to complete the command line.
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page, or write it and those of all subcommands into a directory.
+    Man(man::ManArgs),
     /// What `run` starts to look after processes that are held at exec.
     #[command(hide = true, name = guard::SUBCOMMAND)]
     Guard(guard::GuardArgs),
@@ -102,8 +127,13 @@ pub fn main() -> ExitCode {
         Command::Watch(args) => watch::run(args, messages.clone()),
         Command::Exec(args) => exec::run(&args),
         Command::Repair(args) => repair::run(&args),
+        Command::Irq(command) => irq::run(&command),
+        Command::Restore(args) => restore::run(&args),
         Command::Jitter(command) => jitter::run(command, messages.clone()),
+        Command::Check(args) => check::run(&args, messages.clone()),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
         Command::Guard(args) => return guard::run(&args),
     };
     let code = match result {

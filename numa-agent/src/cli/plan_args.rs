@@ -5,10 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 
-use crate::core::{
-    config::Overrides,
-    instance::GroupBy,
-    settings::{Align, Layout, PolicyChoice, Settings},
+use super::offered::words;
+use crate::{
+    core::{
+        config::Overrides,
+        instance::GroupBy,
+        settings::{Align, Layout, PolicyChoice, Settings},
+    },
+    host::{journal, sys},
 };
 
 /// Flags stand over the configuration file; a list given by flag replaces the file's.
@@ -40,16 +44,16 @@ pub struct PlanArgs {
     #[arg(long, value_name = "N")]
     pub others_socket_index: Option<u32>,
     /// auto, paired (A2/A3: groups on a socket's first node, forward threads on its second) or generic.
-    #[arg(long)]
+    #[arg(long, value_parser = words::<PolicyChoice>(PolicyChoice::WORDS), hide_possible_values = true)]
     pub policy: Option<PolicyChoice>,
     /// split (a node's CPUs are divided between its groups) or shared (every group has the whole node).
-    #[arg(long)]
+    #[arg(long, value_parser = words::<Layout>(Layout::WORDS), hide_possible_values = true)]
     pub layout: Option<Layout>,
     /// What a split never cuts: none, core or cluster. Default: the largest of which there is one per group.
-    #[arg(long)]
+    #[arg(long, value_parser = words::<Align>(Align::WORDS), hide_possible_values = true)]
     pub align: Option<Align>,
     /// What tells one serving instance from another: auto, cgroup, session, tree, pid, env:NAME or arg:REGEX.
-    #[arg(long, value_name = "HOW")]
+    #[arg(long, value_name = "HOW", value_parser = words::<GroupBy>(GroupBy::WORDS), hide_possible_values = true)]
     pub group_by: Option<GroupBy>,
 }
 
@@ -73,12 +77,41 @@ impl PlanArgs {
         self.config.is_some() || lists || !self.group_pid.is_empty() || !self.other_pid.is_empty()
     }
 
+    /// The flags as they would be typed.
+    pub fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut add = |flag: &str, value: String| {
+            // A value that begins with a dash is one by the equals sign alone.
+            match value.starts_with('-') {
+                true => words.push(format!("{flag}={value}")),
+                false => words.extend([flag.to_owned(), value]),
+            }
+        };
+        let Self { config, group_pattern, other_pattern, forward_thread_pattern, .. } = self;
+        let Self { group_pid, other_pid, groups_per_socket, others_socket_index, .. } = self;
+        let Self { policy, layout, align, group_by, .. } = self;
+        config.iter().for_each(|path| add("--config", path.display().to_string()));
+        group_pattern.iter().for_each(|pattern| add("--group-pattern", pattern.clone()));
+        other_pattern.iter().for_each(|pattern| add("--other-pattern", pattern.clone()));
+        forward_thread_pattern.iter().for_each(|pattern| add("--forward-thread-pattern", pattern.clone()));
+        group_pid.iter().for_each(|pid| add("--group-pid", pid.to_string()));
+        other_pid.iter().for_each(|pid| add("--other-pid", pid.to_string()));
+        groups_per_socket.iter().for_each(|count| add("--groups-per-socket", count.to_string()));
+        others_socket_index.iter().for_each(|index| add("--others-socket-index", index.to_string()));
+        policy.iter().for_each(|policy| add("--policy", policy.to_string()));
+        layout.iter().for_each(|layout| add("--layout", layout.to_string()));
+        align.iter().for_each(|align| add("--align", align.to_string()));
+        group_by.iter().for_each(|how| add("--group-by", how.to_string()));
+        words
+    }
+
     /// Reads the configuration file, if any, and puts the flags over it. `report` is `--report`'s.
     ///
     /// # Errors
     /// A file that cannot be read, or a configuration that makes no sense.
     pub fn settings(&self, report: Option<&Path>) -> anyhow::Result<Settings> {
         let file = self.config.as_deref().map(read_config).transpose()?;
+        let (file, warning) = file.map_or((None, None), |(file, warning)| (Some(file), warning));
         let overrides = Overrides {
             policy: self.policy,
             layout: self.layout,
@@ -94,23 +127,30 @@ impl PlanArgs {
             report: report.map(|path| path.to_string_lossy().into_owned()),
         };
         let file = file.as_ref().map(|(path, text)| (path.as_str(), text.as_str()));
-        Ok(Settings::from_sources(file, overrides)?)
+        let mut settings = Settings::from_sources(file, overrides)?;
+        settings.warnings.extend(warning);
+        Ok(settings)
     }
 }
 
 /// The most that a configuration file holds, in bytes.
 const MAX_CONFIG: u64 = 4 << 20;
 
-fn read_config(path: &Path) -> anyhow::Result<(String, String)> {
-    let read = || -> anyhow::Result<String> {
+/// Its path and text, and what is to be said of whose it is.
+fn read_config(path: &Path) -> anyhow::Result<((String, String), Option<String>)> {
+    let read = || -> anyhow::Result<(String, Option<String>)> {
         let facts = std::fs::metadata(path)?;
         // A pipe or a device could keep a running agent waiting for ever.
         anyhow::ensure!(facts.is_file(), "not a regular file");
         anyhow::ensure!(facts.len() <= MAX_CONFIG, "larger than {MAX_CONFIG} bytes");
-        Ok(std::fs::read_to_string(path)?)
+        // What is somebody's own may be as they like.
+        let why = journal::distrust(&facts).filter(|_| sys::own_uid() == 0);
+        let warning =
+            why.map(|why| format!("{} {why}: whoever may write it says what is bound", path.display()));
+        Ok((std::fs::read_to_string(path)?, warning))
     };
-    let text = read()
+    let (text, warning) = read()
         .with_context(|| format!("cannot read the configuration file {}", path.display()))
         .map_err(|error| super::UsageError(format!("{error:#}")))?;
-    Ok((path.display().to_string(), text))
+    Ok(((path.display().to_string(), text), warning))
 }

@@ -2,6 +2,7 @@
 
 use std::{
     io::{IsTerminal, Write},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,10 +21,12 @@ use crate::{
         },
         plan::Group,
         task::TaskId,
+        view,
     },
     host::{
+        critical::Critical,
         procfs,
-        repair::{self, Manner, Moved, Repair, RepairError, Threads},
+        repair::{self, Manner, Moved, Next, Repair, RepairError, Threads},
         sys::{Host, Kernel},
     },
     report::{
@@ -75,6 +78,13 @@ pub struct RepairArgs {
     /// The share of the time in which pages are moved, in percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=100))]
     duty: u64,
+    /// Pause when a critical thread waited longer than that for a CPU, until it is calm, and go slower then; by what the running agent
+    /// measures.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    max_wait: Option<Duration>,
+    /// Where the agent listens whose word --max-wait goes by.
+    #[arg(long, value_name = "PATH", default_value = view::SOCKET)]
+    socket: PathBuf,
     /// Also move pages that other processes have mapped.
     #[arg(long)]
     shared: bool,
@@ -104,17 +114,36 @@ pub fn run(args: &RepairArgs) -> anyhow::Result<()> {
     if args.max_pause.is_zero() {
         return Err(UsageError("--max-pause 0: nothing can be moved in no time".to_owned()).into());
     }
+    if args.max_wait.is_some_and(|max_wait| max_wait.is_zero()) {
+        return Err(UsageError("--max-wait 0: no thread gets a CPU in no time".to_owned()).into());
+    }
+    let critical = args.max_wait.map(|max_wait| Critical::watch(&args.socket, max_wait)).transpose();
+    let mut critical = critical.context("--max-wait goes by what a running agent measures")?;
+    let group_pids = settings.group_pids.clone();
     let mut engine = Engine::new(topology, settings, procfs::own_processes("/proc".as_ref()))?;
     engine.pin_pids(|pid| Host.start_time(pid));
-    bind::enforce(&mut engine, false)?;
+    bind::enforce(&mut engine, &mut bind::Hand::Looks)?;
     let mut rows = chosen(args, &engine)?;
+    // Who has ended is no reason not to see to the others.
+    let ended = args.pid.iter().chain(&group_pids).filter(|pid| Host.start_time(**pid).is_none());
+    let ended: Vec<String> = ended.map(|pid| format!("there is no process {pid}")).collect();
+    if let Some(words) = ended.first().filter(|_| rows.is_empty()) {
+        return Err(UsageError(words.clone()).into());
+    }
     let mut warnings = engine.warnings();
+    warnings.extend(ended);
     warnings.extend(bind::against_the_plan(&engine));
     let signals = signals::watch(|| {}, Duration::MAX, || {}).context("signals cannot be watched")?;
     for row in &mut rows {
         if !signals.end() {
-            repair(args, row, &signals);
+            repair(args, row, &signals, critical.as_mut());
         }
+    }
+    if critical.is_some_and(|critical| !critical.any()) {
+        warnings.push(
+            "--max-wait: the agent has seen no critical thread meanwhile, so nothing was slowed down"
+                .to_owned(),
+        );
     }
     super::print(&match args.format {
         Format::Text => text(args, &rows),
@@ -130,10 +159,11 @@ pub fn run(args: &RepairArgs) -> anyhow::Result<()> {
 fn chosen(args: &RepairArgs, engine: &Engine) -> anyhow::Result<Vec<Row>> {
     let known = |name: &&String| !engine.plan().groups.iter().any(|group| group.name == **name);
     if let Some(name) = args.group.iter().find(known) {
-        return Err(UsageError(format!(
-            "--group {name}: the plan has no such group; `numa-agent bind` shows it"
-        ))
-        .into());
+        let names: Vec<&str> = engine.plan().groups.iter().map(|group| group.name.as_str()).collect();
+        let names = names.join(", ");
+        return Err(
+            UsageError(format!("--group {name}: the plan has no such group; its groups: {names}")).into()
+        );
     }
     let mut rows = Vec::new();
     for process in engine.processes() {
@@ -152,7 +182,9 @@ fn chosen(args: &RepairArgs, engine: &Engine) -> anyhow::Result<Vec<Row>> {
             error: None,
         });
     }
-    if let Some(pid) = args.pid.iter().find(|pid| !rows.iter().any(|row| row.process.tid == **pid)) {
+    let stranger =
+        |pid: &&u32| Host.start_time(**pid).is_some() && !rows.iter().any(|row| row.process.tid == **pid);
+    if let Some(pid) = args.pid.iter().find(stranger) {
         return Err(UsageError(format!(
             "--pid {pid}: the plan has no group for it; name it with --group-pid, or its program with --group-pattern"
         ))
@@ -161,19 +193,24 @@ fn chosen(args: &RepairArgs, engine: &Engine) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn repair(args: &RepairArgs, row: &mut Row, signals: &Arc<Signals>) {
+fn repair(args: &RepairArgs, row: &mut Row, signals: &Arc<Signals>, mut critical: Option<&mut Critical>) {
     if args.apply && args.set_policy {
         let go_on = || !signals.end();
         row.threads = Some(repair::set_policy(row.process, &row.policy, THREAD_PATIENCE, go_on));
     }
-    let manner = Manner { max_pause: args.max_pause, duty_percent: args.duty, shared: args.shared };
+    let manner = Manner { max_pause: args.max_pause, shared: args.shared };
     let nodes = row.policy.nodes.clone();
     let result = Repair::look(row.process, &nodes).and_then(|mut repair| {
         let done = if args.apply {
             let mut progress = Progress::new(row.process.tid);
             let done = repair.run(&manner, |moved| {
-                progress.show(moved);
-                !signals.end()
+                let next = match &mut critical {
+                    _ if signals.end() => Next::End("interrupted".to_owned()),
+                    None => Next::Move { duty_percent: args.duty },
+                    Some(critical) => critical.next(args.duty),
+                };
+                progress.show(moved, &next);
+                next
             });
             progress.end(&repair.moved);
             done
@@ -203,12 +240,13 @@ impl Progress {
         Self { pid, start: Instant::now(), told: None, terminal: std::io::stderr().is_terminal() }
     }
 
-    fn show(&mut self, moved: &Moved) {
+    fn show(&mut self, moved: &Moved, next: &Next) {
         let pause = PROGRESS_PAUSES[usize::from(!self.terminal)];
         let since = self.told.unwrap_or(self.start);
         if since.elapsed() >= pause {
             self.told = Some(Instant::now());
-            let line = self.line(moved);
+            let halted = if *next == Next::Halt { ", paused: critical threads wait" } else { "" };
+            let line = self.line(moved) + halted;
             let end = if self.terminal { "\x1b[K\r" } else { "\n" };
             let _ = write!(std::io::stderr(), "{line}{end}");
         }
@@ -231,14 +269,14 @@ impl Progress {
         let full = ((share * WIDTH as f64) as usize).min(WIDTH);
         let rate = moved.moved_bytes as f64 / self.start.elapsed().as_secs_f64().max(1e-3);
         format!(
-            "process {}: [{}{}] {} of {}, {}/s, longest batch {}",
+            "process {}: [{}{}] {} of {}, {}/s, longest pause {}",
             self.pid,
             "#".repeat(full),
             ".".repeat(WIDTH - full),
             units::bytes(moved.moved_bytes),
             units::bytes(moved.wrong_bytes),
             units::bytes(rate as u64),
-            units::duration(moved.longest_ns),
+            units::duration(moved.longest_pause_ns),
         )
     }
 }
@@ -256,7 +294,7 @@ impl Row {
             _ if self.moved.before.is_empty() => "gone".to_owned(),
             0 => "on plan".to_owned(),
             _ if !applied => "planned".to_owned(),
-            _ if self.is_on_plan() => "moved".to_owned(),
+            _ if self.is_on_plan() => if self.moved.moved_bytes > 0 { "moved" } else { "on plan" }.to_owned(),
             _ => "failed: not all could be moved".to_owned(),
         }
     }
@@ -316,9 +354,17 @@ fn text(args: &RepairArgs, rows: &[Row]) -> String {
         }
         if row.moved.batches > 0 {
             out += &format!(
-                "process {pid}: {}, the longest took {}\n",
+                "process {pid}: {}, the longest took {}, and held somebody up for {} at most\n",
                 counted(row.moved.batches, "batch", "es"),
-                units::duration(row.moved.longest_ns)
+                units::duration(row.moved.longest_ns),
+                units::duration(row.moved.longest_pause_ns)
+            );
+        }
+        if row.moved.halts > 0 {
+            out += &format!(
+                "process {pid}: paused {} while critical threads waited, for {} in all\n",
+                counted(row.moved.halts, "time", "s"),
+                units::duration(row.moved.halted_ns)
             );
         }
         if let Some(threads) = &row.threads {
@@ -351,6 +397,9 @@ fn to_json(args: &RepairArgs, rows: &[Row], warnings: &[String]) -> Value {
             "unmoved_pages": moved.unmoved,
             "batches": moved.batches,
             "longest_batch_ns": moved.longest_ns,
+            "longest_pause_ns": moved.longest_pause_ns,
+            "halts": moved.halts,
+            "halted_ns": moved.halted_ns,
             "threads": row.threads.as_ref().map(|threads| json!({"set": threads.set, "refused": threads.refused})),
             "result": row.result(args.apply),
         })
@@ -359,6 +408,7 @@ fn to_json(args: &RepairArgs, rows: &[Row], warnings: &[String]) -> Value {
         "schema": 1,
         "applied": args.apply,
         "max_pause_ns": args.max_pause.as_nanos() as u64,
+        "max_wait_ns": args.max_wait.map(|max_wait| max_wait.as_nanos() as u64),
         "processes": rows.iter().map(process).collect::<Vec<Value>>(),
         "warnings": warnings,
     })

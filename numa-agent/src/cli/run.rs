@@ -1,13 +1,16 @@
 //! `numa-agent run`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::{Format, machine::MachineArgs, plan_args::PlanArgs};
+use super::{Format, journal_args::JournalArgs, machine::MachineArgs, offered::words, plan_args::PlanArgs};
 use crate::{
-    agent::{self, Jitter, LineFormat, LineQueue, Reports, Socket},
-    core::jitter::observer::Limits,
+    agent::{self, Jitter, LineFormat, LineQueue, Metrics, Reports, Socket},
+    core::{
+        jitter::observer::Limits,
+        settings::{DriftPolicy, Settings},
+    },
     host::bpf::LoadOptions,
 };
 
@@ -18,6 +21,15 @@ pub struct RunArgs {
     plan: PlanArgs,
     #[command(flatten)]
     machine: MachineArgs,
+    #[command(flatten)]
+    journal: JournalArgs,
+    /// At the end give back all masks and cpusets that are in the journal, as `numa-agent restore` does.
+    #[arg(long, conflicts_with = "no_journal")]
+    restore_on_exit: bool,
+    /// What is done when somebody else changes the mask of a managed thread: observe, reapply (put it back up to 8 times in 10 s, then
+    /// at reconcile) or enforce (always, each time after a longer wait). Over the configuration's `drift`.
+    #[arg(long, value_parser = words::<DriftPolicy>(DriftPolicy::WORDS), hide_possible_values = true)]
+    drift: Option<DriftPolicy>,
     /// Observe and report only: change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -27,6 +39,10 @@ pub struct RunArgs {
     /// Seconds between full scans that catch what no event told; 0: only after lost events.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
     reconcile: u64,
+    /// Leave the event thread among the ordinary ones, not SCHED_FIFO 1. On a busy machine new processes then run off plan for
+    /// milliseconds until it is the event thread's turn.
+    #[arg(long)]
+    no_real_time: bool,
     /// Log what the kernel programs do (slow; for debugging).
     #[arg(long)]
     bpf_log: bool,
@@ -51,6 +67,17 @@ pub struct RunArgs {
     /// No socket: nobody can look at this agent.
     #[arg(long, conflicts_with = "socket")]
     no_socket: bool,
+    /// Where Prometheus finds metrics: an IP address and a port, like 127.0.0.1:9464 or [::1]:9464; port 0 is any that is free.
+    /// There is no authentication. Default: the configuration's `metrics`, or nowhere.
+    #[arg(long, value_name = "ADDRESS", value_parser = endpoint)]
+    metrics: Option<SocketAddr>,
+    /// Also metrics of up to N single threads, forward threads first: time series that come and go with the threads.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=4096))]
+    metrics_threads: u32,
+}
+
+fn endpoint(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "write an IP address and a port, like 127.0.0.1:9464 or [::1]:9464")
 }
 
 impl RunArgs {
@@ -73,7 +100,12 @@ pub fn run(args: RunArgs, messages: LineQueue) -> anyhow::Result<()> {
     let socket = args.socket();
     let options = agent::Options {
         socket,
+        gives_up: true,
+        real_time: !args.no_real_time,
+        metrics: Some(Metrics { address: args.metrics, threads: args.metrics_threads as usize }),
         dry_run: args.dry_run,
+        journal: args.journal.path(),
+        restore_on_exit: args.restore_on_exit,
         format: match args.format {
             Format::Text => LineFormat::Text,
             Format::Json => LineFormat::Json,
@@ -98,7 +130,10 @@ pub fn run(args: RunArgs, messages: LineQueue) -> anyhow::Result<()> {
             }
             Ok(topology)
         }),
-        settings: Box::new(move || args.plan.settings(None)),
+        settings: Box::new(move || {
+            let settings = args.plan.settings(None)?;
+            Ok(Settings { drift: args.drift.unwrap_or(settings.drift), ..settings })
+        }),
     };
     agent::run(options)
 }

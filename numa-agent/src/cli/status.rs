@@ -8,11 +8,12 @@ use super::Format;
 use crate::{
     core::{
         idset::NodeSet,
+        instance::Container,
         memory::verify::Verified,
         task::TaskId,
-        view::{self, Line, Process, Request, Status},
+        view::{self, Group, Line, Process, Request, Status},
     },
-    host::{client, numa_maps, sysfs},
+    host::{client, container, numa_maps, sysfs},
     report::{self, memory::Row},
 };
 
@@ -42,6 +43,7 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
             args.socket.display()
         ),
     };
+    let containers: Vec<Option<Container>> = status.groups.iter().map(container_of).collect();
     let memory = if args.memory { verify(&status, &sysfs::read_host()?.memory_nodes()) } else { Vec::new() };
     super::print(&match args.format {
         Format::Text => {
@@ -49,10 +51,14 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
                 let (pid, comm, group) = (process.pid, process.comm.as_str(), Some(group.as_str()));
                 Row { pid, comm, group, memory: verified }
             });
-            report::status::text(&status) + &report::memory::text(rows)
+            report::status::text(&labelled(&status, &containers)) + &report::memory::text(rows)
         }
         Format::Json => {
             let mut value = serde_json::to_value(&status)?;
+            let groups = value["groups"].as_array_mut().into_iter().flatten();
+            for (group, container) in groups.zip(&containers) {
+                group["container"] = container.as_ref().map(Container::json).into();
+            }
             let processes = value["groups"].as_array_mut().into_iter().flatten();
             let processes = processes.filter_map(|group| group["processes"].as_array_mut()).flatten();
             for (process, (_, verified)) in processes.zip(&memory) {
@@ -61,6 +67,24 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
             report::json::print(&value)
         }
     })
+}
+
+/// The container that all of a group's processes are in, as far as we can tell who they are.
+fn container_of(group: &Group) -> Option<Container> {
+    let mut ids = group.processes.iter().map(|one| TaskId { tid: one.pid, start_time: one.start_time });
+    let first = container::of(ids.next()?)?;
+    ids.all(|id| container::id_of(id).as_ref() == Some(&first.container.id)).then_some(first)
+}
+
+/// The same for people: who sits in a group is called by the container's name.
+fn labelled(status: &Status, containers: &[Option<Container>]) -> Status {
+    let mut status = status.clone();
+    for (group, container) in status.groups.iter_mut().zip(containers) {
+        if let (Some(container), Some(instance)) = (container, &mut group.instance) {
+            *instance = container.rename(instance);
+        }
+    }
+    status
 }
 
 /// A process of a group, and what its memory came to.

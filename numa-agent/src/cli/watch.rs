@@ -224,7 +224,12 @@ fn observe(args: &Arc<WatchArgs>, messages: &LineQueue, interval_ms: u64) -> any
     let outline = outline.machine.outline();
     let options = agent::Options {
         socket: Socket::None,
+        gives_up: false,
+        real_time: false,
+        metrics: None,
         dry_run: true,
+        journal: None,
+        restore_on_exit: false,
         format: LineFormat::Silent,
         messages: messages.clone(),
         reconcile: Some(RECONCILE),

@@ -23,16 +23,21 @@ impl ChoiceError {
     }
 }
 
-/// Gives a setting that is one word of a few its `FromStr` and `Display`, one the inverse of the other.
+/// Gives a setting that is one word of a few the list of them, and its `FromStr` and `Display`, one the inverse of the other.
 macro_rules! words {
     ($type:ident: $($word:literal $variant:ident),+) => {
+        impl $type {
+            /// All words.
+            pub const WORDS: &'static [&'static str] = &[$($word),+];
+        }
+
         impl std::str::FromStr for $type {
             type Err = $crate::core::choice::ChoiceError;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 match text {
                     $($word => Ok(Self::$variant),)+
-                    _ => Err($crate::core::choice::ChoiceError::new(text, &[$($word),+])),
+                    _ => Err($crate::core::choice::ChoiceError::new(text, Self::WORDS)),
                 }
             }
         }

@@ -7,21 +7,24 @@ mod error;
 mod layers;
 mod pattern;
 
+use core::net::SocketAddr;
 use std::str::FromStr;
 
 use super::{
     choice::{ChoiceError, suggest},
+    idset::{CpuSet, MAX_ID},
     instance::GroupBy,
+    irq::reserve::Reserve,
     plan::MAX_GROUPS_PER_SOCKET,
     rule::{Rule, RuleRole},
-    settings::{Align, Layout, MemoryApply, PolicyChoice},
+    settings::{Align, DriftPolicy, Layout, MemoryApply, PolicyChoice},
 };
 use document::{Node, Value};
 pub use error::{ConfigError, Origin};
 pub(super) use pattern::{Pattern, Subject};
 
 /// Keys of the file's top level. A later table is one more word here and one more field in [`Partial`].
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 22] = [
     "policy",
     "layout",
     "align",
@@ -32,6 +35,7 @@ const KEYS: [&str; 17] = [
     "group_patterns",
     "other_patterns",
     "forward_thread_patterns",
+    "forward_thread_devices",
     "group_pids",
     "other_pids",
     "report",
@@ -39,10 +43,17 @@ const KEYS: [&str; 17] = [
     "hold_terminal",
     "hold_limit_ms",
     "memory",
+    "irq",
+    "metrics",
+    "drift",
+    "max_bind_rate",
 ];
 
 /// Keys of `memory`.
 const MEMORY_KEYS: [&str; 1] = ["apply"];
+
+/// Keys of `irq`.
+const IRQ_KEYS: [&str; 2] = ["cpus", "cpus_per_socket"];
 
 /// Keys of an entry of `rules`.
 const RULE_KEYS: [&str; 8] = ["name", "role", "comm", "cmdline", "exe", "cgroup", "uid", "parent"];
@@ -53,6 +64,9 @@ const MAX_SOCKET_INDEX: u32 = 8191;
 const MAX_PID: u32 = 4_194_304;
 /// The highest user id; the next one, `(uid_t)-1`, means "no user".
 const MAX_UID: u32 = u32::MAX - 1;
+
+/// More binds a second than any machine makes.
+const MAX_BIND_RATE: u32 = 1_000_000;
 
 /// The longest that a process may be held, in milliseconds: who waits for it for longer takes it for dead.
 const MAX_HOLD_MS: u32 = 10_000;
@@ -100,6 +114,7 @@ pub(super) struct Partial {
     pub group_patterns: Option<Vec<Pattern>>,
     pub other_patterns: Option<Vec<Pattern>>,
     pub forward_thread_patterns: Option<Vec<Pattern>>,
+    pub forward_thread_devices: Option<Vec<String>>,
     pub group_pids: Option<Vec<(Origin, u32)>>,
     pub other_pids: Option<Vec<(Origin, u32)>>,
     pub report: Option<String>,
@@ -107,6 +122,10 @@ pub(super) struct Partial {
     pub hold_terminal: Option<bool>,
     pub hold_limit_ms: Option<u32>,
     pub memory_apply: Option<MemoryApply>,
+    pub reserve: Option<Reserve>,
+    pub metrics: Option<SocketAddr>,
+    pub drift: Option<DriftPolicy>,
+    pub max_bind_rate: Option<u32>,
 }
 
 impl Partial {
@@ -131,6 +150,7 @@ impl Partial {
             other_patterns: top.get("other_patterns", |item| item.list("strings", process_pattern))?,
             forward_thread_patterns: top
                 .get("forward_thread_patterns", |item| item.list("strings", Item::pattern))?,
+            forward_thread_devices: top.get("forward_thread_devices", |item| item.list("paths", device))?,
             group_pids: top.get("group_pids", |item| item.list("process ids", pid))?,
             other_pids: top.get("other_pids", |item| item.list("process ids", pid))?,
             report: top.get("report", |item| report(&item.at, item.string()?))?,
@@ -140,6 +160,10 @@ impl Partial {
             memory_apply: top
                 .get("memory", |item| item.table(&MEMORY_KEYS)?.get("apply", Item::choice))?
                 .flatten(),
+            reserve: top.get("irq", reserve)?,
+            metrics: top.get("metrics", endpoint)?,
+            drift: top.get("drift", Item::choice)?,
+            max_bind_rate: top.get("max_bind_rate", |item| item.number(1, MAX_BIND_RATE))?,
         })
     }
 
@@ -175,6 +199,7 @@ impl Partial {
             group_patterns: process_patterns("--group-pattern", flags.group_patterns)?,
             other_patterns: process_patterns("--other-pattern", flags.other_patterns)?,
             forward_thread_patterns: patterns("--forward-thread-pattern", flags.forward_thread_patterns)?,
+            forward_thread_devices: None,
             group_pids: pids("--group-pid", flags.group_pids)?,
             other_pids: pids("--other-pid", flags.other_pids)?,
             report: flags.report.map(|path| report(&Origin::flag("--report"), &path)).transpose()?,
@@ -182,6 +207,10 @@ impl Partial {
             hold_terminal: None,
             hold_limit_ms: None,
             memory_apply: None,
+            reserve: None,
+            metrics: None,
+            drift: None,
+            max_bind_rate: None,
         })
     }
 
@@ -198,6 +227,7 @@ impl Partial {
             group_patterns: self.group_patterns.or(below.group_patterns),
             other_patterns: self.other_patterns.or(below.other_patterns),
             forward_thread_patterns: self.forward_thread_patterns.or(below.forward_thread_patterns),
+            forward_thread_devices: self.forward_thread_devices.or(below.forward_thread_devices),
             group_pids: self.group_pids.or(below.group_pids),
             other_pids: self.other_pids.or(below.other_pids),
             report: self.report.or(below.report),
@@ -205,6 +235,10 @@ impl Partial {
             hold_terminal: self.hold_terminal.or(below.hold_terminal),
             hold_limit_ms: self.hold_limit_ms.or(below.hold_limit_ms),
             memory_apply: self.memory_apply.or(below.memory_apply),
+            reserve: self.reserve.or(below.reserve),
+            metrics: self.metrics.or(below.metrics),
+            drift: self.drift.or(below.drift),
+            max_bind_rate: self.max_bind_rate.or(below.max_bind_rate),
         }
     }
 }
@@ -308,6 +342,40 @@ fn report(at: &Origin, path: &str) -> Result<String, ConfigError> {
         );
     }
     Ok(path.to_owned())
+}
+
+fn device(item: Item<'_>) -> Result<String, ConfigError> {
+    let path = item.string()?;
+    let hint = || "write a path like \"/dev/davinci*\"".to_owned();
+    if !path.starts_with('/') {
+        return Err(item.at.wrong(format!("{path:?} is no absolute path"), hint()));
+    }
+    if path.contains("**") {
+        // It would lead through all of /proc and /sys.
+        return Err(item.at.wrong(format!("{path:?}: ** stands for any folders"), hint()));
+    }
+    match glob::Pattern::new(path) {
+        Ok(_) => Ok(path.to_owned()),
+        Err(error) => Err(item.at.wrong(format!("{path:?}: {}", error.msg), hint())),
+    }
+}
+
+fn reserve(item: Item<'_>) -> Result<Reserve, ConfigError> {
+    let table = item.table(&IRQ_KEYS)?;
+    let cpus = table.get("cpus", |item| {
+        let list: Result<CpuSet, _> = item.string()?.parse();
+        list.map_err(|error| item.at.wrong(error.to_string(), "write CPUs as in \"0-1,80-81\"".into()))
+    })?;
+    let per_socket = table.get("cpus_per_socket", |item| item.number(0, MAX_ID))?;
+    Ok(Reserve { cpus: cpus.unwrap_or_default(), per_socket: per_socket.unwrap_or(0) })
+}
+
+fn endpoint(item: Item<'_>) -> Result<SocketAddr, ConfigError> {
+    let text = item.string()?;
+    text.parse().map_err(|_| {
+        let hint = "write an IP address and a port, like \"127.0.0.1:9464\" or \"[::1]:9464\"";
+        item.at.wrong(format!("{text:?} is no address to listen at"), hint.into())
+    })
 }
 
 fn uids(item: Item<'_>) -> Result<Vec<u32>, ConfigError> {

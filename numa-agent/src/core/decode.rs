@@ -4,7 +4,10 @@ use numa_ebpf::{
     account::NO_SLOT,
     hold,
     mark::TICK_NS,
-    record::{ARGS_MAX, COMM_LEN, EXEC_FIXED, Exit, Fork, Header, Migrate, Rename, SetAffinity, flag, kind},
+    record::{
+        ARGS_MAX, COMM_LEN, EXEC_FIXED, Exit, Fork, Header, Migrate, Rename, SetAffinity, UseDevice, flag,
+        kind,
+    },
     tap,
 };
 
@@ -63,6 +66,7 @@ pub fn decode(record: &[u8]) -> Result<TaskEvent, DecodeError> {
         kind::EXIT => size_of::<Exit>(),
         kind::SET_AFFINITY => size_of::<SetAffinity>(),
         kind::MIGRATE => size_of::<Migrate>(),
+        kind::USE_DEVICE => size_of::<UseDevice>(),
         _ => return Err(DecodeError::UnknownKind { kind, len }),
     };
     if len != expected {
@@ -91,6 +95,10 @@ pub fn decode(record: &[u8]) -> Result<TaskEvent, DecodeError> {
             caller_tid: bytes.u32(),
             caller_comm: bytes.comm(),
         },
+        kind::USE_DEVICE => {
+            let (device, _reserved) = (bytes.u32(), bytes.u32());
+            EventKind::UseDevice { device, comm: bytes.comm() }
+        }
         _ => EventKind::Migrate { from_cpu: bytes.u32(), to_cpu: bytes.u32() },
     };
     Ok(TaskEvent { at_ns, pid, task: TaskId { tid, start_time: start_ticks(start) }, kind })
@@ -232,6 +240,9 @@ mod tests {
             record(kind::SET_AFFINITY, 0, &[&8u32.to_ne_bytes(), &9u32.to_ne_bytes(), &comm("taskset")]);
         let caller = EventKind::SetAffinity { caller_pid: 8, caller_tid: 9, caller_comm: "taskset".into() };
         assert_eq!(decode(&call), Ok(event(caller)));
+        let used = [&0x0ec0_0007u32.to_ne_bytes()[..], &[0; 4], &comm("python3")];
+        let used = decode(&record(kind::USE_DEVICE, 0, &used));
+        assert_eq!(used, Ok(event(EventKind::UseDevice { device: 0x0ec0_0007, comm: "python3".into() })));
         let migrate = record(kind::MIGRATE, 0, &[&0u32.to_ne_bytes(), &40u32.to_ne_bytes()]);
         assert_eq!(decode(&migrate), Ok(event(EventKind::Migrate { from_cpu: 0, to_cpu: 40 })));
     }
@@ -286,7 +297,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(kind in 0u32..8, body in proptest::collection::vec(any::<u8>(), 0..1100)) {
+        fn no_bytes_make_it_panic(kind in 0u32..9, body in proptest::collection::vec(any::<u8>(), 0..1100)) {
             let _ = decode(&body);
             let _ = decode(&record(kind, 0, &[&body]));
         }

@@ -70,6 +70,13 @@ pub enum EventKind {
         /// CPU it goes to.
         to_cpu: u32,
     },
+    /// The task used one of the device files that make a thread a forward thread.
+    UseDevice {
+        /// The device's number, as the kernel keeps it.
+        device: u32,
+        /// The task's name.
+        comm: String,
+    },
 }
 
 /// How often a task moved while it was managed.

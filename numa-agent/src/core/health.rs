@@ -176,6 +176,7 @@ impl DropCounts {
         "exit",
         "set_affinity",
         "migrate",
+        "use_device",
         "unseen_set_affinity",
         "not_measured",
     ];

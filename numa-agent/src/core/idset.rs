@@ -37,6 +37,16 @@ pub enum ListError {
     Mask(String),
 }
 
+/// The most of a word that an error shows.
+const MOST_SHOWN: usize = 40;
+
+fn shortened(word: &str) -> String {
+    match word.char_indices().nth(MOST_SHOWN) {
+        None => word.to_owned(),
+        Some((end, _)) => format!("{}..", &word[..end]),
+    }
+}
+
 impl IdSet {
     /// The empty set.
     #[must_use]
@@ -146,7 +156,7 @@ impl IdSet {
             let number = u32::from_str_radix(digits, 16)
                 .ok()
                 .filter(|_| digits.bytes().all(|b| b.is_ascii_hexdigit()));
-            let bits = number.ok_or_else(|| ListError::Mask(group.to_owned()))?;
+            let bits = number.ok_or_else(|| ListError::Mask(shortened(group)))?;
             for bit in (0..32).filter(|bit| bits & (1 << bit) != 0) {
                 let id = index as u64 * 32 + bit;
                 set.insert(u32::try_from(id).ok().filter(|id| *id <= MAX_ID).ok_or(ListError::TooLarge(id))?);
@@ -229,7 +239,7 @@ impl FromStr for IdSet {
     /// Parses a kernel list: ids and ranges separated by commas; white space around them and an empty text are fine.
     fn from_str(text: &str) -> Result<Self, ListError> {
         let id = |token: &str, whole: &str| {
-            let number: u64 = token.trim().parse().map_err(|_| ListError::Token(whole.to_owned()))?;
+            let number: u64 = token.trim().parse().map_err(|_| ListError::Token(shortened(whole)))?;
             u32::try_from(number).ok().filter(|id| *id <= MAX_ID).ok_or(ListError::TooLarge(number))
         };
         let mut set = Self::new();
@@ -242,7 +252,7 @@ impl FromStr for IdSet {
                 Some((start, end)) => {
                     let (start, end) = (id(start, token)?, id(end, token)?);
                     if start > end {
-                        return Err(ListError::Backwards(token.to_owned()));
+                        return Err(ListError::Backwards(shortened(token)));
                     }
                     set.extend(start..=end);
                 }

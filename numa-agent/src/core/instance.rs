@@ -1,6 +1,7 @@
 //! Serving instances: which processes belong together, and which of the plan's groups each instance has.
 
 mod container;
+mod names;
 mod slots;
 
 use std::{fmt, str::FromStr};
@@ -12,6 +13,7 @@ use super::{
     task::{ProcessFacts, TaskId},
 };
 pub use container::{ContainerRef, container_of};
+pub use names::{Container, Names};
 pub use slots::{Assignment, Place, Slots, SlotsError};
 
 /// `--group-by`: what tells one serving instance from another.
@@ -34,12 +36,16 @@ pub enum GroupBy {
     Arg(Regex),
 }
 
+impl GroupBy {
+    /// Those that are a word.
+    pub const WORDS: &'static [&'static str] = &["auto", "cgroup", "session", "tree", "pid"];
+}
+
 impl FromStr for GroupBy {
     type Err = ChoiceError;
 
     fn from_str(text: &str) -> Result<Self, ChoiceError> {
-        let wrong =
-            || ChoiceError::new(text, &["auto", "cgroup", "session", "tree", "pid", "env:NAME", "arg:REGEX"]);
+        let wrong = || ChoiceError::new(text, &[Self::WORDS, &["env:NAME", "arg:REGEX"]].concat());
         match text.split_once(':') {
             Some(("env", name)) if !name.is_empty() && !name.contains(['=', '\0']) => {
                 Ok(Self::Env(name.to_owned()))

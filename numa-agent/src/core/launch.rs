@@ -108,7 +108,7 @@ pub enum PlacementError {
         allowed: CpuSet,
     },
     /// Nodes that the machine does not have.
-    #[error("there is no node {nodes}; this machine has {online}")]
+    #[error("there is no node {nodes}; the nodes of this machine: {online}")]
     NoSuchNode {
         /// The nodes.
         nodes: NodeSet,

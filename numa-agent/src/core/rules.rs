@@ -27,6 +27,8 @@ pub struct Needs {
     pub parent: bool,
     /// [`ProcessFacts::env`] of that variable.
     pub env: Option<String>,
+    /// [`ProcessFacts::device_node`], of these device files.
+    pub devices: Vec<String>,
     /// [`ProcessFacts::ancestors`] of every process; without it only of those that have no session.
     pub ancestors: bool,
 }
@@ -89,6 +91,7 @@ impl Rules {
                 GroupBy::Env(name) => Some(name.clone()),
                 _ => None,
             },
+            devices: self.settings.forward_thread_devices.clone(),
             ancestors: matches!(self.settings.group_by, GroupBy::Tree)
                 || !self.settings.descends_from.is_empty(),
         }
@@ -141,11 +144,12 @@ impl Rules {
         if cmdline_truncated { patterns } else { self.by_pattern(process).is_some() }
     }
 
-    /// The role of a thread named `comm` in a process of that role.
+    /// The role of a thread named `comm` in a process of that role. Who uses a device that only forward threads use is one.
     #[must_use]
-    pub fn thread_role(&self, process: ProcessRole, comm: &str) -> ThreadRole {
+    pub fn thread_role(&self, process: ProcessRole, comm: &str, uses_device: bool) -> ThreadRole {
         match process {
             ProcessRole::Other => ThreadRole::Other,
+            ProcessRole::Group if uses_device => ThreadRole::Forward,
             ProcessRole::Group if self.settings.forward_thread_patterns.iter().any(|r| r.is_match(comm)) => {
                 ThreadRole::Forward
             }
@@ -344,7 +348,8 @@ mod tests {
 
     #[test]
     fn only_what_somebody_looks_at_is_needed() {
-        let needs = |toml: &str| rules(toml).needs();
+        let needs = |toml: &str| Needs { devices: Vec::new(), ..rules(toml).needs() };
+        assert_eq!(rules("").needs().devices, rules("").settings.forward_thread_devices);
         let auto = Needs { cgroup: true, ..Needs::default() };
         for by in ["auto", "session", "cgroup", "arg:(x)"] {
             assert_eq!(needs(&format!("group_by = '{by}'\ngroup_patterns = ['x']")), auto, "{by}");
@@ -368,7 +373,9 @@ mod tests {
             (ProcessRole::Group, "python", ThreadRole::Member),
             (ProcessRole::Other, "prefill", ThreadRole::Other),
         ] {
-            assert_eq!(rules.thread_role(role, comm), thread, "{comm}");
+            assert_eq!(rules.thread_role(role, comm, false), thread, "{comm}");
+            let user = if role == ProcessRole::Other { thread } else { ThreadRole::Forward };
+            assert_eq!(rules.thread_role(role, comm, true), user, "{comm} uses the device");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the user asked for: the configuration file's keys and the flags over them, as one checked value.
 
+use core::net::SocketAddr;
 use std::fmt;
 
 use regex::Regex;
@@ -9,6 +10,7 @@ use super::{
     config::{ConfigError, Overrides},
     hold::HoldSettings,
     instance::GroupBy,
+    irq::reserve::Reserve,
     rule::{Rule, RuleRole},
     task::TaskId,
 };
@@ -16,12 +18,17 @@ use super::{
 /// Thread names that a group's forward threads have, where neither file nor flags name any.
 pub const FORWARD_THREAD_PATTERNS: [&str; 3] = ["forward", "prefill", "decode"];
 
+/// Device files that forward threads use, where the file names none: an NPU's each. Not `davinci_manager`, which whoever looks for an NPU
+/// opens.
+pub const FORWARD_THREAD_DEVICES: [&str; 1] = ["/dev/davinci[0-9]*"];
+
 /// Where `bind` writes its report, where neither file nor flags say.
 pub const REPORT_PATH: &str = "workflow_visualization/numa_binding_report.md";
 
 words!(PolicyChoice: "auto" Auto, "paired" Paired, "generic" Generic);
 words!(Layout: "split" Split, "shared" Shared);
 words!(MemoryApply: "none" None, "inject" Inject, "cpuset" Cpuset);
+words!(DriftPolicy: "observe" Observe, "reapply" Reapply, "enforce" Enforce);
 words!(Align: "none" None, "core" Core, "cluster" Cluster);
 
 /// Plan policy as asked for.
@@ -67,6 +74,18 @@ pub enum MemoryApply {
     Cpuset,
 }
 
+/// What is done when somebody else changes the mask of a managed thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DriftPolicy {
+    /// Nothing: it is counted and named.
+    Observe,
+    /// It is put back, a few times in a row at once, then by the next reconcile.
+    #[default]
+    Reapply,
+    /// It is always put back, each time after a longer wait.
+    Enforce,
+}
+
 /// The unit that a split never cuts, from small to large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Align {
@@ -100,6 +119,8 @@ pub struct LayoutSettings {
     pub groups_per_socket: Option<u32>,
     /// `others_socket_index`, into the sorted socket ids; `None`: 2 for paired, 0 for generic, or the last socket.
     pub others_socket_index: Option<u32>,
+    /// `irq`: the CPUs that are left to interrupts.
+    pub reserve: Reserve,
 }
 
 /// Everything the user asked for, checked.
@@ -119,10 +140,20 @@ pub struct Settings {
     pub other_patterns: Vec<Regex>,
     /// `forward_thread_patterns`, searched in a thread's comm.
     pub forward_thread_patterns: Vec<Regex>,
+    /// `forward_thread_devices`: device files that only forward threads use, with `*`, `?` and `[...]` in their paths.
+    pub forward_thread_devices: Vec<String>,
+    /// Whether they were asked for: their users are then looked for though there is no such file yet.
+    pub devices_asked: bool,
     /// `hold` and what belongs to it.
     pub hold: HoldSettings,
     /// `memory.apply = "cpuset"`: the cgroups of group processes are to allow the plan's memory nodes.
     pub cpusets: bool,
+    /// `metrics`: where the endpoint listens.
+    pub metrics: Option<SocketAddr>,
+    /// `drift`.
+    pub drift: DriftPolicy,
+    /// `max_bind_rate`: masks set in a second; `None`: any number.
+    pub max_bind_rate: Option<u32>,
     /// `group_pids`.
     pub group_pids: Vec<u32>,
     /// `other_pids`.
@@ -155,12 +186,17 @@ impl Settings {
         Ok(Self { descends_from: roots, warnings: Vec::new(), ..settings })
     }
 
+    /// Whether a program could be managed by what it is, and not just by its pid.
+    #[must_use]
+    pub fn has_rules(&self) -> bool {
+        let rules = self.rules.iter().any(|rule| rule.role != RuleRole::Ignore);
+        rules || !self.group_patterns.is_empty() || !self.other_patterns.is_empty()
+    }
+
     /// Says so if nothing is asked to be managed.
     pub(super) fn warn_if_idle(mut self) -> Self {
-        let rules = self.rules.iter().any(|rule| rule.role != RuleRole::Ignore);
-        let patterns = !self.group_patterns.is_empty() || !self.other_patterns.is_empty();
         let pids = !self.group_pids.is_empty() || !self.other_pids.is_empty();
-        if !(rules || patterns || pids) {
+        if !(self.has_rules() || pids) {
             self.warnings.push(format!(
                 "{}: no rule, pattern or pid given: nothing will be managed; give group_patterns (--group-pattern) or rules",
                 self.source

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
     engine::Bind,
     event::MigrationCounts,
     hold::Tally,
+    metrics::steps::Steps,
     task::{BindOutcome, TaskId},
 };
 
@@ -17,12 +19,23 @@ const LATENCY_MAX_NS: u64 = 60_000_000_000;
 /// How many of the most migrated threads a summary names.
 const TOP_MIGRATED: usize = 10;
 
+/// An attempt to bind, as it is counted, each in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attempt {
+    /// What it came to.
+    pub result: &'static str,
+    /// What led to it.
+    pub cause: &'static str,
+    /// The thread's role.
+    pub role: &'static str,
+}
+
 /// Counters from start to now.
 #[derive(Debug, Default)]
 pub struct Stats {
-    results: BTreeMap<&'static str, u64>,
-    causes: BTreeMap<&'static str, u64>,
+    attempts: BTreeMap<Attempt, u64>,
     latency: BTreeMap<&'static str, Histogram<u64>>,
+    event_to_bound: BTreeMap<&'static str, Steps>,
     migrations: MigrationCounts,
     /// The most migrated threads, worst first; bounded.
     most_migrated: Vec<Migrated>,
@@ -34,6 +47,25 @@ pub struct Stats {
     pub scans: u64,
     /// What holding processes at exec came to.
     pub holds: Tally,
+    /// What the journal was told.
+    pub journaled: Journaled,
+    /// Binds that `max_bind_rate` has put off.
+    pub deferred: u64,
+    /// Warnings said.
+    pub warnings: u64,
+}
+
+/// What the journal was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Journaled {
+    /// Entries written.
+    pub entries: u64,
+    /// Tries to write that failed.
+    pub failures: u64,
+    /// Entries that wait to be written; the masks that they tell of have been changed already.
+    pub waiting: u64,
+    /// Entries for which there was no room even to wait.
+    pub lost: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -48,13 +80,12 @@ struct Migrated {
 impl Stats {
     /// Counts one attempt to bind, answered `latency_ns` after its event where it answers one.
     pub fn bound(&mut self, bind: &Bind, outcome: &BindOutcome, latency_ns: Option<u64>) {
-        *self.results.entry(outcome.name()).or_default() += 1;
-        if let BindOutcome::Bound(_) = outcome {
-            *self.causes.entry(bind.cause.name()).or_default() += 1;
-            if let Some(latency_ns) = latency_ns {
-                let histogram = self.latency.entry(bind.cause.name()).or_insert_with(new_histogram);
-                histogram.saturating_record(latency_ns);
-            }
+        let (result, cause, role) = (outcome.name(), bind.cause.name(), bind.role.name());
+        *self.attempts.entry(Attempt { result, cause, role }).or_default() += 1;
+        if let (BindOutcome::Bound(_), Some(latency_ns)) = (outcome, latency_ns) {
+            let histogram = self.latency.entry(cause).or_insert_with(new_histogram);
+            histogram.saturating_record(latency_ns);
+            self.event_to_bound.entry(cause).or_default().add(latency_ns);
         }
     }
 
@@ -81,19 +112,32 @@ impl Stats {
     /// How often the attempts to bind came to that result.
     #[must_use]
     pub fn count(&self, result: &str) -> u64 {
-        self.results.get(result).copied().unwrap_or(0)
+        self.results().get(result).copied().unwrap_or(0)
     }
 
     /// Attempts to bind, by what they came to.
     #[must_use]
-    pub fn results(&self) -> &BTreeMap<&'static str, u64> {
-        &self.results
+    pub fn results(&self) -> BTreeMap<&'static str, u64> {
+        summed(self.attempts.iter().map(|(attempt, count)| (attempt.result, count)))
     }
 
     /// Masks set, by what led to it.
     #[must_use]
-    pub fn causes(&self) -> &BTreeMap<&'static str, u64> {
-        &self.causes
+    pub fn causes(&self) -> BTreeMap<&'static str, u64> {
+        let bound = self.attempts.iter().filter(|(attempt, _)| attempt.result == "bound");
+        summed(bound.map(|(attempt, count)| (attempt.cause, count)))
+    }
+
+    /// Attempts to bind.
+    #[must_use]
+    pub fn attempts(&self) -> &BTreeMap<Attempt, u64> {
+        &self.attempts
+    }
+
+    /// From an event to the mask in force, by what the event was.
+    #[must_use]
+    pub fn event_to_bound(&self) -> &BTreeMap<&'static str, Steps> {
+        &self.event_to_bound
     }
 
     /// All of it as JSON: times in microseconds.
@@ -107,12 +151,14 @@ impl Stats {
             ((*cause).to_owned(), figures)
         });
         json!({
-            "results": self.results,
-            "bound_by_cause": self.causes,
+            "results": self.results(),
+            "bound_by_cause": self.causes(),
             "event_to_bound_us": latency.collect::<serde_json::Map<_, _>>(),
             "migrations": self.migrations_json(),
             "scans": self.scans,
             "hold": self.holds,
+            "journal": self.journaled,
+            "deferred": self.deferred,
             "output_lines_dropped": self.lines_dropped,
         })
     }
@@ -121,7 +167,7 @@ impl Stats {
     #[must_use]
     pub fn text(&self) -> String {
         let results: Vec<String> =
-            self.results.iter().map(|(result, count)| format!("{count} {result}")).collect();
+            self.results().iter().map(|(result, count)| format!("{count} {result}")).collect();
         let mut lines = vec![format!(
             "summary: {}",
             if results.is_empty() { "nothing to bind".into() } else { results.join(", ") }
@@ -134,6 +180,12 @@ impl Stats {
                 "  {cause}: {count} bound, event to bound p50 {p50:.0} us, p99 {p99:.0} us, max {max:.0} us"
             ));
         }
+        let Journaled { entries, failures, waiting, lost } = self.journaled;
+        if failures > 0 {
+            lines.push(format!(
+                "  journal: {entries} entries, {failures} failures, {waiting} never written, {lost} dropped"
+            ));
+        }
         lines.extend(self.holds.text().map(|text| format!("  at exec: {text}")));
         if !self.counts_migrations {
             lines.push("  migrations: not counted on this kernel, see `numa-agent doctor`".to_owned());
@@ -143,7 +195,8 @@ impl Stats {
         lines.push(format!("  migrations while managed: {cpu} between CPUs, {node} of them between nodes"));
         lines.extend(self.most_migrated.iter().take(3).map(|migrated| {
             let MigrationCounts { cpu, node } = migrated.counts;
-            let (tid, comm, role) = (migrated.tid, &migrated.comm, migrated.role);
+            // A name may have a line's end in it; who prints the lines escapes the rest.
+            let (tid, comm, role) = (migrated.tid, migrated.comm.replace('\n', "\\n"), migrated.role);
             format!("    {tid} {comm} ({role}): {cpu}, of them {node}")
         }));
         lines.join("\n")
@@ -162,6 +215,12 @@ impl Stats {
         });
         json!({ "cpu": self.migrations.cpu, "node": self.migrations.node, "top": top.collect::<Vec<_>>() })
     }
+}
+
+fn summed<'a>(counts: impl Iterator<Item = (&'static str, &'a u64)>) -> BTreeMap<&'static str, u64> {
+    let mut sums = BTreeMap::new();
+    counts.for_each(|(name, count)| *sums.entry(name).or_default() += count);
+    sums
 }
 
 fn new_histogram() -> Histogram<u64> {

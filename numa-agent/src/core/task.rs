@@ -41,6 +41,8 @@ pub struct ProcessFacts {
     pub parent: Option<String>,
     /// Parent, grandparent and so on, as far as read; only where the grouping needs them.
     pub ancestors: Vec<TaskId>,
+    /// The node of the first NPU that it has open or was given, where that is known.
+    pub device_node: Option<u32>,
     /// `PF_KTHREAD`: never managed.
     pub kernel_thread: bool,
 }
@@ -113,6 +115,13 @@ pub enum BindOutcome {
     Bound(CpuSet),
     /// Dry run: it has this mask, and would be asked to take another.
     Planned(CpuSet),
+    /// A real-time or deadline thread, which is left where it is.
+    Spared {
+        /// `SCHED_FIFO` and so on.
+        class: &'static str,
+        /// The mask in force.
+        actual: CpuSet,
+    },
     /// It ended first, or its tid belongs to another task by now.
     Gone,
     /// It could not be put there.
@@ -142,6 +151,7 @@ impl BindOutcome {
             Self::Unchanged(_) => "unchanged",
             Self::Bound(_) => "bound",
             Self::Planned(_) => "planned",
+            Self::Spared { .. } => "spared",
             Self::Gone => "gone",
             Self::Failed { .. } => "failed",
         }
@@ -152,6 +162,7 @@ impl BindOutcome {
     pub fn mask(&self) -> Option<&CpuSet> {
         match self {
             Self::Unchanged(mask) | Self::Bound(mask) | Self::Planned(mask) => Some(mask),
+            Self::Spared { actual, .. } => Some(actual),
             Self::Gone => None,
             Self::Failed { actual, .. } => actual.as_ref(),
         }

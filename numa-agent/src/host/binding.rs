@@ -1,4 +1,6 @@
-//! Binding one task: check who it is, set the mask, read it back, check again.
+//! Binding one task: check who it is, have its mask written down, set another, read it back, check again.
+
+use std::fmt;
 
 use nix::errno::Errno;
 
@@ -8,15 +10,49 @@ use crate::core::{
     task::{BindOutcome, TaskId},
 };
 
-/// Puts `task` on `cpus`, unless it is there already.
+/// As [`bind`], but for real-time and deadline threads, which stay where they are: who made them so has thought of where they run, and a
+/// deadline's admission holds for its mask.
+pub fn place<E: fmt::Display>(
+    kernel: &impl Kernel,
+    task: TaskId,
+    cpus: &CpuSet,
+    before: impl FnOnce(&CpuSet) -> Result<(), E>,
+) -> BindOutcome {
+    let mut spared = None;
+    let outcome = bind(kernel, task, cpus, |mask| {
+        if let Some(class) = kernel.real_time(task.tid) {
+            spared = Some(BindOutcome::Spared { class, actual: mask.clone() });
+            return Err(String::new());
+        }
+        before(mask).map_err(|error| error.to_string())
+    });
+    match outcome {
+        BindOutcome::Failed { .. } => spared.unwrap_or(outcome),
+        outcome => outcome,
+    }
+}
+
+/// Puts `task` on `cpus`, unless it is there already. `before` is told its mask if it is about to be another; if that fails, the
+/// mask stays.
 ///
 /// The identity is checked before and after: a task whose tid was recycled in between is reported as gone, never as
 /// bound. A mask that the kernel cut to the task's cpuset counts as bound, with the mask that is in force.
-pub fn bind(kernel: &impl Kernel, task: TaskId, cpus: &CpuSet) -> BindOutcome {
+pub fn bind<E: fmt::Display>(
+    kernel: &impl Kernel,
+    task: TaskId,
+    cpus: &CpuSet,
+    before: impl FnOnce(&CpuSet) -> Result<(), E>,
+) -> BindOutcome {
     if kernel.start_time(task.tid) != Some(task.start_time) {
         return BindOutcome::Gone;
     }
-    let done = set_and_read_back(kernel, task.tid, cpus);
+    let done = match set_and_read_back(kernel, task.tid, cpus, before) {
+        Ok(done) => done,
+        Err(error) => {
+            let why = format!("not bound, because its mask could not be written down: {error}");
+            return BindOutcome::Failed { why, excluded: false, actual: kernel.affinity(task.tid).ok() };
+        }
+    };
     match kernel.start_time(task.tid) {
         None => return BindOutcome::Gone,
         Some(start_time) if start_time != task.start_time => {
@@ -46,13 +82,25 @@ pub fn bind(kernel: &impl Kernel, task: TaskId, cpus: &CpuSet) -> BindOutcome {
 }
 
 /// Masks before and after.
-fn set_and_read_back(kernel: &impl Kernel, tid: u32, cpus: &CpuSet) -> Result<(CpuSet, CpuSet), SysError> {
-    let before = kernel.affinity(tid)?;
-    if before == *cpus {
-        return Ok((before.clone(), before));
-    }
-    kernel.set_affinity(tid, cpus)?;
-    Ok((before, kernel.affinity(tid)?))
+type Masks = Result<(CpuSet, CpuSet), SysError>;
+
+fn set_and_read_back<E>(
+    kernel: &impl Kernel,
+    tid: u32,
+    cpus: &CpuSet,
+    record: impl FnOnce(&CpuSet) -> Result<(), E>,
+) -> Result<Masks, E> {
+    let before = match kernel.affinity(tid) {
+        Ok(before) if before == *cpus => return Ok(Ok((before.clone(), before))),
+        Ok(before) => before,
+        Err(error) => return Ok(Err(error)),
+    };
+    record(&before)?;
+    let set = || {
+        kernel.set_affinity(tid, cpus)?;
+        Ok((before, kernel.affinity(tid)?))
+    };
+    Ok(set())
 }
 
 fn explain(error: &SysError, cpus: &CpuSet) -> String {
@@ -69,15 +117,21 @@ fn explain(error: &SysError, cpus: &CpuSet) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::{cell::RefCell, convert::Infallible};
 
     use super::*;
+
+    /// Nobody is told.
+    fn bind(kernel: &Fake, task: TaskId, cpus: &CpuSet) -> BindOutcome {
+        super::bind(kernel, task, cpus, |_| Ok::<_, Infallible>(()))
+    }
 
     /// One task, with a cpuset, that may vanish or be replaced after so many calls.
     struct Fake {
         mask: RefCell<CpuSet>,
         cpuset: CpuSet,
         refuse: Option<Errno>,
+        class: Option<&'static str>,
         start_times: RefCell<Vec<Option<u64>>>,
     }
 
@@ -87,6 +141,7 @@ mod tests {
                 mask: RefCell::new(mask.parse().unwrap()),
                 cpuset: cpuset.parse().unwrap(),
                 refuse: None,
+                class: None,
                 start_times: RefCell::new(vec![Some(7), Some(7)]),
             }
         }
@@ -113,6 +168,10 @@ mod tests {
         fn start_time(&self, _tid: u32) -> Option<u64> {
             self.start_times.borrow_mut().remove(0)
         }
+
+        fn real_time(&self, _tid: u32) -> Option<&'static str> {
+            self.class
+        }
     }
 
     const TASK: TaskId = TaskId { tid: 5, start_time: 7 };
@@ -125,6 +184,46 @@ mod tests {
     fn binds_and_reads_back() {
         assert_eq!(bind(&Fake::new("0-7", "0-7"), TASK, &set("2-3")), BindOutcome::Bound(set("2-3")));
         assert_eq!(bind(&Fake::new("2-3", "0-7"), TASK, &set("2-3")), BindOutcome::Unchanged(set("2-3")));
+    }
+
+    #[test]
+    fn a_mask_is_written_down_before_it_changes_or_stays() {
+        let fake = Fake::new("0-7", "0-7");
+        let told = RefCell::new(Vec::new());
+        let before = |mask: &CpuSet| {
+            assert_eq!(*fake.mask.borrow(), set("0-7"), "not yet");
+            told.borrow_mut().push(mask.clone());
+            Ok::<_, Infallible>(())
+        };
+        assert_eq!(super::bind(&fake, TASK, &set("2"), before), BindOutcome::Bound(set("2")));
+        assert_eq!(told.take(), [set("0-7")]);
+        let fake = Fake::new("2", "0-7");
+        let unasked = |_: &CpuSet| -> Result<(), Infallible> { panic!("nothing changes") };
+        assert_eq!(super::bind(&fake, TASK, &set("2"), unasked), BindOutcome::Unchanged(set("2")));
+        let refuse = |_: &CpuSet| Err("no room in /j");
+        let outcome = super::bind(
+            &Fake { mask: RefCell::new(set("1")), ..Fake::new("1", "0-7") },
+            TASK,
+            &set("2"),
+            refuse,
+        );
+        let BindOutcome::Failed { why, actual, .. } = outcome else { panic!("{outcome}") };
+        assert!(why.contains("/j"), "{why}");
+        assert_eq!(actual, Some(set("1")));
+    }
+
+    #[test]
+    fn real_time_threads_stay_where_they_are() {
+        let fifo = || Fake { class: Some("SCHED_FIFO"), ..Fake::new("0-7", "0-7") };
+        let unasked = |_: &CpuSet| -> Result<(), Infallible> { panic!("nothing changes") };
+        let spared = BindOutcome::Spared { class: "SCHED_FIFO", actual: set("0-7") };
+        assert_eq!(place(&fifo(), TASK, &set("2"), unasked), spared);
+        let there = BindOutcome::Unchanged(set("0-7"));
+        assert_eq!(place(&fifo(), TASK, &set("0-7"), |_| Ok::<_, Infallible>(())), there);
+        let ordinary = Fake::new("0-7", "0-7");
+        let bound = BindOutcome::Bound(set("2"));
+        assert_eq!(place(&ordinary, TASK, &set("2"), |_| Ok::<_, Infallible>(())), bound);
+        assert_eq!(super::bind(&fifo(), TASK, &set("2"), |_| Ok::<_, Infallible>(())), bound, "to undo");
     }
 
     #[test]

@@ -9,11 +9,13 @@ use std::{
 
 use super::{
     cpuset::{self, CpusetError, Hierarchy},
+    journal::JournalError,
     sys::{self, Host, Kernel},
 };
 use crate::core::{
     idset::NodeSet,
     instance::container_of,
+    journal::{FileChange, FileClass},
     memory::cgroup::{Cgroup, Decision, Fence, FenceOutcome, Owner, Wanted},
     task::TaskId,
 };
@@ -22,9 +24,14 @@ use crate::core::{
 const MAX_ANCESTORS: usize = 32;
 
 /// Has the cgroup of each process, a container's own if it is in one, allow the nodes that are wanted, if `may_write` says so of
-/// its path; else only says what would be. By ascending path. Processes that end meanwhile are left out.
+/// its path; else only says what would be. `before` is told of each file that is about to be written; if that fails, it is not. By
+/// ascending path. Processes that end meanwhile are left out.
 #[must_use]
-pub fn fence(wanted: &[Wanted], may_write: impl Fn(&str) -> bool) -> Vec<Fence> {
+pub fn fence(
+    wanted: &[Wanted],
+    may_write: impl Fn(&str) -> bool,
+    mut before: impl FnMut(&FileChange) -> Result<(), JournalError>,
+) -> Vec<Fence> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut places = BTreeMap::<String, (Place, Vec<&Wanted>)>::new();
     for one in wanted {
@@ -32,7 +39,10 @@ pub fn fence(wanted: &[Wanted], may_write: impl Fn(&str) -> bool) -> Vec<Fence> 
         places.entry(place.path.clone()).or_insert_with(|| (place, Vec::new())).1.push(one);
     }
     let ours: BTreeSet<u32> = wanted.iter().map(|one| one.process.tid).collect();
-    places.into_values().map(|(place, wanted)| place.fence(&wanted, &ours, may_write(&place.path))).collect()
+    let fence = |(place, wanted): (Place, Vec<&Wanted>)| {
+        place.fence(&wanted, &ours, may_write(&place.path), &mut before)
+    };
+    places.into_values().map(fence).collect()
 }
 
 /// A cgroup in the file system.
@@ -64,7 +74,13 @@ impl Place {
         self.hierarchy.mount.join(&self.hierarchy.cgroup)
     }
 
-    fn fence(&self, wanted: &[&Wanted], ours: &BTreeSet<u32>, apply: bool) -> Fence {
+    fn fence(
+        &self,
+        wanted: &[&Wanted],
+        ours: &BTreeSet<u32>,
+        apply: bool,
+        before: impl FnOnce(&FileChange) -> Result<(), JournalError>,
+    ) -> Fence {
         let groups = wanted.iter().map(|one| one.group.clone()).collect();
         let planned = wanted.first().map(|one| one.nodes.clone()).unwrap_or_default();
         let failed = |why: String| (NodeSet::new(), FenceOutcome::Failed(why));
@@ -74,8 +90,8 @@ impl Place {
                 Decision::Fits => (cgroup.effective, FenceOutcome::Unchanged),
                 Decision::Refused(why) => (cgroup.effective, FenceOutcome::Failed(why.to_string())),
                 Decision::Set(nodes) if !apply => (cgroup.effective, FenceOutcome::Planned(nodes)),
-                Decision::Set(nodes) => match self.set(&nodes) {
-                    Err(error) => failed(error.to_string()),
+                Decision::Set(nodes) => match self.set(&nodes, before) {
+                    Err(why) => failed(why),
                     Ok(now) if now == nodes => (now, FenceOutcome::Set(nodes)),
                     Ok(now) => {
                         let why = format!("{nodes} was written to cpuset.mems, and {now} is in force");
@@ -113,13 +129,27 @@ impl Place {
         Ok(cpuset::nearest(&dirs, self.hierarchy.mems)?.unwrap_or_default())
     }
 
-    /// Writes, and reads back what is in force.
-    fn set(&self, nodes: &NodeSet) -> Result<NodeSet, CpusetError> {
+    /// Writes, and reads back what is in force. The error is why not.
+    fn set(
+        &self,
+        nodes: &NodeSet,
+        before: impl FnOnce(&FileChange) -> Result<(), JournalError>,
+    ) -> Result<NodeSet, String> {
         let path = self.dir().join("cpuset.mems");
-        match fs::write(&path, nodes.to_string()) {
-            Ok(()) => self.effective(),
-            Err(source) => Err(CpusetError::Write { path, nodes: nodes.clone(), source }),
-        }
+        let held = cpuset::text(&path).map_err(|error| error.to_string())?.unwrap_or_default();
+        let change = FileChange {
+            class: FileClass::Cpuset,
+            path: fs::canonicalize(&path).unwrap_or_else(|_| path.clone()).display().to_string(),
+            what: format!("cpuset.mems of {}", self.path),
+            before: held.trim().to_owned(),
+            given: nodes.to_string(),
+        };
+        before(&change).map_err(|error| format!("what it is cannot be written down: {error}"))?;
+        let written = fs::write(&path, nodes.to_string());
+        written
+            .map_err(|source| CpusetError::Write { path, nodes: nodes.clone(), source })
+            .and_then(|()| self.effective())
+            .map_err(|error| error.to_string())
     }
 
     /// What the kernel moves when the nodes change: always with v2, with v1 if it is told to.
@@ -194,12 +224,67 @@ fn descends(pid: u32, ours: &BTreeSet<u32>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::{
+        journal::Journal,
+        restore::{Asked, restore},
+    };
 
     #[test]
     fn what_is_moved_is_anonymous_and_shared() {
         let text = "anon N0=4096 N1=8192\nfile N0=1 N1=1\nkernel_stack N0=1 N1=1\nshmem N0=0 N1=4096\nanon_thp N0=7 N1=7\n";
         assert_eq!(by_node(text), [(Some(0), 4096), (Some(1), 12288)].into());
         assert!(by_node("nonsense").is_empty());
+    }
+
+    #[test]
+    fn nodes_are_written_down_before_they_are_set_and_put_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = dir.path().join("cpuset");
+        fs::create_dir_all(mount.join("pods/a")).unwrap();
+        let mounts = format!("34 31 0:31 / {} rw - cgroup cgroup rw,cpuset\n", mount.display());
+        let place = || Place {
+            path: "/pods/a".to_owned(),
+            container: false,
+            hierarchy: cpuset::hierarchy("3:cpuset:/pods/a\n", &mounts).unwrap(),
+        };
+        let file = mount.join("pods/a/cpuset.mems");
+        let holds = || fs::read_to_string(&file).unwrap().trim().to_owned();
+        for path in ["cpuset.mems", "pods/cpuset.mems", "pods/a/cpuset.mems"] {
+            fs::write(mount.join(path), "0-7\n").unwrap();
+        }
+        let process = TaskId { tid: 1, start_time: 1 };
+        let wanted = Wanted { process, group: "group0".to_owned(), nodes: "0-1".parse().unwrap() };
+        let fence = |before: &dyn Fn(&FileChange) -> Result<(), JournalError>| {
+            place().fence(&[&wanted], &BTreeSet::new(), true, before).outcome
+        };
+        let journal = dir.path().join("run/journal");
+        let told = |change: &FileChange| {
+            assert_ne!(holds(), change.given, "not yet");
+            Journal::open(&journal)?.before_file(change)
+        };
+        let given = FenceOutcome::Set("0-1".parse().unwrap());
+        let undo = |class: &str, dry_run| {
+            let asked = Asked { classes: vec![class.to_owned()], dry_run };
+            let rows = restore(&journal, &asked).unwrap().rows;
+            rows.into_iter().map(|row| row.outcome.name()).collect::<Vec<_>>()
+        };
+        let refused = |change: &FileChange| Err(JournalError::Foreign(change.path.clone().into()));
+        assert!(matches!(fence(&refused), FenceOutcome::Failed(_)));
+        assert_eq!(holds(), "0-7", "what cannot be undone is not done");
+
+        assert_eq!((fence(&told), holds()), (given.clone(), "0-1".to_owned()));
+        assert_eq!((undo("irq", false), undo("cpuset", true)), (vec![], vec!["planned"]));
+        assert_eq!((undo("cpuset", false), holds()), (vec!["restored"], "0-7".to_owned()));
+        assert!(undo("cpuset", false).is_empty(), "once");
+
+        // Its manager rewrites it, and we do it again: that is what it gets back. Then it does so and we do not.
+        assert_eq!(fence(&told), given);
+        fs::write(&file, "0-3\n").unwrap();
+        assert_eq!(fence(&told), given);
+        assert_eq!((undo("cpuset", false), holds()), (vec!["restored"], "0-3".to_owned()));
+        assert_eq!(fence(&told), given);
+        fs::write(&file, "4-5\n").unwrap();
+        assert_eq!((undo("cpuset", false), holds()), (vec!["changed"], "4-5".to_owned()));
     }
 
     #[test]

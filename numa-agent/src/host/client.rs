@@ -171,10 +171,15 @@ fn send(mut stream: &UnixStream, request: Request, patience: &Patience) -> io::R
 
 /// Connects; waits for a place in the other's queue no longer than that, and then gives `EAGAIN`.
 pub(super) fn open(path: &Path, patience: Duration) -> nix::Result<UnixStream> {
+    open_address(&UnixAddr::new(path)?, patience)
+}
+
+/// The same for an address of either kind.
+pub(super) fn open_address(address: &UnixAddr, patience: Duration) -> nix::Result<UnixStream> {
     let descriptor = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let patience = TimeVal::milliseconds(patience.as_millis().try_into().unwrap_or(i64::MAX).max(1));
     setsockopt(&descriptor, sockopt::SendTimeout, &patience)?;
-    connect_to(descriptor.as_raw_fd(), &UnixAddr::new(path)?)?;
+    connect_to(descriptor.as_raw_fd(), address)?;
     Ok(descriptor.into())
 }
 

@@ -103,12 +103,30 @@ impl Own {
             self.hierarchy = hierarchy(&cgroups, &mounts);
             self.cgroups = cgroups;
         }
-        let Some(hierarchy) = &self.hierarchy else { return Ok(Cpuset::default()) };
-        // A v2 cgroup has the files only if its parent enabled the controller; the nearest ancestor's then are in force.
-        let mount = self.root.join(hierarchy.mount.strip_prefix("/").unwrap_or(&hierarchy.mount));
-        let dirs: Vec<PathBuf> = hierarchy.cgroup.ancestors().map(|cgroup| mount.join(cgroup)).collect();
-        Ok(Cpuset { cpus: nearest(&dirs, hierarchy.cpus)?, mems: nearest(&dirs, hierarchy.mems)? })
+        self.hierarchy.as_ref().map_or(Ok(Cpuset::default()), |hierarchy| hierarchy.limits(&self.root))
     }
+}
+
+impl Hierarchy {
+    fn limits(&self, root: &Path) -> Result<Cpuset, CpusetError> {
+        // A v2 cgroup has the files only if its parent enabled the controller; the nearest ancestor's then are in force.
+        let mount = root.join(self.mount.strip_prefix("/").unwrap_or(&self.mount));
+        let dirs: Vec<PathBuf> = self.cgroup.ancestors().map(|cgroup| mount.join(cgroup)).collect();
+        Ok(Cpuset { cpus: nearest(&dirs, self.cpus)?, mems: nearest(&dirs, self.mems)? })
+    }
+}
+
+/// The directory and the limits of the cgroup that a process is in, as [`own`]; `None` if it is gone, or the kernel has no
+/// cpusets.
+///
+/// # Errors
+/// As [`own`].
+pub fn of(root: &Path, pid: u32) -> Result<Option<(String, Cpuset)>, CpusetError> {
+    let Some(cgroups) = text(&root.join(format!("proc/{pid}/cgroup")))? else { return Ok(None) };
+    let mounts = text(&root.join("proc/self/mountinfo"))?.unwrap_or_default();
+    let Some(hierarchy) = hierarchy(&cgroups, &mounts) else { return Ok(None) };
+    let dir = hierarchy.mount.join(&hierarchy.cgroup);
+    Ok(Some((dir.display().to_string(), hierarchy.limits(root)?)))
 }
 
 /// The hierarchy with the cpuset controller: a v1 one if it is there, since the controller is in one of the two.

@@ -228,6 +228,10 @@ mod tests {
         fn start_time(&self, _tid: u32) -> Option<u64> {
             None
         }
+
+        fn real_time(&self, _tid: u32) -> Option<&'static str> {
+            None
+        }
     }
 
     impl OwnPolicy for Fake {

@@ -191,8 +191,8 @@ fn give_to(file: &File, group: u32) -> io::Result<()> {
     Ok(fchownat(file, "", None, Some(Gid::from_raw(group)), AtFlags::AT_EMPTY_PATH)?)
 }
 
-/// Whether it was missing.
-fn make_folder(folder: &Path) -> io::Result<bool> {
+/// Makes a folder and those above it. Whether it was missing.
+pub(super) fn make_folder(folder: &Path) -> io::Result<bool> {
     let mut builder = DirBuilder::new();
     builder.mode(0o750);
     let made = match builder.create(folder) {

@@ -6,17 +6,19 @@
 use std::{
     collections::HashSet,
     io::Read,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use procfs::{
-    ProcessCGroup,
+    CurrentSI, ProcessCGroup,
     net::TcpState,
-    process::{FDInfo, FDTarget, Process, Stat},
+    process::{FDInfo, FDTarget, LimitValue, Process},
 };
 
-use super::sys::Kernel;
+use super::{device_files::Devices, sys::Kernel};
 use crate::core::{
+    metrics::Usage,
     rules::Needs,
     task::{ProcessFacts, TaskId, ThreadFacts},
 };
@@ -43,13 +45,15 @@ pub struct ProcError {
 pub struct ProcReader {
     root: PathBuf,
     needs: Needs,
+    devices: Devices,
 }
 
 impl ProcReader {
     /// A reader of `root` (`/proc`) that fetches what the rules look at.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>, needs: Needs) -> Self {
-        Self { root: root.into(), needs }
+        let devices = Devices::read("/sys".as_ref(), &needs.devices);
+        Self { root: root.into(), needs, devices }
     }
 
     /// All processes' pids, kernel threads included, ascending.
@@ -93,6 +97,7 @@ impl ProcReader {
             exe: needs.exe.then(exe).flatten(),
             cgroup: needs.cgroup.then(|| cgroup(&process)).flatten(),
             env: needs.env.as_deref().and_then(|name| env(&process, name)),
+            device_node: self.device_node(&process),
             parent: needs.parent.then(|| Some(self.brief(stat.ppid as u32)?.subject())).flatten(),
             ancestors: if needs.ancestors || stat.session <= 0 {
                 self.ancestors(stat.ppid)
@@ -106,13 +111,18 @@ impl ProcReader {
     /// The threads of a process, by tid, with their masks.
     #[must_use]
     pub fn threads(&self, pid: u32, kernel: &impl Kernel) -> Vec<ThreadFacts> {
-        let Some(tasks) = self.open(pid).and_then(|process| process.tasks().ok()) else { return Vec::new() };
-        let thread = |stat: Stat| {
-            let id = TaskId { tid: stat.pid as u32, start_time: stat.starttime };
-            ThreadFacts { id, comm: stat.comm, allowed: kernel.affinity(id.tid).ok() }
+        let Some(process) = self.open(pid) else { return Vec::new() };
+        let folder = self.root.join(pid.to_string()).join("task");
+        let entries = std::fs::read_dir(folder).into_iter().flatten();
+        let tids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+        // One open and one read each, of what never exceeds a page: there may be a hundred thousand.
+        let mut stat = [0; 1024];
+        let thread = |tid: u32| {
+            let length = process.open_relative(format!("task/{tid}/stat")).ok()?.read(&mut stat).ok()?;
+            let (comm, start_time) = comm_and_start_time(&stat[..length])?;
+            Some(ThreadFacts { id: TaskId { tid, start_time }, comm, allowed: kernel.affinity(tid).ok() })
         };
-        let mut threads: Vec<ThreadFacts> =
-            tasks.filter_map(|task| Some(thread(task.ok()?.stat().ok()?))).collect();
+        let mut threads: Vec<ThreadFacts> = tids.filter_map(thread).collect();
         threads.sort_by_key(|thread| thread.id);
         threads
     }
@@ -149,6 +159,19 @@ impl ProcReader {
             Some(TaskId { tid: pid, start_time: stat.starttime })
         };
         if sockets.is_empty() { Vec::new() } else { pids.into_iter().filter_map(listener).collect() }
+    }
+
+    /// The node of the first device that it has open, or else was given by its environment.
+    fn device_node(&self, process: &Process) -> Option<u32> {
+        if self.devices.is_empty() {
+            return None;
+        }
+        let is_file = |fd: &FDInfo| matches!(&fd.target, FDTarget::Path(path) if path.starts_with("/dev"));
+        let files = process.fd().ok().into_iter().flatten().flatten().filter(is_file);
+        let folder = self.root.join(process.pid().to_string()).join("fd");
+        let open = files.filter_map(|fd| std::fs::metadata(folder.join(fd.fd.to_string())).ok());
+        let open = self.devices.of_open(open.map(|facts| facts.rdev()));
+        open.or_else(|| self.devices.of_environment(|name| env(process, name)))
     }
 
     fn ancestors(&self, parent: i32) -> Vec<TaskId> {
@@ -198,6 +221,29 @@ pub fn own_usage() -> Option<(u64, f64)> {
     Some((memory.resident * procfs::page_size(), ticks))
 }
 
+/// Everything that metrics say of our own process.
+#[must_use]
+pub fn own_metrics() -> Usage {
+    let Ok(own) = Process::myself() else { return Usage::default() };
+    let (stat, ticks) = (own.stat().ok(), procfs::ticks_per_second() as f64);
+    let booted_at = procfs::KernelStats::current().ok().map(|kernel| kernel.btime as f64);
+    let files = own.limits().ok().map(|limits| limits.max_open_files.soft_limit);
+    Usage {
+        cpu_seconds: stat.as_ref().map(|stat| (stat.utime + stat.stime) as f64 / ticks),
+        resident_bytes: stat.as_ref().map(|stat| stat.rss * procfs::page_size()),
+        virtual_bytes: stat.as_ref().map(|stat| stat.vsize),
+        open_fds: own.fd_count().ok().map(|count| count as u64),
+        max_fds: files.and_then(|limit| match limit {
+            LimitValue::Value(most) => Some(most),
+            LimitValue::Unlimited => None,
+        }),
+        threads: stat.as_ref().map(|stat| stat.num_threads.max(0) as u64),
+        started_at_seconds: stat
+            .zip(booted_at)
+            .map(|(stat, booted_at)| booted_at + stat.starttime as f64 / ticks),
+    }
+}
+
 /// Whether a command line starts an agent by name, or holds the agent's own arguments.
 fn is_wrapper(cmdline: &str, arguments: &str) -> bool {
     let names_us = cmdline.split(|c: char| c.is_whitespace() || c == '/').any(|word| word == "numa-agent");
@@ -218,6 +264,16 @@ fn brief(process: &Process) -> Option<ProcessFacts> {
         comm: stat.comm,
         ..ProcessFacts::default()
     })
+}
+
+/// Of a thread's `stat`: what is between the first parenthesis and the last one, and field 22. The name may hold anything.
+fn comm_and_start_time(stat: &[u8]) -> Option<(String, u64)> {
+    let first = stat.iter().position(|byte| *byte == b'(')?;
+    let last = stat.iter().rposition(|byte| *byte == b')')?;
+    let comm = String::from_utf8_lossy(stat.get(first + 1..last)?).into_owned();
+    // Field 3 comes two bytes after the parenthesis.
+    let start_time = stat.get(last + 2..)?.split(|byte| *byte == b' ').nth(22 - 3)?;
+    Some((comm, std::str::from_utf8(start_time).ok()?.parse().ok()?))
 }
 
 fn real_uid(process: &Process) -> Option<u32> {
@@ -245,6 +301,12 @@ fn cgroup(process: &Process) -> Option<String> {
     cpuset.or_else(unified).or_else(longest).map(|group| group.pathname.clone())
 }
 
+/// The same of the process `pid`.
+#[must_use]
+pub fn cgroup_of(pid: u32) -> Option<String> {
+    cgroup(&Process::new(pid.try_into().ok()?).ok()?)
+}
+
 fn env(process: &Process, name: &str) -> Option<String> {
     let environ = process.environ().ok()?;
     environ.get(std::ffi::OsStr::new(name)).map(|value| value.to_string_lossy().into_owned())
@@ -264,6 +326,7 @@ mod tests {
             cgroup: true,
             parent: true,
             env: Some("NUMA_AGENT_TEST".into()),
+            devices: Vec::new(),
             ancestors: true,
         }
     }
@@ -317,6 +380,21 @@ mod tests {
         let facts = facts.expect("it is there");
         assert_eq!((facts.comm.as_str(), facts.uid), ("\u{fffd}\u{fffd}", nix::unistd::getuid().as_raw()));
         assert_eq!(threads.len(), 1);
+    }
+
+    #[test]
+    fn a_name_with_parentheses_hides_no_start_time() {
+        let rest = "S 1 2 3 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 777 4096 9\n";
+        let of = |stat: &str| comm_and_start_time(stat.as_bytes());
+        assert_eq!(of(&format!("42 (a) b ( c)) {rest}")), Some(("a) b ( c)".to_owned(), 777)));
+        assert_eq!(of(&format!("42 () {rest}")), Some((String::new(), 777)));
+        assert_eq!(of("42 (cut) S 1 2 3"), None);
+        assert_eq!((of("42 cut"), of("42 )("), of("42 (a)"), of("")), (None, None, None, None));
+        let me = ProcReader::new("/proc", Needs::default()).threads(std::process::id(), &Host);
+        let theirs = Process::myself().unwrap().tasks().unwrap().flatten();
+        let theirs: HashSet<_> =
+            theirs.filter_map(|task| task.stat().ok()).map(|stat| stat.starttime).collect();
+        assert!(!me.is_empty() && me.iter().all(|thread| theirs.contains(&thread.id.start_time)), "{me:?}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::core::{
     idset::NodeSet,
     memory::{
         Policy,
-        repair::{HugePages, Mapping, Pace, Targets},
+        repair::{HugePages, Mapping, Pace, Shortage, Targets},
     },
     task::TaskId,
 };
@@ -33,19 +33,31 @@ const ATTEMPTS: [usize; 3] = [usize::MAX, 32, 1];
 /// So many in a row that cannot be moved one by one: the rest of the batch will not be either (memory that a device has pinned).
 const HOPELESS: usize = 64;
 
-/// Pages that the kernel may swap out meanwhile: other programs' doing. More is ours.
-const MAX_SWAPPED: u64 = 1024;
-
-/// What a target node keeps free, in percent of it.
+/// What a target node keeps free, in percent of it, unless the kernel begins to reclaim before that.
 const RESERVE_PERCENT: u64 = 2;
+
+/// Between two looks whether pages may be moved again.
+const HALT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What is to be done next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Pages are moved, in so much of the time.
+    Move {
+        /// In percent.
+        duty_percent: u64,
+    },
+    /// None for now.
+    Halt,
+    /// It is over, and why.
+    End(String),
+}
 
 /// How it is to be done.
 #[derive(Debug, Clone)]
 pub struct Manner {
     /// The longest that one call may take.
     pub max_pause: Duration,
-    /// The share of the time in which pages are moved.
-    pub duty_percent: u64,
     /// Pages that other processes have mapped too.
     pub shared: bool,
 }
@@ -67,6 +79,12 @@ pub struct Moved {
     pub batches: u64,
     /// The longest of them, in nanoseconds.
     pub longest_ns: u64,
+    /// The longest without what a call takes that has nothing to move.
+    pub longest_pause_ns: u64,
+    /// Times that it halted.
+    pub halts: u64,
+    /// For how long in all, in nanoseconds.
+    pub halted_ns: u64,
     /// Why it ended before all was looked at.
     pub stopped: Option<String>,
 }
@@ -90,7 +108,7 @@ pub enum RepairError {
         pid: u32,
     },
     /// Its mappings could not be read.
-    #[error("the mappings of process {pid}: {error}")]
+    #[error("the mappings of process {pid}: {error}{}", if error.kind() == io::ErrorKind::PermissionDenied { "; run as root or with CAP_SYS_PTRACE" } else { "" })]
     Mappings {
         /// The process.
         pid: u32,
@@ -98,7 +116,7 @@ pub enum RepairError {
         error: io::Error,
     },
     /// Its pages could not be asked for.
-    #[error("where the pages of process {pid} are: {errno}{}", if *.errno == Errno::EPERM { "; run as root or with CAP_SYS_NICE" } else { "" })]
+    #[error("where the pages of process {pid} are: {errno}{}", if *.errno == Errno::EPERM { "; run as root or with CAP_SYS_PTRACE" } else { "" })]
     Query {
         /// The process.
         pid: u32,
@@ -190,11 +208,11 @@ impl<'a> Repair<'a> {
         if self.gone() { Err(RepairError::Gone { pid: self.process.tid }) } else { Ok(bytes) }
     }
 
-    /// Moves them. `go_on` is called between two batches with what was done so far.
+    /// Moves them. `next` is asked between two batches, with what was done so far.
     ///
     /// # Errors
     /// [`RepairError`].
-    pub fn run(&mut self, manner: &Manner, go_on: impl FnMut(&Moved) -> bool) -> Result<(), RepairError> {
+    pub fn run(&mut self, manner: &Manner, next: impl FnMut(&Moved) -> Next) -> Result<(), RepairError> {
         if self.moved.wrong_bytes == 0 {
             return Ok(());
         }
@@ -202,11 +220,13 @@ impl<'a> Repair<'a> {
         let done = Mover {
             repair: self,
             manner,
-            pace: Pace::new(manner.max_pause.as_nanos() as u64, manner.duty_percent),
+            pace: Pace::new(manner.max_pause.as_nanos() as u64),
+            duty_percent: 0,
             batch: Vec::new(),
             batch_bytes: 0,
             swapped: swapped_out(),
-            go_on,
+            watermarks: watermarks(&fs::read_to_string("/proc/zoneinfo").unwrap_or_default()),
+            next,
         }
         .run(&mut moved);
         self.moved = moved;
@@ -221,14 +241,17 @@ struct Mover<'a, F> {
     repair: &'a Repair<'a>,
     manner: &'a Manner,
     pace: Pace,
+    /// As it was said last.
+    duty_percent: u64,
     /// Address, size and target.
     batch: Vec<(u64, u64, u32)>,
     batch_bytes: u64,
     swapped: Option<u64>,
-    go_on: F,
+    watermarks: BTreeMap<u32, u64>,
+    next: F,
 }
 
-impl<F: FnMut(&Moved) -> bool> Mover<'_, F> {
+impl<F: FnMut(&Moved) -> Next> Mover<'_, F> {
     fn run(mut self, moved: &mut Moved) -> Result<(), RepairError> {
         let mut targets = Targets::new(&moved.before, self.repair.nodes);
         self.repair.each_block(|page, places| {
@@ -260,16 +283,25 @@ impl<F: FnMut(&Moved) -> bool> Mover<'_, F> {
         let mut left = std::mem::take(&mut self.batch);
         for at_a_time in ATTEMPTS {
             let (mut again, mut failed) = (Vec::new(), 0);
-            for part in std::mem::take(&mut left).chunks(at_a_time.min(1 << 20)) {
+            let pages = std::mem::take(&mut left);
+            let mut rest = pages.as_slice();
+            while !rest.is_empty() {
                 if failed >= HOPELESS {
-                    again.extend_from_slice(part);
-                    continue;
+                    again.extend_from_slice(rest);
+                    break;
                 }
-                moved.stopped = self.why_not(part, moved);
+                moved.stopped = self.wait_for_leave(moved)?;
+                // After a wait a batch has less than was gathered for it.
+                let (part, more) = rest.split_at(self.fitting(rest).min(at_a_time));
+                rest = more;
+                moved.stopped = moved.stopped.take().or_else(|| self.shortage(part));
                 if moved.stopped.is_some() {
                     return Ok(false);
                 }
                 let unmoved = self.move_part(part, moved)?;
+                if moved.stopped.is_some() {
+                    return Ok(false);
+                }
                 failed = if unmoved.is_empty() || at_a_time > 1 { 0 } else { failed + 1 };
                 again.extend(unmoved);
             }
@@ -283,21 +315,50 @@ impl<F: FnMut(&Moved) -> bool> Mover<'_, F> {
         Ok(true)
     }
 
-    /// Why no more may be moved.
-    fn why_not(&mut self, part: &[(u64, u64, u32)], moved: &Moved) -> Option<String> {
-        if !(self.go_on)(moved) {
-            return Some("interrupted".to_owned());
+    /// How many of these pages make a batch.
+    fn fitting(&self, pages: &[(u64, u64, u32)]) -> usize {
+        let mut bytes = 0;
+        let fits = |(_, page, _): &&(u64, u64, u32)| {
+            let room = bytes < self.pace.batch_bytes();
+            bytes += page;
+            room
+        };
+        pages.iter().take_while(fits).count()
+    }
+
+    /// Waits until pages may be moved; why they never may again.
+    fn wait_for_leave(&mut self, moved: &mut Moved) -> Result<Option<String>, RepairError> {
+        let mut halted = false;
+        loop {
+            match (self.next)(moved) {
+                Next::Move { duty_percent } => {
+                    self.duty_percent = duty_percent;
+                    return Ok(None);
+                }
+                Next::End(why) => return Ok(Some(why)),
+                Next::Halt if self.repair.gone() => {
+                    return Err(RepairError::Gone { pid: self.repair.process.tid });
+                }
+                Next::Halt => {}
+            }
+            if !halted {
+                halted = true;
+                self.pace.begin_anew();
+                moved.halts += 1;
+            }
+            let start = Instant::now();
+            thread::sleep(HALT_PAUSE);
+            moved.halted_ns += start.elapsed().as_nanos() as u64;
         }
+    }
+
+    /// What there is too little of to move these pages.
+    fn shortage(&self, part: &[(u64, u64, u32)]) -> Option<String> {
         let mut wanted = BTreeMap::<u32, u64>::new();
         part.iter().for_each(|(_, bytes, to)| *wanted.entry(*to).or_default() += bytes);
-        let full = wanted.iter().find(|(node, bytes)| room(**node).is_some_and(|room| room < **bytes));
-        if let Some((node, _)) = full {
-            return Some(format!("node {node} has no room without reclaim"));
-        }
         let swapped = swapped_out().zip(self.swapped).map(|(now, before)| now.saturating_sub(before));
-        swapped
-            .filter(|pages| *pages > MAX_SWAPPED)
-            .map(|pages| format!("the machine began to swap: {pages} pages went out since the start"))
+        let room = |node: u32| room(node, self.watermarks.get(&node).copied().unwrap_or(0));
+        Shortage::of(&wanted, room, swapped).map(|shortage| shortage.to_string())
     }
 
     /// One call, and a rest; returns those pages that are worth another attempt.
@@ -310,6 +371,9 @@ impl<F: FnMut(&Moved) -> bool> Mover<'_, F> {
         if self.repair.gone() {
             return Err(RepairError::Gone { pid });
         }
+        if self.pace.wants_empty_call() {
+            self.pace.empty_call(empty_call());
+        }
         let pages: Vec<u64> = part.iter().map(|(address, ..)| *address).collect();
         let nodes: Vec<i32> = part.iter().map(|(.., to)| to.cast_signed()).collect();
         let start = Instant::now();
@@ -317,11 +381,20 @@ impl<F: FnMut(&Moved) -> bool> Mover<'_, F> {
         let took_ns = start.elapsed().as_nanos() as u64;
         moved.batches += 1;
         moved.longest_ns = moved.longest_ns.max(took_ns);
+        moved.longest_pause_ns = moved.longest_pause_ns.max(self.pace.pause_ns(took_ns));
+        let mut full = None;
         let status = match result {
             Ok(status) => status,
             Err(Errno::ESRCH) => return Err(RepairError::Gone { pid }),
+            // Some of them may have been moved before.
+            Err(Errno::ENOMEM) => vec![-(Errno::ENOMEM as i32); part.len()],
             Err(errno) => {
-                *moved.unmoved.entry(errno.desc().to_owned()).or_default() += part.len() as u64;
+                // Of the process's own pages alone, the query before would have said so.
+                let why = match errno {
+                    Errno::EPERM => "--shared takes CAP_SYS_NICE",
+                    errno => errno.desc(),
+                };
+                *moved.unmoved.entry(why.to_owned()).or_default() += part.len() as u64;
                 return Ok(Vec::new());
             }
         };
@@ -337,21 +410,32 @@ impl<F: FnMut(&Moved) -> bool> Mover<'_, F> {
                 (Some(_), UNTOLD | 0..) => again.push(*page),
                 (Some(_), error) => match Errno::from_raw(-error) {
                     Errno::EBUSY | Errno::EAGAIN => again.push(*page),
+                    Errno::ENOMEM => full = full.or(Some(Shortage::Node(to))),
                     errno => *moved.unmoved.entry(why(errno)).or_default() += 1,
                 },
             }
         }
+        moved.stopped = full.map(|full| full.to_string());
         let bytes = part.iter().map(|(_, bytes, _)| bytes).sum();
-        thread::sleep(Duration::from_nanos(self.pace.took(bytes, took_ns)));
+        thread::sleep(Duration::from_nanos(self.pace.took(bytes, took_ns, self.duty_percent)));
         Ok(again)
     }
+}
+
+/// What a call takes that is asked to move a page to where it is, one of our own stack; 0 if that cannot be told.
+fn empty_call() -> u64 {
+    let (page, pid) = (0u64, std::process::id());
+    let page = [std::ptr::from_ref(&page).addr() as u64];
+    let Ok(node) = sys::move_pages(pid, &page, None, false) else { return 0 };
+    let start = Instant::now();
+    let moved = sys::move_pages(pid, &page, Some(&node), false);
+    moved.map_or(0, |_| start.elapsed().as_nanos() as u64)
 }
 
 /// What the kernel says of a page, in words.
 fn why(errno: Errno) -> String {
     match errno {
         Errno::EACCES => "shared with other processes; --shared moves them".to_owned(),
-        Errno::ENOMEM => "no memory on the target node".to_owned(),
         Errno::EFAULT => "not movable: the zero page, or a device's".to_owned(),
         errno => errno.desc().to_owned(),
     }
@@ -426,14 +510,34 @@ fn bytes(text: &str) -> Option<u64> {
     Some(number.parse::<u64>().ok()? << shift)
 }
 
-/// What a node can give without swapping: what is free, and pages of files that were not used lately, but for a reserve.
-fn room(node: u32) -> Option<u64> {
+/// By node the free pages of `/proc/zoneinfo` below which the kernel reclaims until it has so many again: the high watermarks of its zones.
+fn watermarks(text: &str) -> BTreeMap<u32, u64> {
+    let (mut nodes, mut node) = (BTreeMap::new(), None);
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
+        match (words.next(), words.next()) {
+            (Some("Node"), Some(id)) => node = id.strip_suffix(',').and_then(|id| id.parse::<u32>().ok()),
+            // Those of each CPU's lists have a colon.
+            (Some("high"), Some(pages)) => {
+                let pages = pages.parse::<u64>().unwrap_or(0);
+                node.into_iter().for_each(|node| *nodes.entry(node).or_default() += pages);
+            }
+            _ => {}
+        }
+    }
+    nodes
+}
+
+/// What a node can give without swapping: what is free, and pages of files that were not used lately, but for a reserve, and the pages
+/// that the kernel itself wants to have free.
+fn room(node: u32, watermark: u64) -> Option<u64> {
     let text = fs::read_to_string(format!("/sys/devices/system/node/node{node}/meminfo")).ok()?;
     let kib = |key: &str| {
         let line = text.lines().find_map(|line| line.split_once(key))?.1;
         line.split_ascii_whitespace().next()?.parse::<u64>().ok()
     };
-    let reserve = kib(" MemTotal:")? * RESERVE_PERCENT / 100;
+    let watermark = (watermark * sys::page_bytes()) >> 10;
+    let reserve = (kib(" MemTotal:")? * RESERVE_PERCENT / 100).max(watermark);
     Some((kib(" MemFree:")? + kib(" Inactive(file):")?).saturating_sub(reserve) << 10)
 }
 
@@ -465,6 +569,44 @@ mod tests {
         assert!(matches!(nobody, RepairError::Gone { .. }), "{nobody}");
         let recycled = Repair::look(TaskId { start_time: 1, ..me }, &nodes).unwrap_err();
         assert!(matches!(recycled, RepairError::Gone { .. }), "{recycled}");
+    }
+
+    #[test]
+    fn a_process_that_ends_while_nothing_may_be_moved_is_not_waited_for() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let task = TaskId { tid: child.id(), start_time: Host.start_time(child.id()).unwrap() };
+        // Where there is no node: nothing is moved before it may be.
+        let nowhere: NodeSet = [u32::from(u8::MAX)].into_iter().collect();
+        let manner = Manner { max_pause: Duration::from_millis(1), shared: true };
+        let asked = std::cell::Cell::new(0);
+        let done = Repair::look(task, &nowhere).and_then(|mut repair| {
+            repair.run(&manner, |_| {
+                asked.set(asked.get() + 1);
+                child.kill().and_then(|()| child.wait()).unwrap();
+                Next::Halt
+            })
+        });
+        let _ = child.kill().and_then(|()| child.wait());
+        match done {
+            Err(RepairError::Query { errno: Errno::ENOSYS, .. }) => {
+                eprintln!(
+                    "SKIP: a process that ends while nothing may be moved: this kernel has no NUMA support"
+                );
+            }
+            done => {
+                assert!(matches!(done, Err(RepairError::Gone { .. })), "{done:?}");
+                assert_eq!(asked.get(), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn watermarks_are_summed_by_node() {
+        let text = "Node 0, zone      DMA\n  per-node stats\n      nr_inactive_anon 3\n  pages free     3\n        boost    0\n        min      8\n        \
+                    low      10\n        high     12\n  pagesets\n    cpu: 0\n              count: 0\n              high:  63\n\
+                    Node 0, zone   Normal\n        high     700\nNode 2, zone   Normal\n        high     5\n";
+        assert_eq!(watermarks(text), BTreeMap::from([(0, 712), (2, 5)]));
+        assert!(watermarks("").is_empty());
     }
 
     #[test]

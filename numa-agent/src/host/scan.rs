@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
+    device_files,
     procfs::{ProcError, ProcReader},
     sys::{self, Kernel},
 };
@@ -32,6 +33,8 @@ pub struct Scan {
     pub snapshots: Vec<Snapshot>,
     /// All processes alive.
     pub alive: BTreeSet<TaskId>,
+    /// The numbers of the device files that only forward threads use. Patterns may match any number of files: not for the event loop.
+    pub devices: BTreeSet<u32>,
     /// Monotonic nanoseconds when it began.
     pub as_of_ns: u64,
 }
@@ -43,7 +46,8 @@ impl Scanner {
     /// If the directory cannot be listed.
     pub fn scan(&self, kernel: &impl Kernel) -> Result<Scan, ProcError> {
         let as_of_ns = sys::monotonic_ns();
-        let mut scan = Scan { snapshots: Vec::new(), alive: BTreeSet::new(), as_of_ns };
+        let devices = device_files::numbers(&self.rules.settings().forward_thread_devices);
+        let mut scan = Scan { snapshots: Vec::new(), alive: BTreeSet::new(), devices, as_of_ns };
         for pid in self.reader.pids()? {
             let as_of_ns = sys::monotonic_ns();
             let Some(brief) = self.reader.brief(pid) else { continue };

@@ -42,6 +42,9 @@ pub trait Kernel {
 
     /// The task's start time in clock ticks since boot; `None` if there is no such task.
     fn start_time(&self, tid: u32) -> Option<u64>;
+
+    /// The task's scheduling class, if that is a real-time or the deadline one.
+    fn real_time(&self, tid: u32) -> Option<&'static str>;
 }
 
 /// The memory policy of the calling thread, which it keeps over exec and hands on to the threads and processes it creates.
@@ -108,6 +111,18 @@ impl Kernel for Host {
 
     fn start_time(&self, tid: u32) -> Option<u64> {
         stat_field(tid, 22)?.parse().ok()
+    }
+
+    fn real_time(&self, tid: u32) -> Option<&'static str> {
+        // SAFETY: numbers only.
+        let policy = unsafe { libc::sched_getscheduler(tid as libc::pid_t) };
+        match policy & !libc::SCHED_RESET_ON_FORK {
+            _ if policy < 0 => None,
+            libc::SCHED_FIFO => Some("SCHED_FIFO"),
+            libc::SCHED_RR => Some("SCHED_RR"),
+            libc::SCHED_DEADLINE => Some("SCHED_DEADLINE"),
+            _ => None,
+        }
     }
 }
 
@@ -271,6 +286,15 @@ impl Tracee {
         unsafe { self.ptrace(request, 0, signal.cast_unsigned() as usize) }.map(drop)
     }
 
+    /// Writes a word into its memory. Who traces may, also without the rights that `/proc/PID/mem` of another user's process takes.
+    ///
+    /// # Errors
+    /// `EIO` or `EFAULT`: nothing is mapped there. `ESRCH`: it is not stopped, or no more.
+    pub fn write(&self, address: u64, word: u64) -> Result<(), Errno> {
+        // SAFETY: memory of the tracee alone; both are numbers.
+        unsafe { self.ptrace(libc::PTRACE_POKEDATA, address as usize, word as usize) }.map(drop)
+    }
+
     /// Its next stop; `None`: it has not stopped yet. With `block` waits for it.
     ///
     /// # Errors
@@ -424,6 +448,12 @@ impl Host {
         let flags = stat_field(tid, 9).and_then(|flags| flags.parse::<u64>().ok());
         flags.is_some_and(|flags| flags & FLAGS != 0)
     }
+}
+
+/// The process that started a process; 0 if that is in another pid namespace, `None` if there is no such process.
+#[must_use]
+pub fn parent(pid: u32) -> Option<u32> {
+    stat_field(pid, 4)?.parse().ok()
 }
 
 /// A field of a thread's `stat`, numbered as in proc_pid_stat(5), from the third on.
@@ -589,6 +619,28 @@ pub fn is_in_foreground() -> bool {
     terminal.is_ok_and(|terminal| nix::unistd::tcgetpgrp(&terminal) == Ok(nix::unistd::getpgrp()))
 }
 
+/// Locks a file for this descriptor alone (`flock(2)`), or gives it up again; never waits.
+///
+/// # Errors
+/// `EWOULDBLOCK`: somebody else has it.
+pub fn lock(file: &impl AsFd, locked: bool) -> Result<(), Errno> {
+    flock(file, if locked { libc::LOCK_EX } else { libc::LOCK_UN })
+}
+
+/// The same for this descriptor and others that do the same.
+///
+/// # Errors
+/// `EWOULDBLOCK`: somebody has it alone.
+pub fn lock_shared(file: &impl AsFd) -> Result<(), Errno> {
+    flock(file, libc::LOCK_SH)
+}
+
+fn flock(file: &impl AsFd, operation: libc::c_int) -> Result<(), Errno> {
+    let operation = operation | libc::LOCK_NB;
+    // SAFETY: numbers only.
+    Errno::result(unsafe { libc::flock(file.as_fd().as_raw_fd(), operation) }).map(drop)
+}
+
 /// Sends a signal to a process.
 ///
 /// # Errors
@@ -703,16 +755,6 @@ impl PidFd {
             unsafe { libc::syscall(libc::SYS_pidfd_send_signal, descriptor, signal as i32, info, 0) };
         Errno::result(result).map(drop)
     }
-}
-
-/// Whether we may send signals to processes of any user: `CAP_KILL` is in force.
-#[must_use]
-pub fn may_signal_all() -> bool {
-    const CAP_KILL: u32 = 5;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let bits = capabilities.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
-    bits.is_some_and(|bits| bits >> CAP_KILL & 1 != 0)
 }
 
 /// Starts a command that gets these descriptors beside its standard ones, and their numbers as its last arguments.

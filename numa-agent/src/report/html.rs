@@ -55,7 +55,7 @@ pub fn bind(report: &BindReport) -> String {
 }
 
 fn tiles(report: &BindReport) -> String {
-    let Counts { planned, bound, unchanged, failed } = report.counts();
+    let Counts { planned, bound, unchanged, spared, off_plan, failed } = report.counts();
     let tile = |(count, what, class): (usize, &str, &str)| {
         let class = if count == 0 { "" } else { class };
         format!("<div class=\"tile\"><b class=\"{class}\">{count}</b>{what}</div>")
@@ -65,9 +65,12 @@ fn tiles(report: &BindReport) -> String {
         (planned, "threads planned", ""),
         (bound, "bound", "good"),
         (unchanged, "unchanged", ""),
+        (spared, "spared", ""),
+        (off_plan, "off plan", "bad"),
         (failed, "failed", "bad"),
     ];
-    format!("<div class=\"tiles\">{}</div>", all.map(tile).concat())
+    let rare = |(count, what, _): &(usize, &str, &str)| *count > 0 || !["spared", "off plan"].contains(what);
+    format!("<div class=\"tiles\">{}</div>", all.into_iter().filter(rare).map(tile).collect::<String>())
 }
 
 fn groups(report: &BindReport) -> String {
@@ -117,7 +120,7 @@ fn process(process: &ProcessRow) -> String {
             shown(&thread.planned_cpus),
             if actual.is_empty() { "unreadable".to_owned() } else { actual.to_string() },
             match thread.outcome {
-                Outcome::Failed(_) => format!("<span class=\"bad\">{result}</span>"),
+                Outcome::Failed(_) | Outcome::OffPlan => format!("<span class=\"bad\">{result}</span>"),
                 _ => result,
             },
         ]);

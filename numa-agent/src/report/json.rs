@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{BindReport, ProcessRow, cgroups, escape, memory};
-use crate::core::plan::Group;
+use crate::core::{instance::Container, plan::Group};
 
 /// The report as JSON. Print it by [`print`].
 #[must_use]
@@ -34,6 +34,8 @@ pub fn bind(report: &BindReport) -> Value {
             "planned": counts.planned,
             "bound": counts.bound,
             "unchanged": counts.unchanged,
+            "spared": counts.spared,
+            "off_plan": counts.off_plan,
             "failed": counts.failed,
         },
         "host": {
@@ -90,6 +92,7 @@ fn process(process: &ProcessRow) -> Value {
         "instance": process.instance,
         "threads": threads.collect::<Vec<_>>(),
         "memory": process.memory.as_ref().map(memory::json),
+        "container": process.container.as_ref().map(Container::json),
     })
 }
 

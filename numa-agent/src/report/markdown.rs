@@ -30,6 +30,19 @@ pub fn bind(report: &BindReport) -> String {
     sections.map(|(title, body)| format!("{title}\n\n{body}")).collect::<Vec<_>>().join("\n")
 }
 
+/// What another report shows of one as evidence, by title.
+pub(super) fn evidence(report: &BindReport) -> Vec<(&'static str, String)> {
+    let md = escape::markdown;
+    let memory = memory::table(report, md).map(|table| ("memory", table.markdown()));
+    let sections = [
+        ("topology", topology(report)),
+        ("groups", groups(report)),
+        ("background processes", background(report)),
+        ("processes and threads", threads(report)),
+    ];
+    sections.into_iter().chain(memory).collect()
+}
+
 fn summary(report: &BindReport) -> String {
     let counts = report.counts();
     let mut table = Table::new(&["Result", "Threads"]);
@@ -37,9 +50,12 @@ fn summary(report: &BindReport) -> String {
         ("planned", counts.planned),
         ("bound", counts.bound),
         ("unchanged", counts.unchanged),
+        ("spared", counts.spared),
+        ("off plan", counts.off_plan),
         ("failed", counts.failed),
     ];
-    for (result, count) in all {
+    let rare = ["spared", "off plan"];
+    for (result, count) in all.into_iter().filter(|(result, count)| *count > 0 || !rare.contains(result)) {
         table.row([result.into(), count.to_string()]);
     }
     table.markdown()
@@ -88,7 +104,7 @@ fn groups(report: &BindReport) -> String {
         let tenants = report.tenants(group).into_iter().map(|(name, (processes, threads))| {
             format!(
                 "{} ({}, {})",
-                escape::markdown(name),
+                escape::markdown(&name),
                 super::many(processes, "process", "es"),
                 super::many(threads, "thread", "s")
             )
@@ -137,7 +153,7 @@ fn threads(report: &BindReport) -> String {
             process.id.tid.to_string(),
             process_role(process.role).into(),
             or_dash(&process.group),
-            or_dash(&process.instance),
+            or_dash(&process.instance_name()),
             escape::markdown(&process.comm),
             escape::markdown(&process.cmdline),
             process.threads.len().to_string(),
@@ -155,7 +171,11 @@ fn threads(report: &BindReport) -> String {
                 } else {
                     thread.actual_cpus.to_string()
                 },
-                if matches!(thread.outcome, Outcome::Failed(_)) { format!("**{result}**") } else { result },
+                if matches!(thread.outcome, Outcome::Failed(_) | Outcome::OffPlan) {
+                    format!("**{result}**")
+                } else {
+                    result
+                },
             ]);
         }
     }

@@ -3,13 +3,16 @@
 //! Text that came from other processes (comm, cmdline, paths) goes through [`escape`] before it reaches any output.
 
 pub mod cgroups;
-pub mod conditions;
+pub mod check;
 pub mod escape;
 pub mod html;
+pub mod irq;
 pub mod jitter;
 pub mod json;
 pub mod markdown;
 pub mod memory;
+pub mod metrics;
+pub mod restore;
 #[cfg(test)]
 mod sample;
 pub mod status;
@@ -17,13 +20,13 @@ pub mod svg;
 pub(crate) mod table;
 pub mod text;
 pub mod topology;
-pub(crate) mod units;
 
 use std::collections::BTreeMap;
 
-pub(crate) use self::units::many;
+pub(crate) use crate::core::units::{self, many};
 use crate::core::{
     idset::CpuSet,
+    instance::Container,
     memory::{Mode, cgroup::Fence, verify::Verified},
     plan::{Group, Plan},
     settings::Align,
@@ -59,6 +62,10 @@ pub struct Counts {
     pub bound: usize,
     /// Were as planned already.
     pub unchanged: usize,
+    /// Real-time threads, which stay where they are.
+    pub spared: usize,
+    /// Are elsewhere, and nobody was asked to bind them.
+    pub off_plan: usize,
     /// Not bound.
     pub failed: usize,
 }
@@ -99,11 +106,11 @@ impl BindReport {
     }
 
     /// Who sits in a group: instance names, not escaped, each with its numbers of processes and threads.
-    fn tenants(&self, group: &Group) -> BTreeMap<&str, (usize, usize)> {
+    fn tenants(&self, group: &Group) -> BTreeMap<String, (usize, usize)> {
         let mut tenants = BTreeMap::new();
         for process in self.processes.iter().filter(|process| process.group.as_ref() == Some(&group.name)) {
             let (processes, threads): &mut (usize, usize) =
-                tenants.entry(process.instance.as_deref().unwrap_or("?")).or_default();
+                tenants.entry(process.instance_name().unwrap_or_else(|| "?".to_owned())).or_default();
             *processes += 1;
             *threads += process.threads.len();
         }
@@ -126,6 +133,8 @@ impl Counts {
             Outcome::Planned => &mut self.planned,
             Outcome::Bound => &mut self.bound,
             Outcome::Unchanged => &mut self.unchanged,
+            Outcome::Spared(_) => &mut self.spared,
+            Outcome::OffPlan => &mut self.off_plan,
             Outcome::Failed(_) => &mut self.failed,
         } += 1;
     }
@@ -138,6 +147,8 @@ impl std::fmt::Display for Counts {
             (self.planned, "planned"),
             (self.bound, "bound"),
             (self.unchanged, "unchanged"),
+            (self.spared, "spared"),
+            (self.off_plan, "off plan"),
             (self.failed, "failed"),
         ];
         let some: Vec<String> = all
@@ -214,10 +225,20 @@ pub struct ProcessRow {
     pub group: Option<String>,
     /// Instance name such as `session:77`; `None` for background processes.
     pub instance: Option<String>,
+    /// Its container, where it is in one.
+    pub container: Option<Container>,
     /// All threads seen, by tid.
     pub threads: Vec<ThreadRow>,
     /// Its memory beside the plan, where that was asked for.
     pub memory: Option<Verified>,
+}
+
+impl ProcessRow {
+    /// What people call its instance, not escaped.
+    fn instance_name(&self) -> Option<String> {
+        let instance = self.instance.as_ref()?;
+        Some(self.container.as_ref().map_or_else(|| instance.clone(), |container| container.rename(instance)))
+    }
 }
 
 /// One thread of such a process.
@@ -246,6 +267,10 @@ pub enum Outcome {
     Bound,
     /// Was as planned already.
     Unchanged,
+    /// A real-time or deadline thread of that class, which stays where it is.
+    Spared(&'static str),
+    /// Is elsewhere, and nobody was asked to bind it: `check` looks.
+    OffPlan,
     /// Not bound, and why.
     Failed(String),
 }
@@ -256,6 +281,8 @@ impl std::fmt::Display for Outcome {
             Self::Planned => f.write_str("planned"),
             Self::Bound => f.write_str("bound"),
             Self::Unchanged => f.write_str("unchanged"),
+            Self::Spared(class) => write!(f, "spared: {class}"),
+            Self::OffPlan => f.write_str("off plan"),
             Self::Failed(why) => write!(f, "failed: {why}"),
         }
     }

@@ -104,6 +104,7 @@ fn group_process(
         role: ProcessRole::Group,
         group: Some(group.name.clone()),
         instance: Some(instance.into()),
+        container: None,
         threads: (0..members + forwards).map(|index| thread(pid + index, forward(index))).collect(),
         memory: None,
     }
@@ -117,6 +118,7 @@ fn other_process(plan: &Plan, pid: u32, comm: &str) -> ProcessRow {
         role: ProcessRole::Other,
         group: None,
         instance: None,
+        container: None,
         threads: vec![thread(pid, (comm.to_owned(), ThreadRole::Other, plan.others.cpus.clone()))],
         memory: None,
     }

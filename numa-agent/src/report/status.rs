@@ -31,6 +31,9 @@ pub fn text(status: &Status) -> String {
     if let Some(hold) = counts.hold.as_ref().and_then(Tally::text) {
         out += &field("at exec", &escape::text(&hold));
     }
+    if let Some(drift) = status.drift.text() {
+        out += &field("drift", &escape::text(&drift));
+    }
     out += &field("lost", &lost(status));
     let groups = groups(status);
     if !groups.is_empty() {
@@ -154,6 +157,7 @@ fn processes(status: &Status) -> Table {
 mod tests {
     use super::*;
     use crate::core::{
+        engine::{DriftCounts, Party},
         plan::Plan,
         preset,
         settings::LayoutSettings,
@@ -213,6 +217,14 @@ mod tests {
                 unreadable: 0,
                 hold: None,
             },
+            drift: DriftCounts {
+                policy: "reapply".into(),
+                changes: 3,
+                put_back: 2,
+                left: 1,
+                by: vec![Party { comm: Some("omp\x1b".into()), pid: 7, changes: 3 }],
+                ..DriftCounts::default()
+            },
             warnings: vec!["beware\nof the dog".into()],
         }
     }
@@ -247,6 +259,8 @@ mod tests {
         assert_eq!(row("socket3_group3"), ["socket3_group3", "272-279", "280-319", "-", "0", "0"]);
         assert_eq!(row("others"), ["others", "160-199", "-", "-", "1", "4"]);
         assert_eq!(row("4711"), ["4711", "python3", "socket0_group0", "37"]);
+        assert!(text.contains("  drift     3 by others (reapply): 2 put back, 1 left; 3 by omp"), "{text}");
+        assert!(!text.contains('\x1b'), "{text}");
         assert!(text.ends_with("warnings:\n  - beware\\nof the dog\n"), "{text}");
     }
 

@@ -76,8 +76,8 @@ fn groups(report: &BindReport) -> String {
 fn process_block(process: &ProcessRow) -> String {
     let mut counts = Counts::default();
     process.threads.iter().for_each(|thread| counts.add(&thread.outcome));
-    let place = match (&process.group, &process.instance) {
-        (Some(group), Some(instance)) => format!("{} ({})", escape::text(group), escape::text(instance)),
+    let place = match (&process.group, process.instance_name()) {
+        (Some(group), Some(instance)) => format!("{} ({})", escape::text(group), escape::text(&instance)),
         (Some(group), None) => escape::text(group),
         (None, _) => "others".to_owned(),
     };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use crate::core::{
+    engine::DriftCounts,
     idset::CpuSet,
     jitter::figures::{Move, Occupant},
     plan::Plan,
@@ -13,8 +14,8 @@ use crate::core::{
     task::{ProcessRole, ThreadRole},
     topology::Topology,
     view::{
-        Agent, Counts, CpuLoad, Group, LISTED, Line, Node, Place, Process, SCHEMA, Snapshot, Socket, Status,
-        Thread,
+        Agent, Counts, CpuLoad, CriticalWaits, Group, LISTED, Line, Node, Place, Process, SCHEMA, Snapshot,
+        Socket, Status, Thread,
     },
 };
 
@@ -174,6 +175,10 @@ impl<'a> Scene<'a> {
         let off_plan = threads.iter().filter(|thread| thread.is_off_plan()).count() as u64;
         let unlisted = threads.len().saturating_sub(LISTED) as u64;
         let load = Some(load.collect());
+        let waits = threads.iter().filter(|thread| thread.role == ThreadRole::Forward);
+        let waits: Vec<Option<u64>> = waits.map(|thread| thread.wait_max_ns).collect();
+        let longest_ns = waits.iter().copied().flatten().max();
+        let critical = CriticalWaits { threads: waits.len() as u64, longest_ns };
         threads.truncate(LISTED);
         Snapshot {
             status,
@@ -184,6 +189,7 @@ impl<'a> Scene<'a> {
             threads,
             unlisted,
             off_plan,
+            critical,
         }
     }
 
@@ -367,6 +373,7 @@ impl<'a> Scene<'a> {
                 unreadable: 0,
                 hold: None,
             },
+            drift: DriftCounts::default(),
             warnings: Vec::new(),
         }
     }

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod affinity;
+mod devices;
 mod marks;
 mod tap;
 mod tasks;

@@ -13,7 +13,9 @@ use crate::{
     accounts, automaton,
     config::DEBUG_LOG,
     holding,
-    maps::{EVENTS, EXEC_SCRATCH, TASKS, count, count_drop, emit, header, mark, marked, unmark},
+    maps::{
+        DEVICE_USERS, EVENTS, EXEC_SCRATCH, TASKS, count, count_drop, emit, header, mark, marked, unmark,
+    },
     subject, task,
 };
 
@@ -56,6 +58,8 @@ pub fn exec(ctx: BtfTracePointContext) -> i32 {
     if DEBUG_LOG.load() != 0 {
         debug!(&ctx, "exec of {} passed, {} bytes of arguments", pid, record.args_len);
     }
+    // Another program: what the last one used says nothing of it.
+    let _ = DEVICE_USERS.remove(tid);
     let held = matches && holding::is_on() && holding::hold(task, &record.header);
     if held {
         record.header.flags |= flag::HELD;

@@ -1,6 +1,7 @@
 //! One program per tracepoint.
 
 mod affinity;
+mod device;
 mod exec;
 mod exit;
 mod fork;

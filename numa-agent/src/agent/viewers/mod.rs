@@ -14,7 +14,6 @@ mod serve;
 
 use std::{path::Path, time::Duration};
 
-use anyhow::Context;
 use tokio::time::Instant;
 
 #[cfg(test)]
@@ -62,25 +61,24 @@ const END_PATIENCE: Duration = Duration::from_secs(2);
 /// How often freed memory is given back to the kernel at most: it holds up all who allocate.
 const TRIM_PAUSE: Duration = Duration::from_secs(60);
 
-/// Opens the door, and has a thread serve who comes; `None`: nobody will. Where the default socket cannot be made, the agent does
-/// its work without; not beside another agent.
-pub(super) fn open(socket: &Socket, door: Option<Door>) -> anyhow::Result<Option<(Server, Feed)>> {
+/// Opens the door; `None`: nobody will come. Where the default socket cannot be made, the agent does its work without; not beside
+/// another agent.
+pub(super) fn door(socket: &Socket, door: Option<Door>) -> Result<Option<Door>, ListenError> {
     let listen = |path: &Path, own| Listening::start(path, viewers_group(), own).map(Door::Socket);
-    let door = match (door, socket) {
-        (Some(door), _) => door,
-        (None, Socket::None) => return Ok(None),
-        (None, Socket::At(path)) => listen(path, false)?,
+    match (door, socket) {
+        (Some(door), _) => Ok(Some(door)),
+        (None, Socket::None) => Ok(None),
+        (None, Socket::At(path)) => listen(path, false).map(Some),
         (None, Socket::Default) => match listen(view::SOCKET.as_ref(), true) {
-            Ok(door) => door,
-            Err(error @ (ListenError::Taken { .. } | ListenError::Locked { .. })) => return Err(error.into()),
+            Ok(door) => Ok(Some(door)),
+            Err(error @ (ListenError::Taken { .. } | ListenError::Locked { .. })) => Err(error),
             Err(error) => {
                 let error = escape::text(&format!("{error:#}"));
                 tracing::warn!("`numa-agent status` and `watch` cannot see this agent: {error}");
-                return Ok(None);
+                Ok(None)
             }
         },
-    };
-    Server::start(door).map(Some).context("a thread for viewers")
+    }
 }
 
 /// What the agent is.

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use humantime::Duration;
 
 use crate::{
+    cli::offered::words,
     cli::{Incomplete, UsageError, complain},
     core::jitter::{
         compare::{Comparison, Criterion, Limits, Name, Side, compare},
@@ -31,7 +32,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "FILE")]
     tokens_bound: Vec<PathBuf>,
     /// Which fluctuation of the token times decides: p99-p50, p99.9-p50, p95-p5, max-min, max-p50 or stddev.
-    #[arg(long, value_name = "WHICH", default_value_t)]
+    #[arg(long, value_name = "WHICH", default_value_t, value_parser = words::<Fluctuation>(Fluctuation::WORDS), hide_possible_values = true)]
     fluctuation: Fluctuation,
     /// Token-to-token fluctuation of bound may be this much.
     #[arg(long, value_name = "TIME", default_value = "1ms")]
@@ -128,29 +129,48 @@ fn ratio(text: &str) -> Result<f64, String> {
     ratio.ok_or_else(|| "write a number from 1 on".to_owned())
 }
 
+/// What is compared: base and bound.
+pub struct Runs {
+    files: [String; 2],
+    recordings: [Recording; 2],
+    tokens: [Option<Tokens>; 2],
+}
+
+impl Runs {
+    /// Reads the recordings, and the token times of each: from files where some are given, else from its tapped sockets.
+    pub fn read(paths: [&Path; 2], tokens: [&[PathBuf]; 2]) -> anyhow::Result<Self> {
+        let recordings = [read_recording(paths[0])?, read_recording(paths[1])?];
+        let of = |index: usize| -> anyhow::Result<_> {
+            Ok(read_tokens(tokens[index])?.or_else(|| Tokens::tapped(&recordings[index])))
+        };
+        let tokens = [of(0)?, of(1)?];
+        Ok(Self { files: paths.map(|path| path.display().to_string()), recordings, tokens })
+    }
+
+    /// Compares them, whether or not that makes sense.
+    pub fn compare(&self, limits: Limits) -> Comparison<'_> {
+        let side = |index: usize| Side {
+            file: &self.files[index],
+            recording: &self.recordings[index],
+            tokens: self.tokens[index].as_ref(),
+        };
+        compare(side(0), side(1), limits)
+    }
+}
+
 /// Reads, compares, reports.
 pub fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let format = super::format(args.format, args.output.as_deref(), Format::Text, ".txt, .md or .json")?;
     let limits = limits(args)?;
-    let files = [&args.base, &args.bound].map(|path| path.display().to_string());
-    let recordings = [read_recording(&args.base)?, read_recording(&args.bound)?];
-    let tokens = [
-        read_tokens(&args.tokens_base)?.or_else(|| Tokens::tapped(&recordings[0])),
-        read_tokens(&args.tokens_bound)?.or_else(|| Tokens::tapped(&recordings[1])),
-    ];
-    let side = |index: usize| Side {
-        file: &files[index],
-        recording: &recordings[index],
-        tokens: tokens[index].as_ref(),
-    };
-    let comparison = compare(side(0), side(1), limits);
+    let runs = Runs::read([&args.base, &args.bound], [&args.tokens_base, &args.tokens_bound])?;
+    let comparison = runs.compare(limits);
     if !args.force && !comparison.reasons.is_empty() {
         let reasons: String =
             comparison.reasons.iter().map(|reason| format!("\n  - {}", escape::text(reason))).collect();
         return Err(UsageError(format!(
             "base ({}) and bound ({}) cannot be compared; --force compares them all the same:{reasons}",
-            escape::text(&files[0]),
-            escape::text(&files[1])
+            escape::text(&runs.files[0]),
+            escape::text(&runs.files[1])
         ))
         .into());
     }

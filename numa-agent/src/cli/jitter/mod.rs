@@ -1,6 +1,6 @@
 //! `numa-agent jitter`: recordings of scheduling jitter, made, merged, shown and compared.
 
-mod compare;
+pub(super) mod compare;
 mod merge;
 mod record;
 mod report;

@@ -136,7 +136,12 @@ pub fn run(args: RecordArgs, messages: LineQueue) -> anyhow::Result<()> {
     };
     let options = agent::Options {
         socket: Socket::None,
+        gives_up: false,
+        real_time: false,
+        metrics: None,
         dry_run: true,
+        journal: None,
+        restore_on_exit: false,
         format: LineFormat::Silent,
         messages,
         reconcile: Some(RECONCILE),

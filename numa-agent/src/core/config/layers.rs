@@ -7,7 +7,9 @@ use regex::Regex;
 use super::{ConfigError, Overrides, Partial, Pattern};
 use crate::core::{
     hold::HoldSettings,
-    settings::{FORWARD_THREAD_PATTERNS, LayoutSettings, MemoryApply, REPORT_PATH, Settings},
+    settings::{
+        FORWARD_THREAD_DEVICES, FORWARD_THREAD_PATTERNS, LayoutSettings, MemoryApply, REPORT_PATH, Settings,
+    },
 };
 
 impl Settings {
@@ -36,14 +38,22 @@ impl Settings {
                 align: given.align,
                 groups_per_socket: given.groups_per_socket,
                 others_socket_index: given.others_socket_index,
+                reserve: given.reserve.unwrap_or_default(),
             },
             group_by: given.group_by.unwrap_or_default(),
             rules: given.rules.unwrap_or_default(),
             group_patterns: regexes(given.group_patterns),
             other_patterns: regexes(given.other_patterns),
             forward_thread_patterns: forward,
+            devices_asked: given.forward_thread_devices.is_some(),
+            forward_thread_devices: given
+                .forward_thread_devices
+                .unwrap_or_else(|| FORWARD_THREAD_DEVICES.map(str::to_owned).to_vec()),
             hold,
             cpusets: given.memory_apply == Some(MemoryApply::Cpuset),
+            metrics: given.metrics,
+            drift: given.drift.unwrap_or_default(),
+            max_bind_rate: given.max_bind_rate,
             group_pids,
             other_pids,
             descends_from: Vec::new(),
@@ -54,6 +64,10 @@ impl Settings {
         Ok(settings.warn_if_idle())
     }
 }
+
+/// Policies are set one after the other, each in a millisecond or so: of the workers that a service starts in one moment the last waits for
+/// all others, and would be without for as long as it lives.
+const INJECT_LIMIT: Duration = Duration::from_secs(1);
 
 /// A memory policy can be set in a process that is held alone.
 fn hold(given: &Partial) -> Result<HoldSettings, ConfigError> {
@@ -67,8 +81,8 @@ fn hold(given: &Partial) -> Result<HoldSettings, ConfigError> {
         Some((_, hold)) => *hold,
         None => inject,
     };
-    let default = HoldSettings::default();
-    let limit = given.hold_limit_ms.map_or(default.limit, |ms| Duration::from_millis(ms.into()));
+    let limit = if inject { INJECT_LIMIT } else { HoldSettings::default().limit };
+    let limit = given.hold_limit_ms.map_or(limit, |ms| Duration::from_millis(ms.into()));
     Ok(HoldSettings { hold, terminals: given.hold_terminal.unwrap_or_default(), limit, inject })
 }
 

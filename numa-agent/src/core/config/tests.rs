@@ -65,10 +65,75 @@ fn every_example_key_is_known_and_every_known_key_is_in_the_example_and_the_manu
             "docs/examples/numa-agent.toml shows memory's {key}"
         );
     }
+    for key in IRQ_KEYS {
+        assert!(EXAMPLE.contains(&format!("{key} = ")), "docs/examples/numa-agent.toml shows irq's {key}");
+        assert!(manual.contains(&format!("`{key}`")), "docs/config.md explains irq's {key}");
+    }
     for key in RULE_KEYS {
         assert!(EXAMPLE.contains(&format!("\n{key} = ")), "docs/examples/numa-agent.toml shows rules' {key}");
         assert!(manual.contains(&format!("`{key}`")), "docs/config.md explains rules' {key}");
     }
+}
+
+#[test]
+fn what_others_do_and_the_pace_are_asked_for() {
+    let settings = toml("drift = 'enforce'\nmax_bind_rate = 50").unwrap();
+    assert_eq!((settings.drift, settings.max_bind_rate), (DriftPolicy::Enforce, Some(50)));
+    let settings = toml("").unwrap();
+    assert_eq!((settings.drift, settings.max_bind_rate), (DriftPolicy::Reapply, None));
+    for (text, words) in [("drift = 'fight'", "enforce"), ("max_bind_rate = 0", "use 1 to 1000000")] {
+        let error = toml(text).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn devices_of_forward_threads() {
+    let devices =
+        |text: &str| toml(text).map(|settings| (settings.forward_thread_devices, settings.devices_asked));
+    assert_eq!(devices("").unwrap(), (vec!["/dev/davinci[0-9]*".to_owned()], false));
+    assert_eq!(devices("forward_thread_devices = []").unwrap(), (vec![], true));
+    for (text, words) in [
+        ("forward_thread_devices = ['davinci0']", "no absolute path"),
+        ("forward_thread_devices = ['/dev/**/davinci0']", "**"),
+        ("forward_thread_devices = ['/dev/x***']", "forward_thread_devices[0]"),
+        ("forward_thread_devices = '/dev/x'", "a list of paths"),
+    ] {
+        let error = devices(text).unwrap_err().to_string();
+        assert!(error.contains(words), "{text}: {error}");
+    }
+}
+
+#[test]
+fn cpus_are_left_to_interrupts() {
+    let reserve = |text: &str| toml(text).map(|settings| settings.layout.reserve);
+    let both = reserve("irq = { cpus = '0-1,80', cpus_per_socket = 2 }").unwrap();
+    assert_eq!((both.cpus.to_string().as_str(), both.per_socket), ("0-1,80", 2));
+    assert!(reserve("").unwrap().is_empty());
+    for (text, words) in [
+        ("irq = { cpus = '0-x' }", ["irq.cpus", "0-1,80-81"]),
+        ("irq = { cpus = 3 }", ["irq.cpus", "a string"]),
+        ("irq = { cpus_per_socket = -1 }", ["irq.cpus_per_socket", "0 to"]),
+        ("irq = { cpu = '1' }", ["irq.cpu", "cpus"]),
+    ] {
+        let error = reserve(text).unwrap_err().to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{text}: {error}");
+    }
+}
+
+#[test]
+fn metrics_need_an_address_with_a_port() {
+    let metrics = |text: &str| toml(text).map(|settings| settings.metrics);
+    assert_eq!(metrics("").unwrap(), None);
+    let address = metrics("metrics = '[::1]:9464'").unwrap().unwrap();
+    assert!(address.is_ipv6() && address.port() == 9464);
+    for text in
+        ["metrics = 'localhost'", "metrics = ':9464'", "metrics = '127.0.0.1'", "metrics = '127.0.0.1:99999'"]
+    {
+        let error = metrics(text).unwrap_err().to_string();
+        assert!(error.contains("numa.toml:1: metrics") && error.contains("127.0.0.1:9464"), "{error}");
+    }
+    assert!(metrics("metrics = 9464").unwrap_err().to_string().contains("not a string"));
 }
 
 #[test]
@@ -80,6 +145,8 @@ fn holding_is_off_unless_asked_for_and_injecting_implies_it() {
     assert_eq!((on.hold, on.inject, on.terminals, on.limit.as_millis()), (true, false, true, 20));
     let injecting = hold("memory.apply = 'inject'").unwrap();
     assert!(injecting.hold && injecting.inject);
+    assert_eq!(injecting.limit.as_millis(), 1000, "one after the other");
+    assert_eq!(hold("hold_limit_ms = 20\nmemory.apply = 'inject'").unwrap().limit.as_millis(), 20);
     assert!(json(r#"{"memory": {"apply": "inject"}}"#).unwrap().hold.inject);
     let fencing = json(r#"{"memory": {"apply": "cpuset"}}"#).unwrap();
     assert!(fencing.cpusets && !fencing.hold.hold);

@@ -74,6 +74,8 @@ pub enum Cause {
     Fork,
     /// It, or its process, changed its name.
     Rename,
+    /// It used a device file that only forward threads use.
+    UseDevice,
     /// Somebody changed its mask.
     SetAffinity(Caller),
     /// A periodic scan found it off plan.
@@ -94,6 +96,10 @@ pub struct Caller {
 }
 
 impl Cause {
+    /// All that [`Cause::name`] may say.
+    pub const NAMES: [&'static str; 8] =
+        ["scan", "exec", "fork", "rename", "device", "setaffinity", "reconcile", "replan"];
+
     /// One word for messages and JSON.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -102,9 +108,31 @@ impl Cause {
             Self::Exec => "exec",
             Self::Fork => "fork",
             Self::Rename => "rename",
+            Self::UseDevice => "device",
             Self::SetAffinity(_) => "setaffinity",
             Self::Reconcile => "reconcile",
             Self::Replan => "replan",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_has_its_name_in_the_list() {
+        let caller = Caller { pid: 1, tid: 1, comm: String::new() };
+        let causes = [
+            Cause::Scan,
+            Cause::Exec,
+            Cause::Fork,
+            Cause::Rename,
+            Cause::UseDevice,
+            Cause::SetAffinity(caller),
+            Cause::Reconcile,
+            Cause::Replan,
+        ];
+        assert_eq!(causes.map(|cause| cause.name()), Cause::NAMES);
     }
 }

@@ -1,11 +1,12 @@
 //! Live events into actions.
 
-use super::{Action, Caller, Cause, Engine, Process, Thread};
+use super::{Action, Caller, Cause, Engine, Process, Thread, drift::Answer};
 use crate::core::{
     event::{EventKind, TaskEvent},
     hold::Hold,
     instance::GroupBy,
     memory::Policy,
+    settings::DriftPolicy,
     task::{ProcessFacts, TaskId},
 };
 
@@ -74,6 +75,7 @@ impl Engine {
                 let caller = Caller { pid: *caller_pid, tid: *caller_tid, comm: caller_comm.clone() };
                 self.repinned(event, caller)
             }
+            EventKind::UseDevice { comm, .. } => self.use_device(event, comm),
             EventKind::Migrate { .. } => Vec::new(),
         }
     }
@@ -123,7 +125,7 @@ impl Engine {
     fn exec(&mut self, event: &TaskEvent, facts: Option<ProcessFacts>) -> Vec<Action> {
         let EventKind::Exec { comm, cmdline, truncated, .. } = &event.kind else { return Vec::new() };
         if self.processes.get(&event.pid).is_some_and(|process| process.as_of_ns > event.at_ns) {
-            return Vec::new();
+            return self.forget_device(event);
         }
         let before = self.threads_of(event.pid);
         // Gone already: what it was when it was created tells the rest, for as long as it takes to hear of its end.
@@ -147,6 +149,16 @@ impl Engine {
         // taken that mark away.
         let mark = (!gone).then_some(Action::Mark { pid: event.pid, task: event.task });
         mark.into_iter().chain(self.enter(event, comm, Cause::Exec)).collect()
+    }
+
+    /// A scan has seen the program that this exec began, and the device that its predecessor used was told of after that.
+    fn forget_device(&mut self, event: &TaskEvent) -> Vec<Action> {
+        let Some(process) = self.processes.get_mut(&event.pid) else { return Vec::new() };
+        let thread = process.threads.get_mut(&event.task.tid).filter(|thread| thread.id == event.task);
+        let Some(thread) = thread.filter(|thread| thread.uses_device) else { return Vec::new() };
+        thread.uses_device = false;
+        thread.role = self.rules.thread_role(process.role, &thread.comm, false);
+        self.rebind(event.pid, event.task, Cause::Exec, event.at_ns)
     }
 
     fn facts_of(&self, process: TaskId) -> Option<ProcessFacts> {
@@ -194,33 +206,89 @@ impl Engine {
         let Some(process) = self.processes.get_mut(&event.pid) else { return Vec::new() };
         let Some(thread) = process.threads.get_mut(&event.task.tid) else { return Vec::new() };
         comm.clone_into(&mut thread.comm);
-        thread.role = self.rules.thread_role(process.role, comm);
+        thread.role = self.rules.thread_role(process.role, comm, thread.uses_device);
         thread.as_of_ns = event.at_ns;
+        // It may be something else by now.
+        thread.let_be = false;
         self.rebind(event.pid, event.task, Cause::Rename, event.at_ns)
     }
 
+    /// Somebody has seen that a thread uses a device file that only forward threads use: a scan cannot know.
+    pub fn uses_device(&mut self, pid: u32, task: TaskId) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let Some(thread) = process.threads.get_mut(&task.tid).filter(|thread| thread.id == task) else {
+            return;
+        };
+        thread.uses_device = true;
+        thread.role = self.rules.thread_role(process.role, &thread.comm, true);
+    }
+
+    /// What a thread is known by that has no name of its own.
+    fn use_device(&mut self, event: &TaskEvent, comm: &str) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if !self.knows(event.pid, event.task) {
+            actions = self.new_thread(event, comm, Cause::UseDevice);
+        }
+        let Some(process) = self.processes.get_mut(&event.pid) else { return actions };
+        let thread = process.threads.get_mut(&event.task.tid).filter(|thread| thread.id == event.task);
+        let Some(thread) = thread.filter(|thread| !thread.uses_device) else { return actions };
+        thread.uses_device = true;
+        thread.role = self.rules.thread_role(process.role, &thread.comm, true);
+        self.rebind(event.pid, event.task, Cause::UseDevice, event.at_ns)
+    }
+
     fn repinned(&mut self, event: &TaskEvent, caller: Caller) -> Vec<Action> {
+        let Some(process) = self.processes.get(&event.pid) else { return Vec::new() };
+        let group = self.group_of(process).map(|group| group.name.clone());
         let Some(process) = self.processes.get_mut(&event.pid) else { return Vec::new() };
         let Some(thread) = process.threads.get_mut(&event.task.tid).filter(|thread| thread.id == event.task)
         else {
             return Vec::new();
         };
+        let place = (group, thread.role);
         thread.actual = None;
-        if !thread.may_repin(event.at_ns) {
-            let warning = format!(
-                "thread {} ({}) keeps being re-pinned by thread {} ({}); it is put back at reconcile only",
-                thread.id.tid, thread.comm, caller.tid, caller.comm
-            );
-            self.warn(warning);
-            return Vec::new();
+        thread.mask_set_ns = thread.mask_set_ns.max(event.at_ns);
+        let spared = thread.is_spared() && self.settings.drift != DriftPolicy::Observe;
+        // The reconcile sees whether it is a real-time thread still.
+        let answer = match spared {
+            true => Answer::Reconcile,
+            false => thread.patience.answer(self.settings.drift, event.at_ns),
+        };
+        // One warning for all its threads, and for all processes of that name; the news and `drift` name each.
+        let what = format!("threads of process {} ({})", event.pid, process.facts.comm);
+        let by = if caller.pid == event.pid { "their own process" } else { &caller.comm };
+        let warning = match answer {
+            Answer::LetBe => {
+                Some(format!("{what} were re-pinned by {by}; they stay, because drift is \"observe\""))
+            }
+            Answer::Reconcile if !spared => {
+                Some(format!("{what} keep being re-pinned by {by}; they are put back at reconcile only"))
+            }
+            Answer::Reconcile | Answer::PutBack | Answer::Later(_) => None,
+        };
+        thread.let_be |= answer == Answer::LetBe;
+        self.drift.note(&place, event.pid, Some(&caller));
+        warning.into_iter().for_each(|warning| self.warn_of_settings(warning));
+        match answer {
+            Answer::PutBack => {
+                self.drift.put_back(&place);
+                self.rebind(event.pid, event.task, Cause::SetAffinity(caller), event.at_ns)
+            }
+            Answer::Later(at_ns) => {
+                self.drift.later.insert((at_ns, event.pid, event.task), caller);
+                Vec::new()
+            }
+            Answer::Reconcile | Answer::LetBe => {
+                self.drift.leave(&place);
+                Vec::new()
+            }
         }
-        self.rebind(event.pid, event.task, Cause::SetAffinity(caller), event.at_ns)
     }
 
     /// Adds the event's task to its process, which is managed, and binds it.
     fn enter(&mut self, event: &TaskEvent, comm: &str, cause: Cause) -> Vec<Action> {
         let Some(process) = self.processes.get_mut(&event.pid) else { return Vec::new() };
-        let role = self.rules.thread_role(process.role, comm);
+        let role = self.rules.thread_role(process.role, comm, false);
         let thread = Thread::new(event.task, comm.to_owned(), role, event.at_ns);
         process.threads.insert(event.task.tid, thread);
         self.rebind(event.pid, event.task, cause, event.at_ns)

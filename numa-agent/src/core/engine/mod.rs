@@ -6,6 +6,7 @@
 
 mod action;
 mod cuts;
+mod drift;
 mod events;
 mod snapshots;
 mod starting;
@@ -15,21 +16,23 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use self::cuts::Cuts;
 pub use self::{
     action::{Action, Bind, Caller, Cause},
+    drift::{DriftCounts, Drifted, Party},
     starting::Seat,
     state::{Process, Snapshot, Thread},
 };
+use self::{cuts::Cuts, drift::Drift};
 use super::{
     idset::CpuSet,
     instance::{Instance, InstanceKey, Place, Slots, instance_of},
     memory::cgroup::Wanted,
+    metrics,
     plan::{Group, Kept, Plan, PlanError},
     rules::Rules,
-    settings::{Policy, Settings},
+    settings::{DriftPolicy, Policy, Settings},
     task::{BindOutcome, ProcessFacts, ProcessRole, TaskId, ThreadRole},
-    topology::Topology,
+    topology::{Socket, Topology},
 };
 
 /// The most that is kept of what the user should know; names from other processes make any number of different ones.
@@ -47,10 +50,20 @@ pub struct Engine {
     slots: Slots,
     own: BTreeSet<TaskId>,
     processes: BTreeMap<u32, Process>,
-    warnings: BTreeSet<String>,
+    warnings: BTreeMap<String, Lasts>,
     cuts: Cuts,
+    drift: Drift,
     /// Those of `warnings` and `cuts` that nobody has been told.
     news: Vec<String>,
+}
+
+/// How long a warning is true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lasts {
+    /// As long as the settings stay as they are.
+    Settings,
+    /// For as long as the agent runs.
+    Run,
 }
 
 impl Engine {
@@ -79,8 +92,9 @@ impl Engine {
             rules: Rules::new(settings.clone()),
             own: own.into_iter().collect(),
             processes: BTreeMap::new(),
-            warnings: BTreeSet::new(),
+            warnings: BTreeMap::new(),
             cuts: Cuts::default(),
+            drift: Drift::default(),
             news: Vec::new(),
             topology,
             settings,
@@ -101,7 +115,10 @@ impl Engine {
         settings: Settings,
         seen: &BTreeMap<TaskId, &ProcessFacts>,
     ) -> Result<Self, PlanError> {
-        self.followed_by(Self::new(topology, settings, self.own.iter().copied())?, seen)
+        let mut next = Self::new(topology, settings, self.own.iter().copied())?;
+        next.warnings.extend(self.warnings.clone());
+        next.warnings.retain(|_, lasts| *lasts == Lasts::Run);
+        self.followed_by(next, seen)
     }
 
     /// The same processes under the same settings, on a machine that has changed. Instances whose groups are still there
@@ -114,7 +131,8 @@ impl Engine {
         let plan = Plan::following(Some(self.kept), &topology, &settings.layout, 0)?;
         let next = Self::with(topology, settings, self.own.iter().copied(), self.kept, plan);
         // Explicit pids stay tied to the processes that had them.
-        self.followed_by(Self { rules: self.rules.clone(), ..next }, &BTreeMap::new())
+        let next = Self { rules: self.rules.clone(), warnings: self.warnings.clone(), ..next };
+        self.followed_by(next, &BTreeMap::new())
     }
 
     /// Hands the processes over to `next`, which has none.
@@ -124,7 +142,12 @@ impl Engine {
             let sockets: BTreeSet<u32> = next.plan.groups.iter().map(|group| group.socket).collect();
             next.plan = next.plan_for(self.slots.depth() as usize * sockets.len())?;
         }
+        next.drift = self.drift.clone();
+        next.cuts = self.cuts.clone();
+        next.news.extend(self.news.iter().cloned());
         let same_env = self.rules.needs().env == next.rules.needs().env;
+        // The kernel side tells anew of users of other devices.
+        let same_devices = self.settings.forward_thread_devices == next.settings.forward_thread_devices;
         let refreshed = |process: &Process| {
             let known = &process.facts;
             let seen = seen.get(&known.id()).map_or(known, |seen| *seen).clone();
@@ -147,9 +170,24 @@ impl Engine {
                 next.processes
                     .entry(pid)
                     .and_modify(|admitted| admitted.threads.clone_from(&process.threads))
-                    .and_modify(Process::forget_grants);
+                    .and_modify(|admitted| {
+                        if !same_devices {
+                            admitted.forget_devices()
+                        }
+                    })
+                    .and_modify(Process::forget_grants)
+                    .and_modify(|admitted| admitted.forget_others(next.settings.drift));
                 next.settle_roles(pid);
             }
+        }
+        let let_be = next.settings.drift == DriftPolicy::Observe;
+        for (pid, task) in next.drift.give_up(next.settings.drift) {
+            let Some(process) = next.processes.get(&pid) else { continue };
+            let group = next.group_of(process).map(|group| group.name.clone());
+            let thread = next.processes.get_mut(&pid).and_then(|process| process.threads.get_mut(&task.tid));
+            let Some(thread) = thread.filter(|thread| thread.id == task) else { continue };
+            thread.let_be |= let_be;
+            next.drift.leave(&(group, thread.role));
         }
         Ok(next)
     }
@@ -200,13 +238,22 @@ impl Engine {
         self.rules.pin_pids(start_time)
     }
 
-    /// Adds something the user should know.
+    /// Adds something the user should know, whatever the settings are.
     pub fn warn(&mut self, warning: String) {
+        self.add_warning(warning, Lasts::Run);
+    }
+
+    /// Adds something that the user should know of these settings.
+    pub fn warn_of_settings(&mut self, warning: String) {
+        self.add_warning(warning, Lasts::Settings);
+    }
+
+    fn add_warning(&mut self, warning: String, lasts: Lasts) {
         let warning = match self.warnings.len() {
             ..MAX_WARNINGS => warning,
             _ => format!("{MAX_WARNINGS} warnings so far; further ones are not shown"),
         };
-        if self.warnings.insert(warning.clone()) {
+        if self.warnings.insert(warning.clone(), lasts).is_none() {
             self.news.push(warning);
         }
     }
@@ -226,7 +273,7 @@ impl Engine {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let fixed = self.settings.warnings.iter().chain(&self.topology.warnings).chain(&self.plan.warnings);
-        fixed.chain(&self.warnings).chain(self.cuts.texts()).cloned().collect()
+        fixed.chain(self.warnings.keys()).chain(self.cuts.texts()).cloned().collect()
     }
 
     /// The group a process belongs to.
@@ -275,53 +322,125 @@ impl Engine {
     fn was_refused(&self, bind: &Bind) -> bool {
         let thread = self.processes.get(&bind.pid).and_then(|process| process.threads.get(&bind.task.tid));
         thread.is_some_and(|thread| {
-            matches!(thread.outcome, Some(BindOutcome::Failed { .. }))
+            matches!(thread.outcome, Some(BindOutcome::Failed { .. } | BindOutcome::Spared { .. }))
                 && thread.asked.as_ref() == Some(&bind.cpus)
         })
     }
 
-    /// Whether `outcome` is worth a word: every scan tries again what was refused, and is refused as before.
+    /// Whether `outcome` is worth a word: every scan tries again what was refused or spared, and finds it as before.
     #[must_use]
     pub fn is_news(&self, bind: &Bind, outcome: &BindOutcome) -> bool {
         let thread = self.processes.get(&bind.pid).and_then(|process| process.threads.get(&bind.task.tid));
         let same = |thread: &Thread| {
             thread.outcome.as_ref() == Some(outcome) && thread.asked.as_ref() == Some(&bind.cpus)
         };
-        !matches!(outcome, BindOutcome::Failed { .. }) || !thread.is_some_and(same)
+        !matches!(outcome, BindOutcome::Failed { .. } | BindOutcome::Spared { .. })
+            || !thread.is_some_and(same)
     }
 
-    /// Takes note of what became of a [`Action::Bind`]. A thread that is gone is forgotten.
-    pub fn record(&mut self, bind: &Bind, outcome: BindOutcome) {
+    /// Takes note of what became of a [`Action::Bind`] by `now_ns` (monotonic nanoseconds). A thread that is gone is forgotten.
+    pub fn record(&mut self, bind: &Bind, outcome: BindOutcome, now_ns: u64) {
         let Some(process) = self.processes.get_mut(&bind.pid) else { return };
         let thread = process.threads.get_mut(&bind.task.tid).filter(|thread| thread.id == bind.task);
         let Some(thread) = thread else { return };
         thread.asked = Some(bind.cpus.clone());
         thread.actual = outcome.mask().cloned();
+        thread.mask_set_ns = now_ns;
         thread.granted = match &outcome {
             BindOutcome::Gone => return self.forget_thread(bind.pid, bind.task),
-            BindOutcome::Failed { .. } => None,
+            // Tried again: what is a real-time thread now need not stay one.
+            BindOutcome::Failed { .. } | BindOutcome::Spared { .. } => None,
             BindOutcome::Planned(mask) | BindOutcome::Unchanged(mask) | BindOutcome::Bound(mask) => {
                 Some(mask.clone())
             }
         };
         self.news.extend(self.cuts.note(&process.facts, &bind.cpus, &outcome));
+        let spared = if let BindOutcome::Spared { class, .. } = &outcome {
+            Some(format!(
+                "threads of process {} ({}) are {class}: real-time and deadline threads stay where they are",
+                bind.pid, process.facts.comm
+            ))
+        } else {
+            None
+        };
         thread.outcome = Some(outcome);
+        spared.into_iter().for_each(|warning| self.warn(warning));
+    }
+
+    /// What others have done to the masks of managed threads.
+    #[must_use]
+    pub fn drift(&self) -> DriftCounts {
+        self.drift.counts(self.settings.drift)
+    }
+
+    /// The same by group and role.
+    #[must_use]
+    pub fn drifted(&self) -> &BTreeMap<metrics::Place, Drifted> {
+        self.drift.places()
+    }
+
+    /// How many places of the plan are cut by cpusets now.
+    #[must_use]
+    pub fn cuts(&self) -> usize {
+        self.cuts.texts().count()
+    }
+
+    /// When the next thread is to be put back that had to wait for it, in monotonic nanoseconds.
+    #[must_use]
+    pub fn next_due_ns(&self) -> Option<u64> {
+        self.drift.later.first_key_value().map(|((at_ns, ..), _)| *at_ns)
+    }
+
+    /// Binds for the threads that are due to be put back.
+    pub fn take_due(&mut self, now_ns: u64) -> Vec<Action> {
+        let mut actions = Vec::new();
+        while let Some(first) = self.drift.later.first_entry().filter(|first| first.key().0 <= now_ns) {
+            let ((_, pid, task), caller) = first.remove_entry();
+            let thread = self.processes.get_mut(&pid).and_then(|process| process.threads.get_mut(&task.tid));
+            // It may have been put back meanwhile, by the answer to a later change.
+            let due = |thread: &&mut Thread| thread.id == task && thread.patience.is_due(now_ns);
+            if let Some(thread) = thread.filter(due) {
+                thread.patience.put_back(now_ns);
+                for action in self.again(pid, task, Cause::SetAffinity(caller), None) {
+                    if let Action::Bind(bind) = &action {
+                        self.drift.put_back(&(bind.group.clone(), bind.role));
+                    }
+                    actions.push(action);
+                }
+            }
+        }
+        actions
+    }
+
+    /// A bind for one thread, if it still is not known to be on plan.
+    #[must_use]
+    pub fn again(&self, pid: u32, task: TaskId, cause: Cause, at_ns: Option<u64>) -> Vec<Action> {
+        let Some(process) = self.processes.get(&pid) else { return Vec::new() };
+        let thread = process.threads.get(&task.tid).filter(|thread| thread.id == task && !thread.let_be);
+        let Some(thread) = thread else { return Vec::new() };
+        let group = self.group_of(process);
+        match thread.is_on(self.cpus_in(group, thread.role)) {
+            true => Vec::new(),
+            false => vec![self.bind(process, group, thread, cause, at_ns)],
+        }
     }
 
     /// Binds for the threads of a process that are not known to be on plan.
     fn off_plan(&self, pid: u32, cause: &Cause, at_ns: Option<u64>) -> Vec<Action> {
         let Some(process) = self.processes.get(&pid) else { return Vec::new() };
         let group = self.group_of(process);
-        let off_plan =
-            process.threads.values().filter(|thread| !thread.is_on(self.cpus_in(group, thread.role)));
+        let off_plan = process
+            .threads
+            .values()
+            .filter(|thread| !thread.let_be && !thread.is_on(self.cpus_in(group, thread.role)));
         off_plan.map(|thread| self.bind(process, group, thread, cause.clone(), at_ns)).collect()
     }
 
-    /// Gives the threads of a process the roles that follow from its own and from their names.
+    /// Gives the threads of a process the roles that follow from its own, from their names and from the devices that they use.
     fn settle_roles(&mut self, pid: u32) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         for thread in process.threads.values_mut() {
-            thread.role = self.rules.thread_role(process.role, &thread.comm);
+            thread.role = self.rules.thread_role(process.role, &thread.comm, thread.uses_device);
         }
     }
 
@@ -407,7 +526,7 @@ impl Engine {
             process.is_some_and(|process| process.facts.id() == id && process.role == ProcessRole::Group)
         };
         let Instance { key, note } = instance_of(&self.settings.group_by, facts, is_group);
-        note.into_iter().for_each(|note| self.warn(note));
+        note.into_iter().for_each(|note| self.warn_of_settings(note));
         key
     }
 
@@ -425,17 +544,24 @@ impl Engine {
         if found.is_some_and(|slot| self.slots.adopt(instance, &facts.subject(), slot)) {
             return;
         }
-        match self.slots.assign(instance, &facts.subject(), None) {
+        match self.slots.assign(instance, &facts.subject(), self.socket_near(facts)) {
             Ok(assignment) if assignment.shared => {
                 let group =
                     self.plan.slots().get(assignment.slot).map_or("?", |group| &group.name).to_owned();
-                self.warn(format!(
+                self.warn_of_settings(format!(
                     "more serving instances than groups: {instance} shares {group} with another"
                 ));
             }
             Ok(_) => {}
-            Err(error) => self.warn(format!("{instance}: {error}")),
+            Err(error) => self.warn_of_settings(format!("{instance}: {error}")),
         }
+    }
+
+    /// The socket of the NPU that a process uses, where that is known.
+    fn socket_near(&self, facts: &ProcessFacts) -> Option<u32> {
+        let node = facts.device_node?;
+        let has_it = |socket: &&Socket| socket.nodes.iter().any(|each| each.id == node);
+        self.topology.sockets.iter().find(has_it).map(|socket| socket.id)
     }
 
     /// Whether the plan has as many groups as the instances need.

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{Action, Cause, Engine, Snapshot, Thread};
-use crate::core::task::{BindOutcome, ProcessFacts, TaskId, ThreadFacts};
+use crate::core::{
+    settings::DriftPolicy,
+    task::{BindOutcome, ProcessFacts, TaskId, ThreadFacts},
+};
 
 impl Engine {
     /// Takes in one process as a scan saw it. The answer marks its threads, and binds those it found off plan; nothing for a process that is not ours. `at_ns`: see [`super::Bind::at_ns`].
@@ -104,10 +107,12 @@ impl Engine {
     fn merge_threads(&mut self, pid: u32, snapshot: &Snapshot) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         let as_of_ns = snapshot.as_of_ns;
+        let observes = self.settings.drift == DriftPolicy::Observe;
+        let mut drifted = Vec::new();
         let seen: BTreeSet<TaskId> = snapshot.threads.iter().map(|thread| thread.id).collect();
         process.threads.retain(|_, thread| seen.contains(&thread.id) || thread.as_of_ns >= as_of_ns);
         for ThreadFacts { id, comm, allowed } in &snapshot.threads {
-            let role = self.rules.thread_role(process.role, comm);
+            let role = self.rules.thread_role(process.role, comm, false);
             let fresh = || Thread::new(*id, comm.clone(), role, as_of_ns);
             let thread = process.threads.entry(id.tid).or_insert_with(fresh);
             if thread.id != *id && thread.as_of_ns < as_of_ns {
@@ -116,7 +121,27 @@ impl Engine {
             if thread.as_of_ns <= as_of_ns {
                 thread.comm.clone_from(comm);
                 thread.as_of_ns = as_of_ns;
+                if thread.mask_set_ns > as_of_ns {
+                    // What was read may be what it had before that.
+                    continue;
+                }
+                let settled = thread.actual.is_some() && thread.actual == thread.granted;
+                if settled && allowed.is_some() && *allowed != thread.actual && *allowed != thread.asked {
+                    // No call told of it: another's write to its cpuset, or one that went unseen.
+                    thread.let_be |= observes;
+                    drifted.push(thread.role);
+                }
                 thread.actual.clone_from(allowed);
+            }
+        }
+        let Some(process) = self.processes.get(&pid).filter(|_| !drifted.is_empty()) else { return };
+        let group = self.group_of(process).map(|group| group.name.clone());
+        for role in drifted {
+            let place = (group.clone(), role);
+            self.drift.note(&place, pid, None);
+            match observes {
+                true => self.drift.leave(&place),
+                false => self.drift.put_back(&place),
             }
         }
     }

@@ -2,17 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::drift::Patience;
 use crate::core::{
     idset::CpuSet,
     instance::InstanceKey,
+    settings::DriftPolicy,
     task::{BindOutcome, ProcessFacts, ProcessRole, TaskId, ThreadFacts, ThreadRole},
 };
-
-/// How often a thread is put back within [`REPIN_WINDOW_NS`] when others keep re-pinning it; after that it waits for the
-/// next reconcile, so that two enforcers never fight in a loop.
-pub(super) const REPIN_BURST: u32 = 8;
-/// See [`REPIN_BURST`].
-pub(super) const REPIN_WINDOW_NS: u64 = 10_000_000_000;
 
 /// One process as a scan saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +46,8 @@ pub struct Thread {
     pub comm: String,
     /// Role.
     pub role: ThreadRole,
+    /// Whether it has used a device file that only forward threads use. A scan cannot know; an exec ends it.
+    pub uses_device: bool,
     /// The mask last read from the kernel, where known.
     pub actual: Option<CpuSet>,
     /// What the last attempt to bind it came to; `None` if none was needed yet.
@@ -58,14 +56,28 @@ pub struct Thread {
     pub(super) asked: Option<CpuSet>,
     pub(super) granted: Option<CpuSet>,
     pub(super) as_of_ns: u64,
-    pub(super) repins: u32,
-    pub(super) repins_since_ns: u64,
+    /// When its mask was last set, by us or by others: what a scan has read before that is of no use.
+    pub(super) mask_set_ns: u64,
+    pub(super) patience: Patience,
+    /// Somebody else has put it where it is, and there it stays.
+    pub(super) let_be: bool,
 }
 
 impl Process {
+    /// Who uses a device will be told anew.
+    pub(super) fn forget_devices(&mut self) {
+        self.threads.values_mut().for_each(|thread| thread.uses_device = false);
+    }
+
     /// What the kernel granted in part it may grant in full on a machine that has changed.
     pub(super) fn forget_grants(&mut self) {
         self.threads.values_mut().for_each(|thread| thread.granted = None);
+    }
+
+    /// Where others have put its threads counts for no more than the policy says.
+    pub(super) fn forget_others(&mut self, policy: DriftPolicy) {
+        let observes = policy == DriftPolicy::Observe;
+        self.threads.values_mut().for_each(|thread| thread.let_be &= observes);
     }
 }
 
@@ -75,13 +87,15 @@ impl Thread {
             id,
             comm,
             role,
+            uses_device: false,
             actual: None,
             outcome: None,
             asked: None,
             granted: None,
             as_of_ns,
-            repins: 0,
-            repins_since_ns: 0,
+            mask_set_ns: 0,
+            patience: Patience::default(),
+            let_be: false,
         }
     }
 
@@ -92,17 +106,13 @@ impl Thread {
             || (self.actual.is_some() && self.granted == self.actual && self.asked.as_ref() == Some(planned))
     }
 
+    /// Whether it was left where it is when we last looked, as a real-time thread.
+    pub(super) fn is_spared(&self) -> bool {
+        matches!(self.outcome, Some(BindOutcome::Spared { .. }))
+    }
+
     /// Whether the last attempt to give it `planned` gave it less.
     pub(super) fn is_cut(&self, planned: &CpuSet) -> bool {
         self.asked.as_ref() == Some(planned) && self.granted.as_ref() != Some(planned)
-    }
-
-    /// Whether it may be put back once more now, see [`REPIN_BURST`].
-    pub(super) fn may_repin(&mut self, at_ns: u64) -> bool {
-        if at_ns.saturating_sub(self.repins_since_ns) > REPIN_WINDOW_NS {
-            (self.repins, self.repins_since_ns) = (0, at_ns);
-        }
-        self.repins += 1;
-        self.repins <= REPIN_BURST
     }
 }

@@ -1,6 +1,7 @@
 //! The engine against a made-up world.
 
 mod cuts;
+mod devices;
 mod machine;
 mod order;
 mod starting;
@@ -12,11 +13,15 @@ use proptest::prelude::*;
 
 use self::world::{Happened, World};
 use super::{
-    state::{REPIN_BURST, REPIN_WINDOW_NS},
+    drift::{BURST, WINDOW_NS},
     *,
 };
 use crate::core::{
-    config::Overrides, event::EventKind, hold::Hold, instance::GroupBy, settings::Settings,
+    config::Overrides,
+    event::EventKind,
+    hold::Hold,
+    instance::GroupBy,
+    settings::{DriftPolicy, Settings},
     synthetic::Machine,
 };
 
@@ -180,15 +185,157 @@ fn a_repinned_thread_is_put_back_but_not_for_ever() {
         );
         binds += put_back.len();
     }
-    assert_eq!(binds, REPIN_BURST as usize);
+    assert_eq!(binds, BURST as usize);
     assert!(
         engine.warnings().iter().any(|warning| warning.contains("omp") && warning.contains(&pid.to_string()))
     );
     assert_eq!(engine.pending(&Cause::Reconcile).len(), 1, "the next reconcile still puts it back");
-    world.now_ns += REPIN_WINDOW_NS;
+    world.now_ns += WINDOW_NS;
     let kind = EventKind::SetAffinity { caller_pid: 5, caller_tid: 6, caller_comm: "omp".into() };
     let happened = world.event(pid, started.event.task, kind);
     assert_eq!(world.tell(&mut engine, &happened).len(), 1);
+}
+
+/// An engine with that policy, and a thread that it has put where it belongs.
+fn with_drift(drift: DriftPolicy) -> (World, Engine, Happened) {
+    let (mut world, engine) = (World::default(), paired(1));
+    let settings = Settings { drift, ..engine.settings().clone() };
+    let mut engine = Engine::new(engine.topology().clone(), settings, [AGENT]).unwrap();
+    let started = world.spawn(7, "worker");
+    assert_eq!(world.tell(&mut engine, &started).len(), 1);
+    (world, engine, started)
+}
+
+fn repin(world: &mut World, engine: &mut Engine, started: &Happened) -> usize {
+    let kind = EventKind::SetAffinity { caller_pid: 5, caller_tid: 6, caller_comm: "omp".into() };
+    let happened = world.event(started.event.pid, started.event.task, kind);
+    world.tell(engine, &happened).len()
+}
+
+#[test]
+fn who_observes_leaves_a_thread_where_others_put_it_until_it_takes_another_name() {
+    let (mut world, mut engine, started) = with_drift(DriftPolicy::Observe);
+    assert_eq!(repin(&mut world, &mut engine, &started), 0);
+    assert_eq!(engine.pending(&Cause::Reconcile), [], "nor does the reconcile put it back");
+    let counts = engine.drift();
+    assert_eq!((counts.changes, counts.put_back, counts.left), (1, 0, 1));
+    let place = (Some("socket0_group0".to_owned()), ThreadRole::Member);
+    let drifted = Drifted { by_other: 1, left: 1, ..Drifted::default() };
+    assert_eq!(*engine.drifted(), [(place, drifted)].into());
+    assert_eq!((counts.by[0].comm.as_deref(), counts.by[0].pid), (Some("omp"), 5));
+    assert!(engine.warnings().iter().any(|warning| warning.contains("omp") && warning.contains("observe")));
+    let another =
+        world.event(started.event.pid, started.event.task, EventKind::Rename { comm: "forward_0".into() });
+    assert_eq!(world.tell(&mut engine, &another).len(), 1, "a new role is a new place");
+}
+
+#[test]
+fn who_enforces_puts_back_at_once_and_then_after_ever_longer_waits() {
+    let (mut world, mut engine, started) = with_drift(DriftPolicy::Enforce);
+    assert_eq!(repin(&mut world, &mut engine, &started), 1);
+    assert_eq!(engine.next_due_ns(), None);
+    assert_eq!(repin(&mut world, &mut engine, &started), 0);
+    let due_ns = engine.next_due_ns().unwrap();
+    assert_eq!(engine.take_due(due_ns - 1), []);
+    let actions = engine.take_due(due_ns);
+    assert!(matches!(&actions[..], [Action::Bind(bind)] if bind.task == started.event.task), "{actions:?}");
+    assert_eq!(engine.next_due_ns(), None);
+    let counts = engine.drift();
+    assert_eq!((counts.changes, counts.put_back, counts.left), (2, 2, 0));
+    let drifted = Drifted { by_other: 2, put_back: 2, ..Drifted::default() };
+    assert_eq!(engine.drifted().values().collect::<Vec<_>>(), [&drifted], "also what had to wait");
+    // Two changes, of which the later is answered before the wait for the first is seen to be over.
+    assert_eq!(repin(&mut world, &mut engine, &started), 0);
+    let due_ns = engine.next_due_ns().unwrap();
+    world.now_ns = due_ns;
+    assert_eq!(repin(&mut world, &mut engine, &started), 1);
+    assert_eq!(engine.take_due(due_ns), [], "once is enough");
+}
+
+#[test]
+fn a_real_time_thread_is_tried_again_by_each_scan_and_bound_once_it_is_none() {
+    let (mut world, mut engine) = (World::default(), paired(1));
+    let started = world.spawn(7, "worker");
+    let actions = engine.apply(&started.event, started.facts.clone());
+    let Some(Action::Bind(bind)) = actions.last() else { panic!("{actions:?}") };
+    let mask: CpuSet = "30".parse().unwrap();
+    let spared = BindOutcome::Spared { class: "SCHED_FIFO", actual: mask.clone() };
+    assert!(engine.is_news(bind, &spared));
+    engine.record(bind, spared.clone(), world.now_ns);
+    assert!(engine.warnings().iter().any(|warning| warning.contains("SCHED_FIFO")));
+    assert_eq!(engine.pending(&Cause::Replan), [], "not before the next scan");
+    assert!(!engine.is_news(bind, &spared), "said once");
+    world.masks.insert(started.event.task, mask);
+    assert_eq!(repin(&mut world, &mut engine, &started), 0, "nor is it put back when others move it");
+    assert_eq!(cpus(&world.show(&mut engine)), ["0-7"]);
+    assert_eq!(engine.drift().left, 1);
+}
+
+#[test]
+fn what_a_scan_read_before_a_mask_was_set_is_not_what_it_is_now() {
+    let (mut world, mut engine, started) = with_drift(DriftPolicy::Observe);
+    let early = |world: &mut World, mask: &str| {
+        world.masks.insert(started.event.task, mask.parse().unwrap());
+        world.scan().0.remove(0)
+    };
+    // Read before it was bound again, and before it was moved.
+    let (stray, planned) = (early(&mut world, "30"), early(&mut world, "0-7"));
+    world.tick();
+    let Some(process) = engine.process(started.event.pid) else { panic!("not managed") };
+    let bind = engine.bind(
+        process,
+        engine.group_of(process),
+        &process.threads[&started.event.pid],
+        Cause::Rename,
+        None,
+    );
+    world.carry_out(&mut engine, vec![bind]);
+    assert_eq!(engine.observe(&stray, &Cause::Reconcile, None).len(), 1, "a mark");
+    assert_eq!(engine.drift().changes, 0, "our own work");
+    world.tick();
+    assert_eq!(repin(&mut world, &mut engine, &started), 0);
+    engine.observe(&planned, &Cause::Reconcile, None);
+    assert_eq!(
+        engine.process(started.event.pid).unwrap().threads[&started.event.pid].actual,
+        None,
+        "nobody knows yet"
+    );
+}
+
+#[test]
+fn what_waits_to_be_put_back_is_given_up_with_the_policy() {
+    for (policy, puts_back) in
+        [(DriftPolicy::Observe, 0), (DriftPolicy::Reapply, 1), (DriftPolicy::Enforce, 1)]
+    {
+        let (mut world, mut engine, started) = with_drift(DriftPolicy::Enforce);
+        assert_eq!(repin(&mut world, &mut engine, &started), 1);
+        assert_eq!(repin(&mut world, &mut engine, &started), 0);
+        let settings = Settings { drift: policy, ..engine.settings().clone() };
+        let engine = engine.reconfigured(engine.topology().clone(), settings, &BTreeMap::new()).unwrap();
+        assert_eq!(engine.next_due_ns().is_some(), policy == DriftPolicy::Enforce, "{policy}");
+        assert_eq!(engine.drift().left, u64::from(policy != DriftPolicy::Enforce));
+        assert_eq!(engine.pending(&Cause::Replan).len(), puts_back, "{policy}");
+    }
+}
+
+#[test]
+fn a_reload_keeps_the_warnings_that_have_nothing_to_do_with_the_configuration() {
+    let (mut world, mut engine) = (World::default(), paired(1));
+    let started = world.spawn(7, "worker");
+    let actions = engine.apply(&started.event, started.facts.clone());
+    let Some(Action::Bind(bind)) = actions.last() else { panic!("{actions:?}") };
+    engine.record(bind, BindOutcome::Bound("0".parse().unwrap()), world.now_ns);
+    engine.warn("the journal is not written".to_owned());
+    engine.warn_of_settings("pid 5 was asked for".to_owned());
+    let told = engine.take_news().len();
+    assert_eq!(told, 3, "and the cpuset");
+    let has = |engine: &Engine, text: &str| engine.warnings().iter().any(|warning| warning.contains(text));
+    let mut reloaded =
+        engine.reconfigured(engine.topology().clone(), engine.settings().clone(), &BTreeMap::new()).unwrap();
+    assert!(has(&reloaded, "journal") && has(&reloaded, "cpuset") && !has(&reloaded, "pid 5"));
+    let mut replanned = engine.replanned(engine.topology().clone()).unwrap();
+    assert!(has(&replanned, "journal") && has(&replanned, "cpuset") && has(&replanned, "pid 5"));
+    assert_eq!((reloaded.take_news(), replanned.take_news()), (vec![], vec![]), "nothing is said twice");
 }
 
 #[test]
@@ -337,7 +484,7 @@ fn what_was_refused_is_not_pending_but_tried_again_by_the_next_scan() {
     let Some(Action::Bind(bind)) = actions.last() else { panic!("{actions:?}") };
     let refused =
         BindOutcome::Failed { why: "cpuset".into(), excluded: true, actual: Some("30".parse().unwrap()) };
-    engine.record(bind, refused);
+    engine.record(bind, refused, world.now_ns);
     assert_eq!(engine.pending(&Cause::Scan), []);
     world.masks.insert(started.event.task, "30".parse().unwrap());
     assert_eq!(cpus(&world.show(&mut engine)), ["0-7"]);

@@ -15,9 +15,9 @@ use super::task::TaskId;
 pub struct HoldSettings {
     /// `hold`, or what implies it.
     pub hold: bool,
-    /// `hold_terminal`: hold processes with a controlling terminal too.
+    /// `hold_terminal`: hold processes with a controlling terminal, and jobs of shells without one, too.
     pub terminals: bool,
-    /// `hold_limit_ms`: the longest that a process is held.
+    /// `hold_limit_ms`: for how long a process waits, held, for what is to be done.
     pub limit: Duration,
     /// `memory.apply = "inject"`: a held process gets its group's memory policy.
     pub inject: bool,
@@ -54,6 +54,8 @@ pub enum Order {
         /// Nanoseconds.
         ns: u64,
     },
+    /// Say that you are there.
+    Speak,
     /// Let all go on, and end.
     End,
 }
@@ -66,6 +68,11 @@ pub enum Answer {
     Ready,
     /// A task is not held any more.
     Released(Release),
+    /// The parent of one that was held had stopped itself over it, and goes on.
+    Parent {
+        /// Which.
+        parent: TaskId,
+    },
     /// The order to let that task go on came too late: it was told before what became of it.
     Late {
         /// Whom it was about.

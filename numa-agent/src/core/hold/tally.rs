@@ -24,6 +24,9 @@ pub struct Tally {
     pub refused: BTreeMap<String, u64>,
     /// The longest that one was held, in nanoseconds.
     pub longest_ns: u64,
+    /// Parents that had stopped themselves over a hold, and were let go on.
+    #[serde(default)]
+    pub parents_continued: u64,
     /// Guards that had to be replaced.
     pub guards_lost: u64,
 }
@@ -68,6 +71,11 @@ impl Tally {
         }
         for (why, count) in &self.refused {
             text += &format!(", {count} without ({why})");
+        }
+        match self.parents_continued {
+            0 => {}
+            1 => text += ", 1 parent let go on",
+            many => text += &format!(", {many} parents let go on"),
         }
         match self.guards_lost {
             0 => {}

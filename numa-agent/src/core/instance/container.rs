@@ -12,6 +12,8 @@ pub struct ContainerRef {
     pub short: String,
     /// The container's own cgroup: the path up to and including the id.
     pub cgroup: String,
+    /// The uid of its Kubernetes pod, as the API has it; of a pod of the node's own (static), a hash.
+    pub pod: Option<String>,
 }
 
 /// Length of a container id: the OCI runtimes that we know all use a hexadecimal SHA-256.
@@ -32,6 +34,7 @@ pub fn container_of(path: &str) -> Option<ContainerRef> {
                 id: id.to_owned(),
                 short: id[..12].to_owned(),
                 cgroup: path[..end].to_owned(),
+                pod: pod_of(above.trim_matches('/').rsplit('/').next().unwrap_or(""), component),
             });
         }
         end += 1;
@@ -53,6 +56,16 @@ fn split_component(component: &str) -> Option<(&str, &str)> {
     };
     // The monitor of a container stands beside it, not in it.
     (hex && !prefix.ends_with("conmon")).then_some((prefix, id))
+}
+
+/// The uid of the pod whose cgroup is `parent` (`podUID`, `kubepods-burstable-podUID.slice`), or is named with the container's own
+/// (`kubepods-podUID.slice:cri-containerd:ID`). A slice's name has underscores for hyphens.
+fn pod_of(parent: &str, component: &str) -> Option<String> {
+    let slice = component.split_once(':').map_or(parent, |(slice, _)| slice);
+    let name = slice.strip_suffix(".slice").unwrap_or(slice);
+    let in_slice = || Some(name.strip_prefix("kubepods")?.rsplit_once("-pod")?.1);
+    let uid = name.strip_prefix("pod").or_else(in_slice).filter(|uid| !uid.is_empty())?;
+    Some(uid.replace('_', "-"))
 }
 
 fn runtime(prefix: &str, component: &str, above: &str) -> String {
@@ -130,6 +143,13 @@ mod tests {
             assert_eq!((container.runtime.as_str(), container.id.as_str()), (runtime, ID), "{path}");
             assert_eq!(container.short, "3f4a5b6c7d8e", "{path}");
             assert_eq!(format!("{}{tail}", container.cgroup), path);
+            let uid = match (path.contains(POD), path.contains("podx")) {
+                (true, _) => Some("2c48913c-b29f-11e7-9350-020968147796"),
+                (_, true) => Some("x"),
+                _ if path.starts_with("/kubepods/") => Some("2c48913c-b29f-11e7-9350-020968147796"),
+                _ => None,
+            };
+            assert_eq!(container.pod.as_deref(), uid, "{path}");
         }
     }
 

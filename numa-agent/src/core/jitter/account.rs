@@ -17,7 +17,7 @@ use super::{
 use crate::core::health::Health;
 
 /// What the attached programs measure, beside what the required ones do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Measured {
     /// Times: CPU time, and what is told from it.
     pub times: bool,
@@ -167,6 +167,16 @@ impl Reader<'_> {
         let is_off = self.places.node_of(account.cpu).is_none_or(|node| !home.set.has_node(node));
         let current_ns = if is_off { current_run_ns(account, now_ns) } else { 0 };
         self.off_node(account, home).ns + current_ns
+    }
+
+    /// All time outside the planned CPUs so far, as [`Figures::off_plan_ns`] has it; nothing where no plan says which.
+    #[must_use]
+    pub fn off_plan_ns(&self, account: &Account, home: &Home, now_ns: u64) -> u64 {
+        if !home.planned {
+            return 0;
+        }
+        let current_ns = if home.set.has_cpu(account.cpu) { 0 } else { current_run_ns(account, now_ns) };
+        account.off_plan_ns + before_bind_ns(account, home) + current_ns
     }
 
     fn migrations(&self, account: &Account) -> Migrations {

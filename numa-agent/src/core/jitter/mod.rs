@@ -22,3 +22,4 @@ pub mod synthetic;
 pub mod tap;
 pub mod timeline;
 pub mod tokens;
+pub mod totals;

@@ -23,6 +23,7 @@ use super::{
     places::Places,
     recording::IntervalFigures,
     timeline::{Seen, Timeline},
+    totals::{ThreadTotal, Totals},
 };
 use crate::core::{
     engine::Engine,
@@ -114,6 +115,8 @@ pub struct Observer {
     /// Those that have ended since somebody began to read all accounts.
     ends: Option<BTreeSet<TaskId>>,
     timeline: Timeline,
+    /// `None`: nobody wants them.
+    totals: Option<Totals>,
     unmeasured: u64,
     unattributed: Unattributed,
 }
@@ -151,6 +154,7 @@ impl Observer {
             moves_of_ended: [0; MATRIX * MATRIX],
             ends: None,
             timeline: Timeline::new(now_ns, limits.intervals, measured.migrations),
+            totals: None,
             unmeasured: 0,
             unattributed: Unattributed::default(),
         }
@@ -232,6 +236,9 @@ impl Observer {
         let before = before.unwrap_or_default();
         let seen = Seen::new(&self.reader(), account, home.as_deref(), now_ns);
         self.timeline.add(followed.labels.role, &before, &seen, true);
+        if let Some(totals) = &mut self.totals {
+            totals.add(&followed.labels.process.group, followed.labels.role, &before, &seen);
+        }
         self.tally(&followed.labels, account, now_ns);
         self.moves_of_ended.iter_mut().zip(account.moves).for_each(|(sum, count)| *sum += u64::from(count));
         if let Some(ends) = &mut self.ends {
@@ -269,12 +276,17 @@ impl Observer {
         };
         let labels = followed.labels.clone();
         let home = self.homes.get(followed.home).map(Arc::as_ref);
-        let seen = Seen::new(&self.reader(), account, home, now_ns);
+        let mut seen = Seen::new(&self.reader(), account, home, now_ns);
         let mut before = self.seen.remove(&slot);
         if let Some(before) = &mut before {
             before.come_home(&self.reader(), account, home);
         }
-        self.timeline.add(labels.role, &before.unwrap_or_default(), &seen, false);
+        let before = before.unwrap_or_default();
+        self.timeline.add(labels.role, &before, &seen, false);
+        if let Some(totals) = &mut self.totals {
+            totals.add(&labels.process.group, labels.role, &before, &seen);
+        }
+        seen.off_node_sum_ns = before.off_node_sum_ns + seen.off_node_since(&before).unwrap_or(0);
         self.seen.insert(slot, seen);
         self.tally(&labels, account, now_ns);
     }
@@ -416,6 +428,48 @@ impl Observer {
     /// The threads that ended since they are noted, and whose accounts are among [`Observer::moves_of_ended`]; no more are.
     pub fn take_ends(&mut self) -> BTreeSet<TaskId> {
         self.ends.take().unwrap_or_default()
+    }
+
+    /// From now on, what threads do is added up by group and role.
+    pub fn keep_totals(&mut self) {
+        self.totals = Some(Totals::default());
+    }
+
+    /// What has been added up; `None`: nothing was to be.
+    #[must_use]
+    pub fn totals(&self) -> Option<&Totals> {
+        self.totals.as_ref()
+    }
+
+    /// Up to `most` living threads one by one, as they were measured last: forward threads first, older ones first, so that the
+    /// same are listed the next time; and how many there are beside them.
+    #[must_use]
+    pub fn list(&self, most: usize) -> (Vec<ThreadTotal>, u64) {
+        let mut all: Vec<(&TaskId, &Followed)> = self.followed.iter().collect();
+        let unlisted = all.len().saturating_sub(most) as u64;
+        let rank = |(task, followed): &(&TaskId, &Followed)| {
+            (followed.labels.role != ThreadRole::Forward, task.start_time, task.tid)
+        };
+        if unlisted > 0 {
+            all.select_nth_unstable_by_key(most, rank);
+            all.truncate(most);
+        }
+        all.sort_by_key(rank);
+        let listed = all.into_iter().map(|(task, followed)| {
+            let seen = followed.slot.and_then(|slot| self.seen.get(&slot));
+            let of = |value: fn(&Seen) -> u64| seen.map_or(0, value);
+            ThreadTotal {
+                pid: followed.labels.process.id.tid,
+                task: *task,
+                comm: followed.labels.comm.clone(),
+                place: (followed.labels.process.group.clone(), followed.labels.role),
+                run_ns: of(|seen| seen.run_ns),
+                off_node_ns: of(|seen| seen.off_node_sum_ns),
+                moves: of(Seen::moves),
+                wait_ns: of(|seen| seen.wait_ns),
+            }
+        });
+        (listed.collect(), unlisted)
     }
 
     fn reader(&self) -> Reader<'_> {

@@ -2,8 +2,9 @@ use std::collections::BTreeMap;
 
 use numa_ebpf::{
     account::{
-        Early,
+        Early, cause,
         duration::{SLICE, WAKE_WAIT},
+        span,
     },
     histogram::record,
 };
@@ -328,4 +329,61 @@ fn a_thread_nobody_heard_of_is_its_processs_or_is_counted_as_nobodys() {
         recording.threads.iter().map(|t| (t.tid, t.pid, t.role, t.ended, t.figures.run_ns)).collect();
     let of = |tid, run_ns| (tid, 100, ThreadRole::Member, true, run_ns);
     assert_eq!(found, [of(101, 700), of(100, 5), of(104, 700)]);
+}
+
+#[test]
+fn totals_only_grow_and_stay_with_the_role_in_which_it_happened() {
+    let mut engine = engine(&[(100, "python3"), (101, "helper"), (102, "forward_1")]);
+    let mut observer = observer(Some(&engine), 0);
+    observer.keep_totals();
+    for (tid, slot) in [(100, 1), (101, 2), (102, 3)] {
+        observer.follow(&engine, 100, task(tid), || Some(slot));
+    }
+    let group = engine.plan().groups[0].name.clone();
+    let of = |observer: &Observer, role| {
+        let mut totals = observer.totals().unwrap().iter();
+        totals
+            .find(|(place, _)| *place == (Some(group.clone()), role))
+            .map(|(_, total)| total.clone())
+            .unwrap_or_default()
+    };
+    let moved = |tid, run_ns, moves| {
+        let mut account = account(tid, run_ns, 1);
+        (account.moves_by_span[span::SOCKET], account.moves_by_cause[cause::AFFINITY]) = (moves, moves);
+        account.off_node.ns = run_ns;
+        account.off_plan_ns = run_ns;
+        account
+    };
+    observer.measure(task(101), &moved(101, 600_000, 3), 5000);
+    let before = of(&observer, ThreadRole::Member);
+    assert_eq!((before.run_ns, before.off_node_ns, before.off_plan_ns), (600_000, 600_000, 600_000));
+    assert_eq!((before.moves_by_span[span::SOCKET], before.moves_by_cause[cause::AFFINITY]), (3, 3));
+    assert_eq!((before.waits.count(), before.waits.sum_ns()), (1, 60_000));
+    // It is a forward thread from now on: what comes is of that role, what was stays.
+    show(&mut engine, 100, "serve", &[(100, "python3"), (101, "forward_0"), (102, "forward_1")]);
+    observer.follow(&engine, 100, task(101), || None);
+    observer.measure(task(101), &moved(101, 800_000, 4), 6000);
+    assert_eq!(of(&observer, ThreadRole::Member), before);
+    let forward = of(&observer, ThreadRole::Forward);
+    assert_eq!((forward.run_ns, forward.moves_by_span[span::SOCKET]), (200_000, 1));
+    let (listed, unlisted) = observer.list(2);
+    assert_eq!(
+        listed.iter().map(|one| one.task.tid).collect::<Vec<_>>(),
+        [101, 102],
+        "forward threads first"
+    );
+    assert_eq!((unlisted, listed[0].run_ns, listed[0].moves), (1, 800_000, 4));
+    // Those that end stay, also one that nobody ever looked at, and where nothing of it is kept by itself.
+    for (tid, slot) in [(101, 2), (102, 3)] {
+        let closed = Account { closed_at_ns: 9000, ..moved(tid, 900_000, 5) };
+        observer.end(task(tid), Some((slot, &closed)), 9000);
+    }
+    let ended = of(&observer, ThreadRole::Forward);
+    assert_eq!((ended.run_ns, ended.moves_by_span[span::SOCKET]), (200_000 + 100_000 + 900_000, 1 + 1 + 5));
+    assert_eq!(of(&observer, ThreadRole::Member), before);
+    // Another has the slot now.
+    show(&mut engine, 100, "serve", &[(100, "python3"), (103, "helper")]);
+    observer.follow(&engine, 100, task(103), || Some(2));
+    observer.measure(task(103), &moved(103, 50, 1), 10_000);
+    assert_eq!(of(&observer, ThreadRole::Member).run_ns, 600_050);
 }

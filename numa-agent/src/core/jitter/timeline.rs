@@ -6,7 +6,7 @@
 
 use numa_ebpf::{
     account::{
-        Account,
+        Account, cause,
         duration::{PREEMPT_WAIT, WAKE_WAIT},
         span,
     },
@@ -18,6 +18,7 @@ use super::{
     distribution::{Distribution, end_ns},
     homes::Home,
     recording::{Interval, IntervalFigures},
+    totals::Total,
 };
 use crate::core::task::ThreadRole;
 
@@ -27,12 +28,15 @@ const NS: f64 = 1e9;
 /// What a thread's account said at the end of an interval.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Seen {
-    run_ns: u64,
+    pub(super) run_ns: u64,
     off_node_ns: Option<u64>,
-    moves: u64,
-    node_moves: u64,
+    /// The sum of [`Seen::off_node_since`] over all looks: a changed plan does not make it less.
+    pub(super) off_node_sum_ns: u64,
+    off_plan_ns: u64,
+    moves_by_cause: [u64; cause::COUNT],
+    moves_by_span: [u64; span::COUNT],
     waits: u64,
-    wait_ns: u64,
+    pub(super) wait_ns: u64,
     longest_ns: u64,
     /// Waits by bucket, those that are not empty.
     buckets: Box<[(u16, u32)]>,
@@ -42,17 +46,17 @@ impl Seen {
     /// What an account says now.
     #[must_use]
     pub fn new(reader: &Reader<'_>, account: &Account, home: Option<&Home>, now_ns: u64) -> Self {
-        let spans = &account.moves_by_span;
+        let home = home.filter(|_| reader.measured.times);
         let (woken, preempted) = (&account.durations[WAKE_WAIT], &account.durations[PREEMPT_WAIT]);
         let counts = account.buckets[WAKE_WAIT].iter().zip(&account.buckets[PREEMPT_WAIT]);
         let counts = (0..).zip(counts.map(|(woken, preempted)| woken.saturating_add(*preempted)));
         Self {
             run_ns: account.run_ns() + current_run_ns(account, now_ns),
-            off_node_ns: home
-                .filter(|_| reader.measured.times)
-                .map(|home| reader.off_node_ns(account, home, now_ns)),
-            moves: spans.iter().sum(),
-            node_moves: spans[span::SOCKET] + spans[span::MACHINE],
+            off_node_ns: home.map(|home| reader.off_node_ns(account, home, now_ns)),
+            off_node_sum_ns: 0,
+            off_plan_ns: home.map_or(0, |home| reader.off_plan_ns(account, home, now_ns)),
+            moves_by_cause: account.moves_by_cause,
+            moves_by_span: account.moves_by_span,
             waits: woken.count + preempted.count,
             wait_ns: woken.total_ns + preempted.total_ns,
             longest_ns: woken.max_ns.max(preempted.max_ns),
@@ -67,9 +71,50 @@ impl Seen {
         }
     }
 
+    /// All moves.
+    pub fn moves(&self) -> u64 {
+        self.moves_by_span.iter().sum()
+    }
+
+    fn node_moves(&self) -> u64 {
+        self.moves_by_span[span::SOCKET] + self.moves_by_span[span::MACHINE]
+    }
+
+    /// Time off node since `before`; `None` where nobody knows.
+    pub fn off_node_since(&self, before: &Self) -> Option<u64> {
+        let added = self.off_node_ns?.saturating_sub(before.off_node_ns.unwrap_or(0));
+        // The run in which a home became known may have begun long before.
+        Some(added.min(self.run_ns.saturating_sub(before.run_ns)))
+    }
+
+    /// Adds what has come since `before`.
+    pub fn add_since(&self, before: &Self, total: &mut Total) {
+        let run_ns = self.run_ns.saturating_sub(before.run_ns);
+        total.run_ns += run_ns;
+        total.off_node_ns += self.off_node_since(before).unwrap_or(0);
+        total.off_plan_ns += self.off_plan_ns.saturating_sub(before.off_plan_ns).min(run_ns);
+        add(&mut total.moves_by_cause, &self.moves_by_cause, &before.moves_by_cause);
+        add(&mut total.moves_by_span, &self.moves_by_span, &before.moves_by_span);
+        total.waits.add_time(self.wait_ns.saturating_sub(before.wait_ns));
+        self.waits_since(before).for_each(|(bucket, count)| total.waits.add_bucket(bucket, count));
+    }
+
+    /// Waits since `before`, by bucket.
+    fn waits_since(&self, before: &Self) -> impl Iterator<Item = (u16, u64)> {
+        let added =
+            |(bucket, count): &(u16, u32)| (*bucket, u64::from(count.saturating_sub(before.count(*bucket))));
+        self.buckets.iter().map(added).filter(|(_, added)| *added > 0)
+    }
+
     fn count(&self, bucket: u16) -> u32 {
         self.buckets.binary_search_by_key(&bucket, |(bucket, _)| *bucket).map_or(0, |at| self.buckets[at].1)
     }
+}
+
+fn add(sums: &mut [u64], now: &[u64], before: &[u64]) {
+    sums.iter_mut()
+        .zip(now.iter().zip(before))
+        .for_each(|(sum, (now, before))| *sum += now.saturating_sub(*before));
 }
 
 /// The intervals so far, and the one that is under way.
@@ -118,24 +163,19 @@ impl Timeline {
         // Those that live are counted as the interval closes.
         figures.threads += u64::from(over);
         figures.run_ns += now.run_ns.saturating_sub(before.run_ns);
-        if let Some(now_ns) = now.off_node_ns {
-            let added = now_ns.saturating_sub(before.off_node_ns.unwrap_or(0));
-            // The run in which a home became known may have begun long before.
-            *figures.off_node_ns.get_or_insert(0) += added.min(now.run_ns.saturating_sub(before.run_ns));
+        if let Some(added) = now.off_node_since(before) {
+            *figures.off_node_ns.get_or_insert(0) += added;
         }
         if self.moves_counted {
-            *figures.migrations.get_or_insert(0) += now.moves.saturating_sub(before.moves);
-            *figures.node_migrations.get_or_insert(0) += now.node_moves.saturating_sub(before.node_moves);
+            *figures.migrations.get_or_insert(0) += now.moves().saturating_sub(before.moves());
+            *figures.node_migrations.get_or_insert(0) += now.node_moves().saturating_sub(before.node_moves());
         }
         figures.waits += now.waits.saturating_sub(before.waits);
         figures.wait_ns += now.wait_ns.saturating_sub(before.wait_ns);
         let mut highest = None;
-        for (bucket, count) in &now.buckets {
-            let added = count.saturating_sub(before.count(*bucket));
-            if added > 0 {
-                sum.buckets[usize::from(*bucket)] += u64::from(added);
-                highest = Some(*bucket);
-            }
+        for (bucket, added) in now.waits_since(before) {
+            sum.buckets[usize::from(bucket)] += added;
+            highest = Some(bucket);
         }
         let longest_ns = highest.map_or(0, |bucket| now.longest_ns.min(end_ns(bucket)));
         figures.wait_max_ns = figures.wait_max_ns.max(longest_ns);

@@ -1,5 +1,5 @@
 //! What works against a memory plan on this machine: the kernel's own memory management, and nodes without room. Facts in,
-//! concerns out; `report::conditions` has the words.
+//! concerns out; `core::remedy` has the words.
 
 use crate::core::idset::NodeSet;
 

@@ -2,6 +2,7 @@
 //!
 //! Who sets a policy, and who reads `/proc`, is `host`'s part.
 
+pub mod brake;
 pub mod cgroup;
 pub mod conditions;
 pub mod numa_maps;

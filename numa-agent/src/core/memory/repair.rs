@@ -1,6 +1,6 @@
 //! Which of a running process's pages go where, and how many at a time: `numa-agent repair`'s decisions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::{numa_maps::SHARED_MEMORY, verify::LEAST_BALANCE};
 use crate::core::idset::NodeSet;
@@ -129,13 +129,53 @@ impl Targets {
     }
 }
 
+/// Why the next pages are not to be moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortage {
+    /// A node has no room for them.
+    Node(u32),
+    /// So many pages have been swapped out since it began.
+    Swapped(u64),
+}
+
+/// Pages that the kernel may swap out meanwhile: other programs' doing. More is ours.
+const MAX_SWAPPED: u64 = 1024;
+
+impl Shortage {
+    /// For bytes that are wanted of each node; `room`: what it has without reclaim, if that is known; and pages swapped out, if they are counted.
+    #[must_use]
+    pub fn of(
+        wanted: &BTreeMap<u32, u64>,
+        room: impl Fn(u32) -> Option<u64>,
+        swapped: Option<u64>,
+    ) -> Option<Self> {
+        let full = wanted.iter().find(|(node, bytes)| room(**node).is_some_and(|room| room < **bytes));
+        let swapped = swapped.filter(|pages| *pages > MAX_SWAPPED).map(Self::Swapped);
+        full.map(|(node, _)| Self::Node(*node)).or(swapped)
+    }
+}
+
+impl std::fmt::Display for Shortage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Node(node) => write!(f, "node {node} has no room without reclaim"),
+            Self::Swapped(pages) => {
+                write!(f, "the machine began to swap: {pages} pages went out since the start")
+            }
+        }
+    }
+}
+
 /// How much is moved at a time, and for how long nothing is then: pages that are being moved hold up who touches them, for as
-/// long as the call takes at most.
+/// long as the call takes at most, but for what it takes before it touches any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pace {
     max_pause_ns: u64,
-    duty_percent: u64,
     batch_bytes: u64,
+    /// What calls took that had nothing to move, the last ones.
+    empty_ns: VecDeque<u64>,
+    /// Batches since the last of them.
+    batches: u32,
 }
 
 impl Pace {
@@ -143,11 +183,44 @@ impl Pace {
     const FIRST_BYTES: u64 = 256 << 10;
     /// The most that a batch has.
     const MOST_BYTES: u64 = 256 << 20;
+    /// The least, but for what is left: less takes no less time.
+    const LEAST_BYTES: u64 = 64 << 10;
+    /// Calls without pages that are remembered, and batches from one to the next.
+    const EMPTY_CALLS: usize = 4;
+    const EMPTY_EVERY: u32 = 16;
 
-    /// Batches that take `max_pause_ns` at most, for `duty_percent` of the time.
+    /// Batches that take `max_pause_ns` at most.
     #[must_use]
-    pub fn new(max_pause_ns: u64, duty_percent: u64) -> Self {
-        Self { max_pause_ns, duty_percent: duty_percent.clamp(1, 100), batch_bytes: Self::FIRST_BYTES }
+    pub fn new(max_pause_ns: u64) -> Self {
+        Self { max_pause_ns, batch_bytes: Self::FIRST_BYTES, empty_ns: VecDeque::new(), batches: 0 }
+    }
+
+    /// Whether it is time for a call that has nothing to move. The kernel begins each by having all CPUs hand in their lists of pages, which takes
+    /// milliseconds on large machines, and holds up nobody who touches memory: batches are not to become smaller for it.
+    #[must_use]
+    pub fn wants_empty_call(&self) -> bool {
+        self.empty_ns.len() < Self::EMPTY_CALLS || self.batches >= Self::EMPTY_EVERY
+    }
+
+    /// Such a call took so long.
+    pub fn empty_call(&mut self, ns: u64) {
+        self.batches = 0;
+        self.empty_ns.push_back(ns);
+        if self.empty_ns.len() > Self::EMPTY_CALLS {
+            self.empty_ns.pop_front();
+        }
+    }
+
+    /// For how long a call that took so long may have held up somebody. The shortest of the empty ones counts: what made the others longer may not have
+    /// been there.
+    #[must_use]
+    pub fn pause_ns(&self, ns: u64) -> u64 {
+        ns.saturating_sub(self.empty_ns.iter().min().copied().unwrap_or(0))
+    }
+
+    /// The machine has been at other things since the last batch: how long that took tells nothing any more.
+    pub fn begin_anew(&mut self) {
+        self.batch_bytes = self.batch_bytes.min(Self::FIRST_BYTES);
     }
 
     /// What the next batch may have; a page is moved whole, however large.
@@ -156,18 +229,21 @@ impl Pace {
         self.batch_bytes
     }
 
-    /// A batch of so many bytes took so long: for how long, in nanoseconds, none is to follow. Aims at half of what a pause may be.
-    pub fn took(&mut self, bytes: u64, ns: u64) -> u64 {
-        let aim_ns = self.max_pause_ns / 2;
+    /// A batch of so many bytes took so long: for how long, in nanoseconds, none is to follow if `duty_percent` of the time are batches.
+    /// Aims at half of what a pause may be.
+    pub fn took(&mut self, bytes: u64, ns: u64, duty_percent: u64) -> u64 {
+        let (aim_ns, pause_ns) = (self.max_pause_ns / 2, self.pause_ns(ns));
+        self.batches += 1;
         // At once as far down as is needed, and up in small steps: a batch that took little may have been lucky.
-        let scaled = u128::from(bytes.max(1)) * u128::from(aim_ns) / u128::from(ns.max(1));
+        let scaled = u128::from(bytes.max(1)) * u128::from(aim_ns) / u128::from(pause_ns.max(1));
         let most = u128::from(self.batch_bytes) + u128::from(self.batch_bytes) / 2;
         // A small rest of a mapping tells little of a whole batch.
-        if ns > aim_ns || bytes * 2 >= self.batch_bytes {
+        if pause_ns > aim_ns || bytes * 2 >= self.batch_bytes {
             let next = scaled.min(most).min(u128::from(Self::MOST_BYTES));
-            self.batch_bytes = u64::try_from(next).unwrap_or(Self::MOST_BYTES).max(4096);
+            self.batch_bytes = u64::try_from(next).unwrap_or(Self::MOST_BYTES).max(Self::LEAST_BYTES);
         }
-        ns.saturating_mul(100 - self.duty_percent) / self.duty_percent
+        let duty_percent = duty_percent.clamp(1, 100);
+        ns.saturating_mul(100 - duty_percent) / duty_percent
     }
 }
 
@@ -274,34 +350,65 @@ mod tests {
 
         #[test]
         fn batches_come_to_stay_within_the_pause(
-            max_ms in 1u64..100, ns_per_kib in 1u64..20_000, overhead_us in 0u64..400,
+            max_ms in 1u64..100, ns_per_kib in 1u64..20_000, empty_us in 0u64..200_000,
         ) {
             let max_ns = max_ms * 1_000_000;
-            let cost = |bytes: u64| overhead_us * 1_000 + (bytes >> 10) * ns_per_kib;
-            let mut pace = Pace::new(max_ns, 50);
-            let mut longest = 0;
+            // However long a call takes before it touches a page.
+            let cost = |bytes: u64| (bytes >> 10) * ns_per_kib;
+            let mut pace = Pace::new(max_ns);
+            let (mut longest, mut empty) = (0, 0);
             for batch in 0..60 {
+                if pace.wants_empty_call() {
+                    empty += 1;
+                    pace.empty_call(empty_us * 1_000 * (1 + empty % 2));
+                }
                 let bytes = pace.batch_bytes();
-                let ns = cost(bytes);
-                prop_assert_eq!(pace.took(bytes, ns), ns, "half of the time");
+                // The first of the two lengths is known after the second call.
+                let ns = cost(bytes) + empty_us * 1_000 * if batch == 0 { 2 } else { 1 };
+                prop_assert_eq!(pace.took(bytes, ns, 50), ns, "half of the time");
                 if batch > 0 {
-                    longest = longest.max(ns);
+                    longest = longest.max(cost(bytes));
                 }
             }
-            prop_assert!(longest <= max_ns.max(cost(4096)), "{longest} of {max_ns}");
+            prop_assert!(longest <= max_ns.max(cost(Pace::LEAST_BYTES)), "{longest} of {max_ns}");
             // And it is not shy either.
             let last = pace.batch_bytes();
             prop_assert!(last >= Pace::MOST_BYTES || cost(last * 4) * 2 + 2_000_000 >= max_ns, "{last}");
+            prop_assert!((4..10).contains(&empty), "{empty} calls that move nothing");
         }
     }
 
     #[test]
     fn a_batch_that_took_too_long_makes_the_next_smaller_at_once() {
-        let mut pace = Pace::new(20_000_000, 25);
-        assert_eq!(pace.took(256 << 10, 40_000_000), 120_000_000, "a quarter of the time");
+        let mut pace = Pace::new(20_000_000);
+        assert_eq!(pace.took(256 << 10, 40_000_000, 25), 120_000_000, "a quarter of the time");
         assert_eq!(pace.batch_bytes(), 64 << 10);
         // A rest of one page says nothing against it.
-        pace.took(4096, 1_000);
+        pace.took(4096, 1_000, 25);
         assert_eq!(pace.batch_bytes(), 64 << 10);
+        pace.begin_anew();
+        assert_eq!(pace.batch_bytes(), 64 << 10, "no larger than it was");
+        for _ in 0..9 {
+            pace.took(pace.batch_bytes(), 1_000, 25);
+        }
+        assert!(pace.batch_bytes() > 1 << 20);
+        pace.begin_anew();
+        assert_eq!(pace.batch_bytes(), 256 << 10);
+    }
+
+    #[test]
+    fn without_room_or_when_pages_are_swapped_out_it_is_enough() {
+        let wanted = BTreeMap::from([(0, 100), (2, 100)]);
+        let room = |node: u32| (node != 2).then_some(100);
+        assert_eq!(
+            Shortage::of(&wanted, room, Some(MAX_SWAPPED)),
+            None,
+            "a node that does not say, and a few pages"
+        );
+        assert_eq!(Shortage::of(&wanted, room, None), None);
+        let swapped = Shortage::of(&wanted, room, Some(MAX_SWAPPED + 1)).unwrap();
+        assert_eq!(swapped.to_string(), "the machine began to swap: 1025 pages went out since the start");
+        let full = Shortage::of(&wanted, |node| Some(100 - u64::from(node)), None).unwrap();
+        assert_eq!(full.to_string(), "node 2 has no room without reclaim");
     }
 }

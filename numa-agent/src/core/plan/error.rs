@@ -22,6 +22,12 @@ pub enum PlanError {
         /// CPUs our cgroup allows.
         allowed: CpuSet,
     },
+    /// Interrupts were left all that there is.
+    #[error("irq.cpus sets aside all CPUs that can be used ({allowed}); leave some to processes")]
+    AllReserved {
+        /// CPUs our cgroup allows.
+        allowed: CpuSet,
+    },
     /// The paired policy was asked for where a socket has no pair.
     #[error(
         "the paired policy needs two nodes with usable CPUs on every socket; socket {socket} has {}: \

@@ -22,20 +22,31 @@ pub(super) struct HostNode {
 }
 
 /// The sockets that can host groups, by ascending id; never empty.
-pub(super) fn usable(topology: &Topology, warnings: &mut Vec<String>) -> Result<Vec<HostSocket>, PlanError> {
+pub(super) fn usable(
+    topology: &Topology,
+    reserved: &CpuSet,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<HostSocket>, PlanError> {
+    let allowed = topology.allowed.difference(reserved);
     let mut sockets = Vec::new();
     for socket in &topology.sockets {
-        let cut = socket.nodes.iter().map(|node| (node.id, node.cpus.intersection(&topology.allowed)));
+        let cut = socket.nodes.iter().map(|node| (node.id, node.cpus.intersection(&allowed)));
         let nodes: Vec<HostNode> = cut
             .filter(|(_, cpus)| !cpus.is_empty())
             .map(|(id, cpus)| HostNode { id, units: Units::new(topology, &cpus), cpus })
             .collect();
         if nodes.is_empty() {
-            warnings
-                .push(format!("socket {} hosts no groups: our cgroup allows none of its CPUs", socket.id));
+            let why = match socket.nodes.iter().any(|node| !node.cpus.is_subset(reserved)) {
+                true => "our cgroup allows none of its CPUs",
+                false => "all its CPUs are left to interrupts",
+            };
+            warnings.push(format!("socket {} hosts no groups: {why}", socket.id));
         } else {
             sockets.push(HostSocket { id: socket.id, nodes });
         }
+    }
+    if sockets.is_empty() && !topology.allowed.is_empty() && allowed.is_empty() {
+        return Err(PlanError::AllReserved { allowed: topology.allowed.clone() });
     }
     if sockets.is_empty() {
         return Err(PlanError::NoCpus {

@@ -109,8 +109,8 @@ impl Plan {
         settings: &LayoutSettings,
         instances: usize,
     ) -> Result<Self, PlanError> {
-        let mut warnings = Vec::new();
-        let sockets = hosts::usable(topology, &mut warnings)?;
+        let mut warnings: Vec<String> = settings.reserve.warning(topology).into_iter().collect();
+        let sockets = hosts::usable(topology, &settings.reserve.on(topology), &mut warnings)?;
         let policy = policy(kept, topology, settings.policy, &sockets, &mut warnings)?;
         let places: Vec<Places> = sockets.iter().map(|socket| Places::new(policy, socket)).collect();
         let count = groups_per_socket(policy, settings, instances, &places, &mut warnings)?;

@@ -339,6 +339,7 @@ fn settings() -> impl Strategy<Value = LayoutSettings> {
             align,
             groups_per_socket,
             others_socket_index,
+            ..LayoutSettings::default()
         },
     )
 }

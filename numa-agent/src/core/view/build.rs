@@ -10,7 +10,8 @@ use std::{
 use numa_ebpf::account::{Account, MATRIX};
 
 use super::{
-    Agent, Counts, Group, LISTED, Node, Place, Process, SCHEMA, Snapshot, Socket, Status, Thread,
+    Agent, Counts, CriticalWaits, Group, LISTED, Node, Place, Process, SCHEMA, Snapshot, Socket, Status,
+    Thread,
     gained::{self, Gained, Read},
     load::CpuTimes,
 };
@@ -133,12 +134,24 @@ pub fn status(known: &Known<'_>, agent: Agent) -> Status {
     }
     let agent = Agent { policy, ..agent };
     let warnings = engine.warnings();
-    Status { schema: SCHEMA, at: String::new(), agent, sockets, groups, others, background, counts, warnings }
+    let drift = engine.drift();
+    Status {
+        schema: SCHEMA,
+        at: String::new(),
+        agent,
+        sockets,
+        groups,
+        others,
+        background,
+        counts,
+        drift,
+        warnings,
+    }
 }
 
 fn counts(known: &Known<'_>) -> Counts {
-    let owned = |map: &BTreeMap<&'static str, u64>| {
-        map.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+    let owned = |map: BTreeMap<&'static str, u64>| {
+        map.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
     };
     let lost = known.lost.iter().filter(|(_, count)| *count > 0);
     Counts {
@@ -205,6 +218,7 @@ pub fn snapshot(before: &Reading, now: &Reading) -> Snapshot {
     let mut status = now.status.clone();
     let mut seats = Seats::new(&mut status.sockets, now.measured.times);
     let mut rows = Vec::new();
+    let mut critical = CriticalWaits { threads: 0, longest_ns: now.measured.times.then_some(0) };
     for thread in now.threads.iter().filter(|thread| !now.ended.contains(&thread.task)) {
         let account = thread.account.account();
         let earlier = earlier(&known, &before.threads, thread, &account);
@@ -212,6 +226,11 @@ pub fn snapshot(before: &Reading, now: &Reading) -> Snapshot {
         let read = Read { account: &account, at_ns: thread.read_at_ns };
         let gained = Gained::between(unpacked, read, thread.home.as_deref(), &reader);
         let cpu = has_run(&account).then_some(account.cpu);
+        if thread.labels.role == ThreadRole::Forward {
+            critical.threads += 1;
+            let waited = || gained::waits(earlier.as_ref().map(|(account, _)| account), &account).max_ns;
+            critical.longest_ns = critical.longest_ns.map(|longest| longest.max(waited()));
+        }
         seats.take(cpu, thread.home.as_deref(), &now.places);
         let home = thread.home.as_deref();
         let off_plan = cpu.zip(home).is_some_and(|(cpu, home)| !is_in(&home.set.cpus, cpu));
@@ -237,6 +256,7 @@ pub fn snapshot(before: &Reading, now: &Reading) -> Snapshot {
         moves: now.measured.migrations.then(|| moves(before, now)),
         unlisted: all - threads.len() as u64,
         off_plan,
+        critical,
         threads,
     }
 }

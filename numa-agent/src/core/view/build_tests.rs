@@ -1,5 +1,8 @@
 use numa_ebpf::{
-    account::{duration::SLICE, span},
+    account::{
+        duration::{PREEMPT_WAIT, SLICE},
+        span,
+    },
     histogram::record,
 };
 
@@ -304,6 +307,9 @@ fn the_list_has_an_end_and_says_so() {
     assert!(shot.threads[..forward].iter().all(role) && !shot.threads[forward..].iter().any(role));
     assert_eq!(shot.threads[forward].tid, 139, "then who ran");
     assert_eq!(shot.off_plan, 0);
+    assert_eq!(shot.unlisted_off_node(), 0, "who used CPU time off node comes before who did not");
+    let cut = Snapshot { threads: shot.threads[..forward].to_vec(), ..shot };
+    assert_eq!(cut.unlisted_off_node(), 40, "the list ends among forward threads");
 
     // The last of all, an `io`, is on a forward thread's CPU: it is counted, and listed.
     let last = 100 + LISTED as u32 + 39;
@@ -311,4 +317,25 @@ fn the_list_has_an_end_and_says_so() {
     let later = snapshot(&now, &world.reading());
     let first = &later.threads[0];
     assert_eq!((later.off_plan, first.tid, first.is_off_plan()), (1, last, true));
+}
+
+#[test]
+fn critical_threads_waits_count_also_of_those_that_are_not_listed() {
+    let threads: Vec<(u32, &str)> = (100..100 + LISTED as u32 + 9).map(|tid| (tid, "forward")).collect();
+    let mut world = World::new(&threads);
+    let before = world.reading();
+    // Who waited and has not run since comes last of all.
+    let account = world.accounts.get_mut(&threads[0].0).unwrap();
+    record(&mut account.durations[PREEMPT_WAIT], &mut account.buckets[PREEMPT_WAIT], 9_000_000);
+    threads[1..].iter().for_each(|(tid, _)| world.runs(*tid, 4, 10));
+    let now = world.reading();
+    let shot = snapshot(&before, &now);
+    assert_eq!(shot.critical.threads, threads.len() as u64);
+    assert_eq!(shot.critical.longest_ns.map(|ns| ns / 1_000_000), Some(9));
+    let io = World::new(&[(100, "io")]).reading();
+    assert_eq!(snapshot(&io, &io).critical, CriticalWaits { threads: 0, longest_ns: Some(0) });
+    let blind =
+        |reading: Reading| Reading { measured: Measured { times: false, ..Measured::ALL }, ..reading };
+    let (before, now) = (blind(before), blind(now));
+    assert_eq!(snapshot(&before, &now).critical.longest_ns, None, "not measured");
 }

@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
+    engine::DriftCounts,
     hold::Tally,
     idset::CpuSet,
     jitter::figures::{Move, Occupant},
-    task::{ProcessRole, ThreadRole},
+    task::{ProcessRole, TaskId, ThreadRole},
 };
 
 /// Version of the lines.
@@ -108,6 +109,9 @@ pub struct Status {
     pub background: Vec<Process>,
     /// What was done and what was lost since the agent started.
     pub counts: Counts,
+    /// What others have done to the masks of managed threads.
+    #[serde(default)]
+    pub drift: DriftCounts,
     /// What people should know, in words.
     pub warnings: Vec<String>,
 }
@@ -275,6 +279,18 @@ pub struct Snapshot {
     /// How many, of all, were last on a CPU that they should not be on.
     #[serde(default)]
     pub off_plan: u64,
+    /// What all the critical threads waited for, listed or not.
+    #[serde(default)]
+    pub critical: CriticalWaits,
+}
+
+/// The critical (forward) threads' waits for a CPU in an interval.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CriticalWaits {
+    /// How many such threads there are.
+    pub threads: u64,
+    /// The longest wait that ended in it; `None`: waits are not measured.
+    pub longest_ns: Option<u64>,
 }
 
 impl Snapshot {
@@ -284,6 +300,15 @@ impl Snapshot {
         let of_node = self.load.iter().flatten().filter(|load| node.cpus.contains(load.cpu));
         let busy: Vec<f64> = of_node.map(|load| load.busy).collect();
         (!busy.is_empty()).then(|| busy.iter().sum::<f64>() / busy.len() as f64)
+    }
+
+    /// How many threads may have used CPU time off node and are not listed: none, if the list ends among those that have used none.
+    #[must_use]
+    pub fn unlisted_off_node(&self) -> u64 {
+        let ends_well = |last: &Thread| {
+            last.role != ThreadRole::Forward && !last.is_off_plan() && last.off_node_ns == Some(0)
+        };
+        if self.threads.last().is_some_and(ends_well) { 0 } else { self.unlisted }
     }
 }
 
@@ -338,6 +363,12 @@ pub struct Thread {
 }
 
 impl Thread {
+    /// Its identity.
+    #[must_use]
+    pub fn task(&self) -> TaskId {
+        TaskId { tid: self.tid, start_time: self.start_time }
+    }
+
     /// Whether its last CPU is one that it should not be on.
     #[must_use]
     pub fn is_off_plan(&self) -> bool {

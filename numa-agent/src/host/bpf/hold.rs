@@ -94,12 +94,10 @@ impl HeldTasks {
         found.is_some_and(|words| hold(wanted.task.tid, Held::from_words(words)) == *wanted)
     }
 
-    /// It is let go.
-    pub fn forget(&mut self, hold: &Hold) {
-        if self.has(hold) {
-            // Gone is what it should be.
-            let _ = self.map.remove(&hold.task.tid);
-        }
+    /// It is let go; whether it was held.
+    pub fn forget(&mut self, hold: &Hold) -> bool {
+        // Gone is what it should be.
+        self.has(hold) && self.map.remove(&hold.task.tid).is_ok()
     }
 }
 

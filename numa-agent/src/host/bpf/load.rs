@@ -72,6 +72,9 @@ const PROGRAMS: [(&str, bool, Hook); PROGRAM_COUNT] = [
     ("affinity_enter", false, Hook::Syscall("sys_enter_sched_setaffinity")),
 ];
 
+/// Where device files are looked for.
+const DEVICE: (&str, bool, &Hook) = ("device", false, &Hook::Syscall("sys_enter_ioctl"));
+
 /// Loads the object, makes its maps, has them prepared, and then attaches what can be attached: programs run from the moment they
 /// are attached.
 pub(super) fn load<T>(
@@ -89,6 +92,8 @@ pub(super) fn load<T>(
     if let (true, Ok(known)) = (options.hold, &offsets.hold) {
         constants.extend(known.iter().copied().chain([("HOLD", 1)]));
     }
+    let devices = options.devices.then(|| offsets.devices.map_err(|error| error.to_string()));
+    constants.extend(devices.iter().flatten().flatten());
     let tap = options.tap.map(|tap| (tap, offsets.tap.map_err(|error| error.to_string())));
     if let Some((tap, Ok(known))) = &tap {
         constants.extend(known.iter().copied().chain(tap::constants(tap)));
@@ -121,7 +126,14 @@ pub(super) fn load<T>(
     let prepared = prepare(&mut ebpf)?;
     let btf = Btf::from_sys_fs().map_err(|error| BpfError::Load(explain(&error)))?;
     let mut health = with_tracefs(|tracefs| {
-        let programs = attach_all(&mut ebpf, &btf, tracefs);
+        let mut programs = attach_all(&mut ebpf, &btf, tracefs);
+        programs.extend(devices.map(|known| match known {
+            Ok(_) => attach(&mut ebpf, &btf, tracefs, DEVICE),
+            Err(why) => {
+                let (name, required, _) = DEVICE;
+                ProgramResult { name, required, result: Err(why), verified: None }
+            }
+        }));
         let tap = tap.map_or(Vec::new(), |(tap, known)| {
             tap::attach_all(&tap, &known.map(drop), |name, required, hook| {
                 attach(&mut ebpf, &btf, tracefs, (name, required, hook))

@@ -12,7 +12,10 @@ mod log;
 mod offsets;
 mod tap;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{
+    collections::BTreeSet,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
 
 use aya::{
     Ebpf,
@@ -59,6 +62,8 @@ pub struct LoadOptions {
     pub tap: Option<TapOptions>,
     /// Be able to hold tasks at exec.
     pub hold: bool,
+    /// Tell of tasks that use device files, see [`Programs::set_devices`].
+    pub devices: bool,
 }
 
 impl Default for LoadOptions {
@@ -75,6 +80,7 @@ impl Default for LoadOptions {
             max_accounts: 1 << 12,
             tap: None,
             hold: false,
+            devices: false,
         }
     }
 }
@@ -94,6 +100,8 @@ pub struct Programs {
     ring: RingBuf<MapData>,
     tasks: HashMap<MapData, u32, mark::Words>,
     accounts: Accounts,
+    devices: HashMap<MapData, u32, u32>,
+    device_users: HashMap<MapData, u32, u64>,
     filter: Array<MapData, [u32; filter::WORDS]>,
     filter_bank: Array<MapData, u32>,
     counters: PerCpuArray<MapData, Counters>,
@@ -120,6 +128,9 @@ impl Programs {
             ring: RingBuf::try_from(take(&mut ebpf, "events")?).map_err(unfit("events"))?,
             accounts,
             tasks: HashMap::try_from(take(&mut ebpf, "tasks")?).map_err(unfit("tasks"))?,
+            devices: HashMap::try_from(take(&mut ebpf, "devices")?).map_err(unfit("devices"))?,
+            device_users: HashMap::try_from(take(&mut ebpf, "device_users")?)
+                .map_err(unfit("device_users"))?,
             filter: Array::try_from(take(&mut ebpf, "filter")?).map_err(unfit("filter"))?,
             filter_bank: Array::try_from(take(&mut ebpf, "filter_bank")?).map_err(unfit("filter_bank"))?,
             counters: PerCpuArray::try_from(take(&mut ebpf, "counters")?).map_err(unfit("counters"))?,
@@ -275,6 +286,29 @@ impl Programs {
     #[must_use]
     pub fn cpu_state(&self, cpu: u32) -> Option<CpuState> {
         self.accounts.cpu(cpu)
+    }
+
+    /// Has uses of these devices told, and of no others ([`numa_ebpf::record::device_number`]). Who uses one of them already is told of anew where
+    /// they are not those of before.
+    ///
+    /// # Errors
+    /// If there are too many.
+    pub fn set_devices(&mut self, numbers: &BTreeSet<u32>) -> Result<(), BpfError> {
+        let known: BTreeSet<u32> = self.devices.keys().filter_map(Result::ok).collect();
+        if known == *numbers {
+            return Ok(());
+        }
+        let said = |error: &MapError| failed("telling the kernel programs of devices".to_owned(), error);
+        for number in known.difference(numbers) {
+            self.devices.remove(number).map_err(|error| said(&error))?;
+        }
+        for number in numbers.difference(&known) {
+            self.devices.insert(number, 1, 0).map_err(|error| said(&error))?;
+        }
+        let users: Vec<u32> = self.device_users.keys().filter_map(Result::ok).collect();
+        // One that has fallen out meanwhile is told of anew too.
+        users.iter().map(|tid| self.device_users.remove(tid)).for_each(drop);
+        Ok(())
     }
 
     fn mark_of_task(&self, task: TaskId) -> Option<mark::Mark> {

@@ -12,6 +12,8 @@ pub struct Offsets {
     pub required: Vec<Constant>,
     /// What finds a task by its tid in a nested pid namespace.
     pub namespaces: Result<Vec<Constant>, BtfError>,
+    /// What it takes to know the device behind a descriptor.
+    pub devices: Result<Vec<Constant>, BtfError>,
     /// What a tap needs.
     pub tap: Result<Vec<Constant>, BtfError>,
     /// What it takes to hold a task at exec.
@@ -28,7 +30,13 @@ pub fn resolve(blob: &[u8]) -> Result<Offsets, BtfError> {
     let held = ["signal_struct", "sigpending"];
     let always = ["task_struct", "mm_struct", "thread_info"];
     let btf = Btf::parse(blob, &[&always[..], &nested, &tapped, &held].concat())?;
-    Ok(Offsets { required: required(&btf)?, namespaces: namespaces(&btf), tap: tap(&btf), hold: hold(&btf) })
+    Ok(Offsets {
+        required: required(&btf)?,
+        namespaces: namespaces(&btf),
+        devices: devices(&btf),
+        tap: tap(&btf),
+        hold: hold(&btf),
+    })
 }
 
 fn required(btf: &Btf<'_>) -> Result<Vec<Constant>, BtfError> {
@@ -79,24 +87,38 @@ fn namespaces(btf: &Btf<'_>) -> Result<Vec<Constant>, BtfError> {
     ])
 }
 
-fn tap(btf: &Btf<'_>) -> Result<Vec<Constant>, BtfError> {
+fn files(btf: &Btf<'_>) -> Result<Vec<Constant>, BtfError> {
     let at = |name: &str, member: &str| Ok(btf.member(name, member)?.byte());
-    let common = at("sock", "__sk_common")?;
     Ok(vec![
-        ("TASK_GROUP_LEADER", at("task_struct", "group_leader")?),
         ("TASK_FILES", at("task_struct", "files")?),
         ("FILES_FDT", at("files_struct", "fdt")?),
         ("FDTABLE_MAX_FDS", at("fdtable", "max_fds")?),
         ("FDTABLE_FD", at("fdtable", "fd")?),
         ("FILE_INODE", at("file", "f_inode")?),
-        ("FILE_PRIVATE", at("file", "private_data")?),
         ("INODE_MODE", at("inode", "i_mode")?),
+    ])
+}
+
+fn devices(btf: &Btf<'_>) -> Result<Vec<Constant>, BtfError> {
+    let mut constants = files(btf)?;
+    constants.push(("INODE_RDEV", btf.member("inode", "i_rdev")?.byte()));
+    Ok(constants)
+}
+
+fn tap(btf: &Btf<'_>) -> Result<Vec<Constant>, BtfError> {
+    let at = |name: &str, member: &str| Ok(btf.member(name, member)?.byte());
+    let common = at("sock", "__sk_common")?;
+    let mut constants = files(btf)?;
+    constants.extend([
+        ("TASK_GROUP_LEADER", at("task_struct", "group_leader")?),
+        ("FILE_PRIVATE", at("file", "private_data")?),
         ("SOCKET_SK", at("socket", "sk")?),
         ("SOCK_PROTOCOL", at("sock", "sk_protocol")?),
         ("SOCK_FAMILY", common + at("sock_common", "skc_family")?),
         ("SOCK_LOCAL_PORT", common + at("sock_common", "skc_num")?),
         ("SOCK_REMOTE_PORT", common + at("sock_common", "skc_dport")?),
-    ])
+    ]);
+    Ok(constants)
 }
 
 fn hold(btf: &Btf<'_>) -> Result<Vec<Constant>, BtfError> {
@@ -106,6 +128,8 @@ fn hold(btf: &Btf<'_>) -> Result<Vec<Constant>, BtfError> {
         ("TASK_SIGNAL", at("task_struct", "signal")?),
         ("SIGNAL_TTY", at("signal_struct", "tty")?),
         ("SIGNAL_PENDING", at("signal_struct", "shared_pending")? + at("sigpending", "signal")?),
+        ("SIGNAL_FLAGS", at("signal_struct", "flags")?),
+        ("SIGNAL_PIDS", at("signal_struct", "pids")?),
     ])
 }
 
@@ -197,12 +221,15 @@ mod tests {
             ("sock", &[("__sk_common", 0, 64), ("sk_protocol", 0, 320)]),
             ("sock_common", &[("skc_dport", 0, 96), ("skc_num", 0, 112), ("skc_family", 0, 128)]),
             ("socket", &[("sk", 0, 192)]),
-            ("inode", &[("i_mode", 0, 0)]),
+            ("inode", &[("i_mode", 0, 0), ("i_rdev", 0, 608)]),
             ("file", &[("f_inode", 0, 256), ("private_data", 0, 320)]),
             ("fdtable", &[("max_fds", 0, 0), ("fd", 0, 64)]),
             ("files_struct", &[("fdt", 0, 128)]),
         ];
-        let with: HashMap<_, _> = offsets(&task, &structs).unwrap().tap.unwrap().into_iter().collect();
+        let with = offsets(&task, &structs).unwrap();
+        let devices: HashMap<_, _> = with.devices.unwrap().into_iter().collect();
+        assert_eq!((devices["FILE_INODE"], devices["INODE_RDEV"]), (32, 76));
+        let with: HashMap<_, _> = with.tap.unwrap().into_iter().collect();
         assert_eq!((with["TASK_FILES"], with["FILES_FDT"], with["FILE_PRIVATE"]), (104, 16, 40));
         assert_eq!((with["SOCK_LOCAL_PORT"], with["SOCK_FAMILY"], with["SOCK_PROTOCOL"]), (22, 24, 40));
     }
@@ -219,11 +246,15 @@ mod tests {
         let without = offsets(&task, &[]).unwrap();
         assert_eq!(without.hold.unwrap_err(), BtfError::Struct("signal_struct".into()));
         let structs: [(&str, &[Member]); 2] = [
-            ("signal_struct", &[("shared_pending", 0, 192), ("tty", 0, 3200)]),
+            (
+                "signal_struct",
+                &[("shared_pending", 0, 192), ("flags", 0, 320), ("pids", 0, 2880), ("tty", 0, 3200)],
+            ),
             ("sigpending", &[("list", 0, 0), ("signal", 0, 128)]),
         ];
         let with: HashMap<_, _> = offsets(&task, &structs).unwrap().hold.unwrap().into_iter().collect();
         assert_eq!((with["TASK_PTRACE"], with["SIGNAL_TTY"], with["SIGNAL_PENDING"]), (40, 400, 40));
+        assert_eq!((with["SIGNAL_FLAGS"], with["SIGNAL_PIDS"]), (40, 360));
     }
 
     #[test]

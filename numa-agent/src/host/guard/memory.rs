@@ -26,16 +26,18 @@ fn why(error: &InjectError) -> String {
     match error {
         InjectError::Gone { .. } => "it has ended".to_owned(),
         InjectError::Traced { .. } => "it is traced by another".to_owned(),
-        InjectError::NotPermitted { errno, .. } => format!("not permitted, {errno}"),
-        InjectError::Seccomp { errno, .. } => format!("a seccomp filter, {errno}"),
+        InjectError::NotPermitted { errno, .. } => {
+            format!("not permitted, {errno}; that takes CAP_SYS_PTRACE")
+        }
+        InjectError::Seccomp { errno, .. } => format!("a seccomp filter, {errno}; that takes CAP_SYS_ADMIN"),
         InjectError::Width { .. } => "a 32-bit program".to_owned(),
         InjectError::NoVdso { .. } => "it has no vDSO".to_owned(),
-        InjectError::Slow { .. } => "it did not get there in time".to_owned(),
+        InjectError::Slow { .. } => "it did not get there within hold_limit_ms".to_owned(),
         InjectError::Refused { call, errno, .. } => format!("{call}, {errno}"),
         InjectError::Fault { signal, .. } => format!("signal {signal}"),
+        InjectError::Memory { error, .. } => format!("its memory, {error}"),
         InjectError::KernelThread { .. }
         | InjectError::Own { .. }
-        | InjectError::Memory { .. }
         | InjectError::NoTracer { .. }
         | InjectError::Unknown { .. } => "it cannot be reached".to_owned(),
     }

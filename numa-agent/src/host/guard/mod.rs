@@ -4,6 +4,7 @@
 //! What is here is the agent's end of it; [`serve`] is what runs in the guard.
 
 mod memory;
+mod parents;
 mod release;
 mod serve;
 mod wire;
@@ -17,11 +18,14 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-pub use self::serve::{free, free_all, serve};
 use self::wire::{Heard, Wire, pair};
+pub use self::{
+    parents::Parents,
+    serve::{free, free_all, serve},
+};
 use super::{
     bpf::Holds,
-    sys::{self, Host, Kernel as _},
+    sys::{self, Host, Kernel as _, Signal},
 };
 use crate::core::{
     hold::{Answer, Order},
@@ -97,10 +101,16 @@ impl Guard {
         }
     }
 
-    /// Ends it at once.
+    /// Has it go on, if somebody has stopped it.
+    pub fn wake(&self) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid().cast_signed()), Signal::SIGCONT);
+    }
+
+    /// Ends it at once. Nobody waits for it here: a debugger that follows it may keep its end to itself.
     pub fn kill(mut self) {
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Without a thread for it, it stays a zombie until we end.
+        let _ = std::thread::Builder::new().spawn(move || self.child.wait());
     }
 
     /// Whether it has ended.

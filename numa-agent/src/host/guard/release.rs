@@ -7,7 +7,7 @@ use crate::{
         hold::{End, Hold},
         task::TaskId,
     },
-    host::sys::{Host, Kernel, PidFd, Signal},
+    host::sys::{self, Host, Kernel, PidFd, Signal},
 };
 
 /// The signals that stop a process, as bits of a signal mask (signal(7); the same on x86_64 and aarch64).
@@ -20,6 +20,8 @@ pub struct Stop {
     pub in_force: bool,
     /// A signal that stops it waits to be taken.
     pub pending: bool,
+    /// A tracer has it, and so its stop may be in force once that is gone.
+    pub traced: bool,
 }
 
 /// What it takes of the machine.
@@ -33,6 +35,9 @@ pub trait Stopped {
     /// When the task that has that tid now started.
     fn start_time(&self, tid: u32) -> Option<u64>;
 
+    /// The process that started it; 0 if that is in another pid namespace.
+    fn parent(&self, pid: u32) -> Option<u32>;
+
     /// How it stands; `None` if it is gone.
     fn stop(&self, pid: u32) -> Option<Stop>;
 
@@ -43,7 +48,7 @@ pub trait Stopped {
 /// Whether somebody else has asked for it to be stopped while it was held: our stop has been taken by then, so that what is still
 /// pending is theirs.
 pub fn is_stopped_by_others(host: &impl Stopped, hold: &Hold) -> bool {
-    host.stop(hold.task.tid) == Some(Stop { in_force: true, pending: true })
+    host.stop(hold.task.tid).is_some_and(|stop| stop.in_force && stop.pending)
 }
 
 /// Whether it is stopped, or about to be.
@@ -51,8 +56,14 @@ pub fn is_stopped(host: &impl Stopped, hold: &Hold) -> bool {
     host.stop(hold.task.tid).is_some_and(|stop| stop.in_force || stop.pending)
 }
 
-/// Lets it go on, unless that would undo somebody else's stop: then it stays as it is, for them to continue.
-pub fn release(host: &impl Stopped, hold: &Hold) -> End {
+/// Whether a tracer has it: the guard before this one, if that has been ended and is not gone yet.
+pub fn is_traced(host: &impl Stopped, hold: &Hold) -> bool {
+    host.stop(hold.task.tid).is_some_and(|stop| stop.traced)
+}
+
+/// Lets it go on, unless that would undo somebody else's stop: then it stays as it is, for them to continue. What `first` does comes
+/// right before, if it is let go on.
+pub fn release(host: &impl Stopped, hold: &Hold, first: impl FnOnce()) -> End {
     let TaskId { tid, start_time } = hold.task;
     let process = match host.open(tid) {
         Err(Errno::ESRCH) => return End::Gone,
@@ -65,6 +76,7 @@ pub fn release(host: &impl Stopped, hold: &Hold) -> End {
     if is_stopped_by_others(host, hold) {
         return End::Stopped;
     }
+    first();
     match host.resume(tid, process.as_ref()) {
         Ok(()) => End::Continued,
         Err(Errno::ESRCH) => End::Gone,
@@ -73,11 +85,11 @@ pub fn release(host: &impl Stopped, hold: &Hold) -> End {
 }
 
 /// Lets it go on if it is still stopped: our stop may have come after it was first told to.
-pub fn release_again(host: &impl Stopped, hold: &Hold) -> End {
+pub fn release_again(host: &impl Stopped, hold: &Hold, first: impl FnOnce()) -> End {
     match host.stop(hold.task.tid) {
         None => End::Gone,
-        Some(Stop { in_force: false, pending: false }) => End::Continued,
-        Some(_) => release(host, hold),
+        Some(Stop { in_force: false, pending: false, .. }) => End::Continued,
+        Some(_) => release(host, hold, first),
     }
 }
 
@@ -90,6 +102,10 @@ impl Stopped for Host {
 
     fn start_time(&self, tid: u32) -> Option<u64> {
         Kernel::start_time(self, tid)
+    }
+
+    fn parent(&self, pid: u32) -> Option<u32> {
+        sys::parent(pid)
     }
 
     fn stop(&self, pid: u32) -> Option<Stop> {
@@ -108,7 +124,8 @@ impl Stopped for Host {
 fn parse(status: &str) -> Option<Stop> {
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim_start);
     let pending = u64::from_str_radix(field("ShdPnd:")?, 16).ok()?;
-    Some(Stop { in_force: field("State:")?.starts_with('T'), pending: pending & STOPS != 0 })
+    let traced = field("TracerPid:").is_some_and(|tracer| tracer != "0");
+    Some(Stop { in_force: field("State:")?.starts_with('T'), pending: pending & STOPS != 0, traced })
 }
 
 #[cfg(test)]
@@ -127,7 +144,7 @@ mod tests {
 
     /// One that is held.
     fn held() -> Fake {
-        let stop = Some(Stop { in_force: true, pending: false });
+        let stop = Some(Stop { in_force: true, pending: false, traced: false });
         Fake { open: Ok(()), start_time: Some(7), stop, answer: Ok(()), resumed: Cell::new(0) }
     }
 
@@ -140,6 +157,10 @@ mod tests {
 
         fn start_time(&self, _tid: u32) -> Option<u64> {
             self.start_time
+        }
+
+        fn parent(&self, _pid: u32) -> Option<u32> {
+            None
         }
 
         fn stop(&self, _pid: u32) -> Option<Stop> {
@@ -155,13 +176,16 @@ mod tests {
     const HOLD: Hold = Hold { task: TaskId { tid: 5, start_time: 7 }, at_ns: 1 };
 
     fn ended(fake: &Fake) -> (End, u32) {
-        (release(fake, &HOLD), fake.resumed.get())
+        let mut asked = false;
+        let end = release(fake, &HOLD, || asked = true);
+        assert_eq!(asked, fake.resumed.get() > 0, "first, if at all");
+        (end, fake.resumed.get())
     }
 
     #[test]
     fn who_is_held_goes_on_and_nobody_else() {
         assert_eq!(ended(&held()), (End::Continued, 1));
-        let stop = Some(Stop { in_force: false, pending: true });
+        let stop = Some(Stop { in_force: false, pending: true, traced: false });
         assert_eq!(ended(&Fake { stop, ..held() }), (End::Continued, 1), "our stop has not been taken yet");
         assert_eq!(ended(&Fake { start_time: Some(8), ..held() }), (End::Gone, 0), "the tid was recycled");
         assert_eq!(ended(&Fake { open: Err(Errno::ESRCH), ..held() }), (End::Gone, 0));
@@ -177,16 +201,16 @@ mod tests {
 
     #[test]
     fn a_stop_by_somebody_else_stays() {
-        let stop = Some(Stop { in_force: true, pending: true });
+        let stop = Some(Stop { in_force: true, pending: true, traced: false });
         assert_eq!(ended(&Fake { stop, ..held() }), (End::Stopped, 0));
     }
 
     #[test]
     fn who_runs_is_not_told_twice() {
         for (in_force, resumed) in [(false, 0), (true, 1)] {
-            let stop = Some(Stop { in_force, pending: false });
+            let stop = Some(Stop { in_force, pending: false, traced: false });
             let fake = Fake { stop, ..held() };
-            assert_eq!(release_again(&fake, &HOLD), End::Continued);
+            assert_eq!(release_again(&fake, &HOLD, || ()), End::Continued);
             assert_eq!(fake.resumed.get(), resumed);
         }
     }
@@ -196,10 +220,12 @@ mod tests {
         let status = |state: &str, pending: &str| {
             parse(&format!("Name:\tx\nState:\t{state}\nSigPnd:\t0000000000040000\nShdPnd:\t{pending}\n"))
         };
-        let stop = |in_force, pending| Some(Stop { in_force, pending });
+        let stop = |in_force, pending| Some(Stop { in_force, pending, traced: false });
         assert_eq!(status("T (stopped)", "0000000000000000"), stop(true, false));
         assert_eq!(status("T (stopped)", "0000000000040000"), stop(true, true));
         assert_eq!(status("R (running)", "0000000000020000"), stop(false, false), "SIGCONT stops nobody");
         assert_eq!(parse("State:\tT (stopped)\n"), None);
+        let traced = parse("State:\tt (tracing stop)\nTracerPid:\t7\nShdPnd:\t0\n");
+        assert_eq!(traced, Some(Stop { in_force: false, pending: false, traced: true }));
     }
 }

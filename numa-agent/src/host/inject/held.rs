@@ -3,7 +3,7 @@
 //! Whenever a function of this module returns, its registers are its own.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     os::unix::fs::FileExt,
     thread,
     time::{Duration, Instant},
@@ -47,7 +47,7 @@ impl<'a> Held<'a> {
         tracee.interrupt().map_err(|_| InjectError::Gone { tid })?;
         hold(tracee, tid, deadline)?;
         // Opened now: an exec would have made it another program's.
-        let memory = OpenOptions::new().read(true).write(true).open(format!("/proc/{tid}/mem"));
+        let memory = File::open(format!("/proc/{tid}/mem"));
         let memory = memory.map_err(|error| InjectError::Memory { tid, error })?;
         Ok(Self { tracee, tid, deadline, memory, instruction: 0, waiting: Some(waiting), settled: false })
     }
@@ -68,10 +68,12 @@ impl<'a> Held<'a> {
 
     /// Writes those words into its memory.
     pub fn write(&self, address: u64, words: &[u64]) -> Result<(), InjectError> {
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        self.memory
-            .write_all_at(&bytes, address)
-            .map_err(|error| InjectError::Memory { tid: self.tid, error })
+        let refused = |errno: Errno| InjectError::Memory { tid: self.tid, error: errno.into() };
+        words
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, word)| self.tracee.write(address + 8 * index as u64, *word))
+            .map_err(refused)
     }
 
     /// Reads as many.

@@ -5,6 +5,7 @@
 //! as 2.6.16 are read, whose sets are masks only.
 
 pub mod conditions;
+pub mod devices;
 mod tree;
 
 use std::{collections::BTreeMap, path::Path};

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::core::{
     task::TaskId,
-    view::{Line, Snapshot, Status, Thread},
+    view::{CriticalWaits, Line, Snapshot, Status, Thread},
 };
 
 /// Intervals that are kept of a thread.
@@ -254,6 +254,7 @@ fn unmeasured(status: Status) -> Snapshot {
         threads: Vec::new(),
         unlisted: 0,
         off_plan: 0,
+        critical: CriticalWaits::default(),
     }
 }
 

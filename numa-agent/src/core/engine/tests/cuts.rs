@@ -9,13 +9,16 @@ fn a_mask_cut_by_a_cpuset_is_asked_for_once_and_named() {
     let actions = engine.apply(&started.event, started.facts.clone());
     let Some(Action::Bind(bind)) = actions.last() else { panic!("{actions:?}") };
     let granted: CpuSet = "0-1".parse().unwrap();
-    engine.record(bind, BindOutcome::Bound(granted.clone()));
+    engine.record(bind, BindOutcome::Bound(granted.clone()), world.now_ns);
     assert!(engine.warnings().iter().any(|warning| warning.contains("0-1") && warning.contains("0-7")));
+    assert_eq!(engine.cuts(), 1);
     world.masks.insert(started.event.task, granted);
     assert!(world.show(&mut engine).is_empty(), "nothing is gained by asking again");
     world.masks.insert(started.event.task, "5".parse().unwrap());
     assert_eq!(cpus(&world.show(&mut engine)), ["0-7"], "but somebody else's change is answered");
-    assert_eq!(engine.cuts.texts().count(), 0, "and what is not so any more is not listed");
+    let drifted = Drifted { unseen: 1, put_back: 1, ..Drifted::default() };
+    assert_eq!(engine.drifted().values().collect::<Vec<_>>(), [&drifted]);
+    assert_eq!(engine.cuts(), 0, "and what is not so any more is not listed");
 }
 
 /// What kernels make of a task's mask when its cpuset changes.
@@ -59,7 +62,7 @@ fn confine(
                     world.masks.insert(task, mask);
                 }
                 binds += usize::from(engine.is_news(&bind, &outcome));
-                engine.record(&bind, outcome);
+                engine.record(&bind, outcome, as_of_ns);
             }
         }
         engine.sweep(&alive, as_of_ns);
@@ -117,7 +120,7 @@ fn a_cut_is_listed_while_a_living_thread_is_cut_by_it() {
         let renamed = world.rename(pid, task.tid, "forward_0");
         let actions = engine.apply(&renamed.event, None);
         let Some(Action::Bind(bind)) = actions.last() else { panic!("{actions:?}") };
-        engine.record(bind, BindOutcome::Bound("8-9".parse().unwrap()));
+        engine.record(bind, BindOutcome::Bound("8-9".parse().unwrap()), world.now_ns);
         world.masks.insert(task, "8-9".parse().unwrap());
         let scanned = |world: &mut World, engine: &mut Engine| {
             let (_, alive, as_of_ns) = world.scan();

@@ -145,7 +145,7 @@ fn a_machine_too_small_for_the_plan_gives_none_and_what_was_cut_meanwhile_is_ask
     let (snapshots, ..) = world.scan();
     let actions = engine.observe(&snapshots[0], &Cause::Reconcile, None);
     let Some(Action::Bind(bind)) = actions.last() else { panic!("{actions:?}") };
-    engine.record(bind, BindOutcome::Bound(one.clone()));
+    engine.record(bind, BindOutcome::Bound(one.clone()), world.now_ns);
     world.masks.insert(started.event.task, one);
     assert!(world.show(&mut engine).is_empty());
     let mut engine = engine.replanned(machine_with(8)).unwrap();

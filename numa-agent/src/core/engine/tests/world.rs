@@ -145,7 +145,7 @@ impl World {
             match action {
                 Action::Bind(bind) => {
                     self.masks.insert(bind.task, bind.cpus.clone());
-                    engine.record(&bind, BindOutcome::Bound(bind.cpus.clone()));
+                    engine.record(&bind, BindOutcome::Bound(bind.cpus.clone()), self.now_ns);
                     binds.push(bind);
                 }
                 Action::Look { pid, cause, at_ns } => {

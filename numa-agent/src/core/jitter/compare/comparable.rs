@@ -139,7 +139,7 @@ fn hosts(base: &Recording, bound: &Recording, limits: &Limits, reasons: &mut Vec
         let (short, long) = (seconds_before.min(seconds_after), seconds_before.max(seconds_after));
         if long > short * limits.max_length_ratio {
             reasons.push(format!(
-                "{name}: of very different length: base {seconds_before:.1} s, bound {seconds_after:.1} s; record both as long, or allow it by --max-length-ratio (now {})",
+                "{name}: of very different length: base {seconds_before:.1} s, bound {seconds_after:.1} s; record both as long, or allow it by `jitter compare --max-length-ratio` (now {})",
                 limits.max_length_ratio
             ));
         }
@@ -148,7 +148,7 @@ fn hosts(base: &Recording, bound: &Recording, limits: &Limits, reasons: &mut Vec
         for (name, Host { seconds, .. }) in hosts.iter().filter(|(_, host)| host.seconds < limits.min_seconds)
         {
             reasons.push(format!(
-                "{side} is too short: {seconds:.1} s on {name}; record at least {} s, or allow less by --min-seconds",
+                "{side} is too short: {seconds:.1} s on {name}; record at least {} s, or allow less by `jitter compare --min-seconds`",
                 limits.min_seconds
             ));
         }
@@ -268,7 +268,7 @@ fn work(sides: &[Side; 2], rollups: &[Rollup; 2], limits: &Limits, reasons: &mut
     let mut check = |[base, bound]: [f64; 2], what: &str, way_out: &str| {
         if apart([base, bound]) {
             reasons.push(format!(
-                "not the same work: {base:.1} {what} in base, {bound:.1} in bound; {way_out}, or allow it by --max-work-ratio (now {ratio})"
+                "not the same work: {base:.1} {what} in base, {bound:.1} in bound; {way_out}, or allow it by `jitter compare --max-work-ratio` (now {ratio})"
             ));
         }
     };
@@ -299,7 +299,7 @@ fn tokens(sides: &[Side; 2], limits: &Limits, reasons: &mut Vec<String>) {
             continue;
         };
         reasons.push(format!(
-            "{name} has {} times between tokens, too few for percentiles; run the benchmark for longer, or allow fewer by --min-gaps (now {})",
+            "{name} has {} times between tokens, too few for percentiles; run the benchmark for longer, or allow fewer by `jitter compare --min-gaps` (now {})",
             tokens.gaps.count(),
             limits.min_gaps
         ));
@@ -307,7 +307,7 @@ fn tokens(sides: &[Side; 2], limits: &Limits, reasons: &mut Vec<String>) {
     for (name, tokens) in NAMES.iter().zip(sides.map(|side| side.tokens)) {
         let Some(tokens) = tokens.filter(|tokens| failed(tokens) > limits.max_failed) else { continue };
         reasons.push(format!(
-            "{:.1} % of {name}'s requests failed; find out why and run the benchmark again, or allow it by --max-failed (now {}%)",
+            "{:.1} % of {name}'s requests failed; find out why and run the benchmark again, or allow it by `jitter compare --max-failed` (now {}%)",
             failed(tokens) * 100.0,
             limits.max_failed * 100.0
         ));

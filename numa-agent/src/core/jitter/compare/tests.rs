@@ -328,7 +328,7 @@ fn what_cannot_be_compared_is_said_with_the_way_out() {
             r.runs[0].subject = Subject::Processes { what: "pid 7".into() };
         }),
         (
-            "bound is too short: 9.9 s on infer-07; record at least 10 s, or allow less by --min-seconds",
+            "bound is too short: 9.9 s on infer-07; record at least 10 s, or allow less by `jitter compare --min-seconds`",
             |r| {
                 r.runs[0].seconds = 9.9;
             },
@@ -448,7 +448,7 @@ fn other_tokens_are_not_the_same_work() {
     assert_eq!(reasons(failed(5), Limits::default()), [""; 0]);
     let said = reasons(failed(6), Limits::default());
     assert!(
-        said[0].starts_with("5.9 % of bound's requests failed") && said[0].contains("--max-failed (now 5%)")
+        said[0].starts_with("5.9 % of bound's requests failed") && said[0].contains("--max-failed` (now 5%)")
     );
     assert_eq!(reasons(failed(6), Limits { max_failed: 0.06, ..Limits::default() }), [""; 0]);
 }

@@ -61,6 +61,17 @@ pub fn markdown(comparison: &Comparison) -> String {
     out
 }
 
+/// A criterion's figures in a line: `base 1.2 ms, bound 0.4 ms, limit 1 ms`.
+#[must_use]
+pub fn in_a_line(comparison: &Comparison, criterion: &Criterion) -> String {
+    let name = criterion.name;
+    let of = |amount: Option<Amount>| amount.map_or(NOT_MEASURED.to_owned(), |amount| shown(name, amount));
+    let limit = criterion
+        .limit
+        .map_or(String::new(), |limit| format!(", limit {}", limit_shown(comparison, name, limit)));
+    format!("{}: base {}, bound {}{limit}", title(comparison, name), of(criterion.base), of(criterion.bound))
+}
+
 /// `FAIL: 1 of 5 criteria not met, 1 not measured`.
 fn headline(comparison: &Comparison) -> String {
     let all = comparison.criteria.len();

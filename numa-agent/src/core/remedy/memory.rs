@@ -1,25 +1,19 @@
-//! What works against a memory plan, in words: what was found, and the command that changes it.
+//! What works against a memory plan.
 
-use super::units::{bytes, share};
-use crate::core::memory::conditions::{Concern, Conditions, NodeRoom};
+use super::Finding;
+use crate::core::{
+    memory::conditions::{Concern, Conditions, NodeRoom},
+    units::{bytes, share},
+};
 
-/// A concern in words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// The subject.
-    pub name: &'static str,
-    /// What there is, and what it does to a plan.
-    pub found: String,
-    /// The command, and what to think of before.
-    pub fix: String,
-}
-
-impl Finding {
-    /// One line.
-    #[must_use]
-    pub fn warning(&self) -> String {
-        format!("{}; fix: {}", self.found, self.fix)
-    }
+/// A file about memory makes no sense.
+#[must_use]
+pub fn unknown(error: &str) -> Finding {
+    Finding::new(
+        "memory",
+        format!("what works against a memory plan is not known: {error}"),
+        "# look at that file; report it if the kernel is not at fault",
+    )
 }
 
 /// The concern in words.
@@ -36,19 +30,19 @@ pub fn finding(concern: &Concern) -> Finding {
                     "the kernel makes threads fault to see which pages are hot, and moves those to faster nodes"
                 }
             ),
-            "sysctl -w kernel.numa_balancing=0 (and in /etc/sysctl.d to keep it)".into(),
+            "sysctl -w kernel.numa_balancing=0 # and in /etc/sysctl.d to keep it".into(),
         ),
         Concern::ZoneReclaim(value) => (
             "reclaim",
             format!("vm.zone_reclaim_mode is {value}: on a full node threads wait for pages to be taken back"),
-            "sysctl -w vm.zone_reclaim_mode=0 (and in /etc/sysctl.d to keep it)".into(),
+            "sysctl -w vm.zone_reclaim_mode=0 # and in /etc/sysctl.d to keep it".into(),
         ),
         Concern::HugePagesAlways => (
             "huge pages",
             "transparent huge pages are given to everybody: memory is spread in pieces of 2 MiB and more, and \
              khugepaged puts pages of running threads together on one node"
                 .into(),
-            "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled (measure before and after: `numa-agent jitter`)".into(),
+            "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled # measure before and after: numa-agent jitter".into(),
         ),
         Concern::DefragAlways => (
             "compaction",
@@ -59,16 +53,16 @@ pub fn finding(concern: &Concern) -> Finding {
             "room",
             format!("{}: new memory comes from other nodes", nodes.iter().map(room).collect::<Vec<_>>().join(", ")),
             if nodes.iter().any(|node| node.file_bytes > node.free_bytes) {
-                "sync; echo 1 > /proc/sys/vm/drop_caches before the start (file pages are not given up while other nodes have room)"
+                "sync; echo 1 > /proc/sys/vm/drop_caches # before the start: file pages are not given up while other nodes have room"
             } else {
-                "move or end what fills it: `numa-agent bind --memory` says where the plan's processes have theirs"
+                "numa-agent bind --memory # with the plan's flags says where its processes have theirs; move or end what else fills it"
             }
             .into(),
         ),
         Concern::Stalled(percent) => (
             "pressure",
             format!("in the last minute some task waited for memory {percent} % of the time (/proc/pressure/memory)"),
-            "give the machine or the service's cgroup more memory, or less to do".into(),
+            "# give the machine or the service's cgroup more memory, or less to do".into(),
         ),
     };
     Finding { name, found, fix }
@@ -90,7 +84,9 @@ pub fn summary(conditions: &Conditions) -> String {
     )
 }
 
-fn room(node: &NodeRoom) -> String {
+/// `node 3 has 1.00 GiB of 128 GiB free (0.78 %), 100 GiB are of files`.
+#[must_use]
+pub fn room(node: &NodeRoom) -> String {
     format!(
         "node {} has {} of {} free ({}), {} are of files",
         node.id,
@@ -129,7 +125,7 @@ mod tests {
                 && found(3).contains("moves their pages and them")
         );
         assert!(found(2).contains("faster nodes"));
-        assert!(finding(&Concern::Balancing(1)).warning().ends_with("to keep it)"));
+        assert!(finding(&Concern::Balancing(1)).warning().ends_with("to keep it"));
     }
 
     #[test]

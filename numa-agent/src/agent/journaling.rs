@@ -1,0 +1,211 @@
+//! What the agent writes down before it changes a mask. It never stands in the way of that: what cannot be written is kept and written
+//! later, counted, and said once.
+
+use std::{path::PathBuf, time::Duration};
+
+use tokio::task::JoinHandle;
+
+use super::{Agent, Done, flat};
+use crate::{
+    core::{
+        engine::{Bind, Engine},
+        idset::CpuSet,
+        journal::{Entry, Lineage, Outstanding, TaskChange, Who},
+        stats::Journaled,
+        task::BindOutcome,
+    },
+    host::{
+        journal::{self, Attendance, Journal, JournalError},
+        restore::{self, Asked},
+        sys,
+    },
+    report::{self, escape},
+};
+
+/// How long a bind waits for others who write to the journal.
+const PATIENCE: Duration = Duration::from_millis(2);
+/// How long the agent waits at its start for a `restore` that is under way.
+const START_PATIENCE: Duration = Duration::from_secs(10);
+/// After a failure nothing is tried for so long.
+const PAUSE_NS: u64 = 100_000_000;
+/// What is kept to be written later.
+const MAX_LATE_BYTES: usize = 4 << 20;
+
+/// The journal as the loop has it.
+#[derive(Debug, Default)]
+pub struct Journaling {
+    path: Option<PathBuf>,
+    journal: Option<Journal>,
+    lineage: Lineage,
+    /// Lines that could not be written yet, and how many.
+    late: (String, u64),
+    retry_at_ns: u64,
+    warned: bool,
+    warning: Option<String>,
+    counts: Journaled,
+    pub(super) rewriting: Option<JoinHandle<anyhow::Result<()>>>,
+    /// So that nobody undoes what the agent would do again at once.
+    attendance: Option<Attendance>,
+}
+
+impl Journaling {
+    /// Opens the journal at `path`; `None`: nothing is written down.
+    ///
+    /// # Errors
+    /// If somebody undoes what it tells, and does not end.
+    pub(super) fn start(path: Option<PathBuf>) -> Result<Self, JournalError> {
+        let mut journaling = Self { path, ..Self::default() };
+        if let Some(path) = journaling.path.clone() {
+            // Whose folder there is not yet nobody undoes.
+            journaling.attendance = journal::attend(&path, START_PATIENCE)?;
+            match journaling.open() {
+                Ok(known) => journaling.lineage = Lineage::of(&known),
+                Err(error) => journaling.failed(&error),
+            }
+            if journaling.attendance.is_none() {
+                journaling.attendance = journal::attend(&path, START_PATIENCE)?;
+            }
+        }
+        Ok(journaling)
+    }
+
+    fn open(&mut self) -> Result<Outstanding, JournalError> {
+        let Some(path) = &self.path else { return Ok(Outstanding::default()) };
+        self.journal = Some(Journal::open(path)?.with_patience(PATIENCE));
+        let decoded = journal::read(path)?.unwrap_or_default();
+        if decoded.damaged > 0 {
+            tracing::warn!("the journal {} has {} damaged lines", path.display(), decoded.damaged);
+        }
+        Ok(journal::this_boots(decoded).0)
+    }
+
+    /// A thread is about to be given another mask.
+    pub(super) fn before(&mut self, engine: &Engine, bind: &Bind, mask: &CpuSet) {
+        if self.path.is_some() {
+            let change = self.lineage.change(&Who::of(bind, engine), mask, &bind.cpus);
+            self.write(change);
+        }
+    }
+
+    /// It was asked to take it.
+    pub(super) fn after(&mut self, engine: &Engine, bind: &Bind, outcome: &BindOutcome) {
+        let worth_a_look = match outcome {
+            BindOutcome::Bound(mask) => *mask != bind.cpus,
+            BindOutcome::Unchanged(_) => bind.task.tid == bind.pid,
+            _ => false,
+        };
+        if self.path.is_some() && worth_a_look {
+            let change = self.lineage.outcome(&Who::of(bind, engine), &bind.cpus, outcome);
+            change.into_iter().for_each(|change| self.write(change));
+        }
+    }
+
+    fn write(&mut self, change: TaskChange) {
+        let line = Entry::Task(change).encode();
+        if self.late.0.len() + line.len() > MAX_LATE_BYTES {
+            self.counts.lost += 1;
+            return;
+        }
+        self.late.0 += &line;
+        self.late.1 += 1;
+        self.flush(sys::monotonic_ns());
+    }
+
+    /// Writes what is to be written, unless that has just failed.
+    pub(super) fn flush(&mut self, now_ns: u64) {
+        if self.late.1 == 0 || now_ns < self.retry_at_ns {
+            return;
+        }
+        let opened = if self.journal.is_none() { self.open().map(drop) } else { Ok(()) };
+        let written = opened.and_then(|()| match &mut self.journal {
+            Some(journal) => journal.append(&self.late.0),
+            None => Ok(()),
+        });
+        match written {
+            Ok(()) => {
+                self.counts.entries += self.late.1;
+                self.late.0.clear();
+                self.late.1 = 0;
+            }
+            Err(error) => {
+                self.retry_at_ns = now_ns.saturating_add(PAUSE_NS);
+                self.failed(&error);
+            }
+        }
+        self.counts.waiting = self.late.1;
+    }
+
+    fn failed(&mut self, error: &JournalError) {
+        self.counts.failures += 1;
+        if !std::mem::replace(&mut self.warned, true) {
+            self.warning = Some(format!(
+                "what is changed is not written down for now, and could not be undone: {error}"
+            ));
+        }
+    }
+
+    /// What it was told; `None`: there is none.
+    pub(super) fn counts(&self) -> Option<Journaled> {
+        self.path.is_some().then_some(self.counts)
+    }
+
+    /// What the user has to be told, once.
+    pub(super) fn take_warning(&mut self) -> Option<String> {
+        self.warning.take()
+    }
+
+    /// Forgets processes that are not managed any more.
+    pub(super) fn sweep(&mut self, engine: &Engine) {
+        self.lineage.retain(|pid| engine.manages(pid));
+    }
+}
+
+impl Agent {
+    /// Writes what could not be written before, and has a journal that has grown rewritten.
+    pub(super) fn keep_journal(&mut self) {
+        let journaling = &mut self.executor.journaling;
+        journaling.flush(sys::monotonic_ns());
+        let long = journaling.journal.as_ref().is_some_and(Journal::is_long);
+        if long
+            && journaling.rewriting.is_none()
+            && let Some(path) = journaling.path.clone()
+        {
+            // On opening it is rewritten if it is long.
+            journaling.rewriting =
+                Some(tokio::task::spawn_blocking(move || Ok(Journal::open(&path).map(drop)?)));
+        }
+        if let Some(warning) = self.executor.journaling.take_warning() {
+            self.engine.warn(warning);
+        }
+    }
+
+    /// Undoes what is in the journal, if that is asked for; interrupts are not the agent's.
+    pub(super) fn restore_on_exit(&mut self) {
+        let Some(path) = self.options.journal.clone().filter(|_| self.options.restore_on_exit) else {
+            return;
+        };
+        let journaling = &mut self.executor.journaling;
+        journaling.flush(u64::MAX);
+        // So that no other starts meanwhile; one that runs beside this one has chosen to.
+        journaling.attendance = None;
+        let _alone = journal::keep_agents_out(&path).ok();
+        let classes = vec!["task".to_owned(), "cpuset".to_owned()];
+        match restore::restore(&path, &Asked { classes, dry_run: self.options.dry_run }) {
+            Ok(restored) => {
+                let text = format!("restored: {}", report::restore::summary(&restored));
+                let fields =
+                    report::restore::json(&restored, &path.display().to_string(), self.options.dry_run);
+                self.executor.output.event("restored", fields, || Some(text));
+            }
+            Err(error) => tracing::error!("nothing is restored: {}", escape::text(&error.to_string())),
+        }
+    }
+
+    pub(super) fn finish_rewriting(&mut self, done: Done<()>) {
+        // Else it would be found long again before anything was written.
+        let journal = self.executor.journaling.journal.as_mut();
+        if let Err(error) = flat(done).and_then(|()| Ok(journal.map_or(Ok(()), Journal::follow)?)) {
+            tracing::warn!("{error:#}");
+        }
+    }
+}

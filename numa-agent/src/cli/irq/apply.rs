@@ -1,0 +1,122 @@
+//! `numa-agent irq apply`.
+
+use std::{collections::BTreeSet, path::Path};
+
+use clap::Args;
+
+use super::What;
+use crate::{
+    cli::{Incomplete, journal_args::JournalArgs},
+    core::{
+        irq::balancer::{arguments, list},
+        journal::{FileChange, FileClass},
+    },
+    host::irq::balancer::{self, Balancer, BalancerError},
+    report::{
+        irq::{BalancerRow, IrqReport},
+        units::counted,
+    },
+};
+
+/// Flags of `irq apply`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+An irqbalance that runs is told to leave these interrupts alone, by its socket; it keeps its other bans. `irq restore` takes all of it back.
+
+Exit status: 0 if all is as planned now, but for interrupts whose CPUs the kernel lets nobody set (each is named); 1 if something could not be \
+set; 2 bad usage.")]
+pub struct IrqApplyArgs {
+    #[command(flatten)]
+    what: What,
+    #[command(flatten)]
+    journal: JournalArgs,
+}
+
+/// Sets everything, reads it back, reports.
+pub fn run(args: &IrqApplyArgs) -> anyhow::Result<()> {
+    let what = &args.what;
+    let mut report = what.report()?;
+    what.machine().check_applicable(&what.machine().topology()?)?;
+    let mut journal = args.journal.open()?.map(|(journal, _)| journal);
+    let mut note = |change: &FileChange| match &mut journal {
+        Some(journal) => journal.before_file(change).map_err(|error| error.to_string()),
+        None => Ok(()),
+    };
+    // First: it would move away what is set.
+    let irqs: BTreeSet<u32> = report.plan.places.iter().map(|place| place.irq).collect();
+    for balancer in what.balancers() {
+        let (row, warning) = keep_off(&balancer, &irqs, &mut note);
+        report.balancers.push(row);
+        report.warnings.extend(warning);
+    }
+    let roots = what.roots();
+    report.places = report.plan.places.iter().map(|place| roots.set_irq(place, &mut note)).collect();
+    report.queues = report.plan.queues.iter().map(|place| roots.set_queue(place, &mut note)).collect();
+    report.applied = true;
+    what.show(&report)?;
+    verdict(&report)
+}
+
+/// Tells it which interrupts are not its to move.
+fn keep_off(
+    balancer: &Balancer,
+    irqs: &BTreeSet<u32>,
+    note: impl FnOnce(&FileChange) -> Result<(), String>,
+) -> (BalancerRow, Option<String>) {
+    let (result, keeps_off) = match tell(&balancer.socket, irqs, note) {
+        Ok(0) => ("leaves them alone already".to_owned(), true),
+        Ok(told) => (format!("told to leave {} alone", counted(told as u64, "interrupt", "s")), true),
+        Err(why) => (format!("not told to leave them alone: {why}"), false),
+    };
+    let warning = (!keeps_off).then(|| {
+        format!(
+            "irqbalance (process {}) may move the interrupts back: {result}; give it IRQBALANCE_ARGS=\"{}\" \
+             (/etc/default/irqbalance or /etc/sysconfig/irqbalance) and restart it",
+            balancer.pid,
+            arguments(irqs)
+        )
+    });
+    let row =
+        BalancerRow { pid: balancer.pid, socket: balancer.socket.display().to_string(), result, keeps_off };
+    (row, warning)
+}
+
+/// How many it did not leave alone before.
+fn tell(
+    socket: &Path,
+    irqs: &BTreeSet<u32>,
+    note: impl FnOnce(&FileChange) -> Result<(), String>,
+) -> Result<usize, String> {
+    let said = |error: BalancerError| error.to_string();
+    let before = balancer::bans(socket).map_err(said)?;
+    let wanted = &before | irqs;
+    let told = wanted.len() - before.len();
+    if told > 0 {
+        note(&FileChange {
+            class: FileClass::Irq,
+            path: socket.display().to_string(),
+            what: "irqbalance's ban list".to_owned(),
+            before: list(&before),
+            given: list(&wanted),
+        })?;
+        balancer::set_bans(socket, &wanted).map_err(said)?;
+    }
+    Ok(told)
+}
+
+fn verdict(report: &IrqReport) -> anyhow::Result<()> {
+    if report.refusals() > 0 {
+        super::super::complain(&format!(
+            "{} stay where the kernel has them: nobody can set their CPUs",
+            counted(report.refusals() as u64, "interrupt", "s")
+        ));
+    }
+    match report.failures() {
+        0 => Ok(()),
+        failed => Err(Incomplete(format!(
+            "{} could not be set; the output names each",
+            counted(failed as u64, "interrupt or queue", "s")
+        ))
+        .into()),
+    }
+}

@@ -1,0 +1,63 @@
+//! Where a command leaves its report, and in which format by the file's ending.
+
+use std::{io, path::Path};
+
+use anyhow::Context;
+
+/// What a file's ending asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text,
+    Markdown,
+    Json,
+    Svg,
+    Html,
+}
+
+impl Kind {
+    /// Markdown where the ending says nothing.
+    pub(super) fn of(path: &Path) -> Self {
+        match path.extension().and_then(|ending| ending.to_str()) {
+            Some("html" | "htm") => Self::Html,
+            Some("json") => Self::Json,
+            Some("svg") => Self::Svg,
+            Some("txt") => Self::Text,
+            _ => Self::Markdown,
+        }
+    }
+}
+
+/// Finds out that the report's place cannot be written before anything is done.
+pub(super) fn check_writable(path: &Path) -> anyhow::Result<()> {
+    let open = || {
+        make_folder(path)?;
+        std::fs::OpenOptions::new().append(true).create(true).open(path).map(drop)
+    };
+    open().with_context(|| unwritable(path))
+}
+
+/// Writes a report; if it was not asked for, a place that cannot be written is only a warning.
+pub(super) fn keep(path: &Path, asked: bool, text: &str) -> anyhow::Result<()> {
+    let write = || {
+        make_folder(path)?;
+        std::fs::write(path, text)
+    };
+    match write().with_context(|| unwritable(path)) {
+        Err(error) if !asked => {
+            super::complain(&format!("warning: {error:#}"));
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => std::fs::create_dir_all(folder),
+        None => Ok(()),
+    }
+}
+
+fn unwritable(path: &Path) -> String {
+    format!("cannot write the report to {}; choose another place with --report", path.display())
+}

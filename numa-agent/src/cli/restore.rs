@@ -1,0 +1,107 @@
+//! `numa-agent restore`: what was changed gets back what it had.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use super::{Format, Incomplete};
+use crate::{
+    core::journal::done::Outcome,
+    host::{
+        journal,
+        restore::{self, Asked},
+    },
+    report,
+};
+
+/// Flags of `restore`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Undone are the masks of tasks that still run, and files as of interrupts and cpusets, if they still have what they were given; threads \
+that have inherited a mask get what their process had. What somebody else has changed since is left alone and named. Pages that were \
+moved stay where they are, and the memory policy that a process was started with stays in it.
+
+Exit status: 0 if everything was undone, or has been changed by others, or has ended; 1 if some of it could not be, or an agent runs; \
+2 bad usage.")]
+pub struct RestoreArgs {
+    /// The journal.
+    #[arg(long, value_name = "PATH", default_value = journal::DEFAULT_PATH)]
+    journal: PathBuf,
+    /// Only this sort of change. Repeatable.
+    #[arg(long, value_enum)]
+    class: Vec<Class>,
+    /// Only show what would be undone.
+    #[arg(long)]
+    dry_run: bool,
+    /// Also while an agent runs, which will do most of it again.
+    #[arg(long)]
+    force: bool,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Class {
+    /// Masks of threads.
+    Task,
+    /// Cpusets of cgroups.
+    Cpuset,
+    /// Interrupts and network queues.
+    Irq,
+}
+
+impl Class {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Task => "task",
+            Self::Cpuset => "cpuset",
+            Self::Irq => "irq",
+        }
+    }
+
+    /// Whether a running agent would change it again.
+    const fn is_kept_by_the_agent(self) -> bool {
+        !matches!(self, Self::Irq)
+    }
+}
+
+/// Undoes, and says what.
+pub fn run(args: &RestoreArgs) -> anyhow::Result<()> {
+    let kept = args.class.is_empty() || args.class.iter().any(|class| class.is_kept_by_the_agent());
+    // Until the end: an agent that starts meanwhile waits.
+    let alone = if kept && !args.dry_run { journal::keep_agents_out(&args.journal) } else { Ok(None) };
+    let _alone = if args.force { alone.unwrap_or(None) } else { alone? };
+    undo(&args.journal, &args.class, args.dry_run, args.format)
+}
+
+/// The same for interrupts alone, of which no running agent is in the way.
+pub fn interrupts(journal: &Path, dry_run: bool, format: Format) -> anyhow::Result<()> {
+    undo(journal, &[Class::Irq], dry_run, format)
+}
+
+fn undo(journal: &Path, classes: &[Class], dry_run: bool, format: Format) -> anyhow::Result<()> {
+    let classes = classes.iter().map(|class| class.name().to_owned()).collect();
+    let restored = restore::restore(journal, &Asked { classes, dry_run })?;
+    super::print(&match format {
+        Format::Text => report::restore::text(&restored),
+        Format::Json => {
+            report::json::print(&report::restore::json(&restored, &journal.display().to_string(), dry_run))
+        }
+    })?;
+    let failed = restored.rows.iter().filter(|row| matches!(row.outcome, Outcome::Failed(_))).count();
+    if failed > 0 {
+        return Err(
+            Incomplete(format!("{failed} changes could not be undone; they stay in the journal")).into()
+        );
+    }
+    if restored.damaged > 0 {
+        return Err(Incomplete(format!(
+            "{} lines of {} are damaged: what was changed as they told may still be so",
+            restored.damaged,
+            journal.display()
+        ))
+        .into());
+    }
+    Ok(())
+}

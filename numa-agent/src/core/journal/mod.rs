@@ -1,0 +1,160 @@
+//! What was changed on this machine, in lines that are written before each change: so that it can be undone, also after a crash.
+//! Encoding and decoding are functions of bytes.
+//!
+//! A line is a checksum (CRC-32 in hexadecimal), a blank, and a JSON object. A line that is torn or damaged is counted and left
+//! out; a kind of line that is not known here is kept as it is: a later version may have written it. The first line says which boot of
+//! the machine it is about: start times begin anew with each, and nothing that was changed outlasts one.
+
+pub mod done;
+mod lineage;
+mod outstanding;
+pub mod undo;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    lineage::{Lineage, Who},
+    outstanding::{Change, Outstanding, Owed, Subject, same_value},
+};
+use super::{idset::CpuSet, task::TaskId};
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Entry {
+    /// What follows is about this boot, and what went before is over if that was another.
+    Boot {
+        /// The kernel's name for it.
+        id: String,
+    },
+    /// A task is about to get another mask.
+    Task(TaskChange),
+    /// A file is about to get another value.
+    File(FileChange),
+    /// What was told of this one before has been undone, or is not to be.
+    Struck {
+        /// Whom or what it is about.
+        subject: Subject,
+    },
+    /// Something else, word for word.
+    #[serde(skip)]
+    Unknown(String),
+}
+
+/// The CPUs that a task may run on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskChange {
+    /// Its process.
+    pub pid: u32,
+    /// Itself.
+    #[serde(flatten)]
+    pub task: TaskId,
+    /// Its name.
+    pub comm: String,
+    /// Its mask until now; or, if that was inherited, what its forebear had before it was ours.
+    pub before: CpuSet,
+    /// What it is about to be given.
+    pub given: CpuSet,
+}
+
+/// The value of a file in `/proc` or `/sys`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileChange {
+    /// What sort of thing it is.
+    pub class: FileClass,
+    /// Where.
+    pub path: String,
+    /// What it is about, in words: `irq 34 eth0-rx-0`.
+    pub what: String,
+    /// What it held until now.
+    pub before: String,
+    /// What is about to be written.
+    pub given: String,
+}
+
+impl FileChange {
+    /// Whether it is of a list that irqbalance keeps: the path is its socket then.
+    #[must_use]
+    pub fn is_ban(&self) -> bool {
+        self.path.ends_with(".sock")
+    }
+}
+
+/// Sorts of files, each with commands of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileClass {
+    /// Where interrupts and network queues are handled.
+    Irq,
+    /// What a cgroup allows.
+    Cpuset,
+}
+
+impl FileClass {
+    /// One word for messages and JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Irq => "irq",
+            Self::Cpuset => "cpuset",
+        }
+    }
+}
+
+/// What a journal's bytes say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Decoded {
+    /// The lines that make sense, in order.
+    pub entries: Vec<Entry>,
+    /// How many do not.
+    pub damaged: usize,
+}
+
+impl Entry {
+    /// As a line, with its end.
+    ///
+    /// # Panics
+    /// Never: an entry has nothing that JSON cannot say.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let body = match self {
+            Self::Unknown(body) => body.clone(),
+            known => serde_json::to_string(known).expect("strings and numbers"),
+        };
+        format!("{:08x} {body}\n", crc32fast::hash(body.as_bytes()))
+    }
+
+    /// Of a line without its end; `None` if it is damaged.
+    fn decode(line: &[u8]) -> Option<Self> {
+        let (sum, body) = std::str::from_utf8(line).ok()?.split_once(' ')?;
+        let intact = sum.len() == 8 && u32::from_str_radix(sum, 16) == Ok(crc32fast::hash(body.as_bytes()));
+        intact.then(|| serde_json::from_str(body).unwrap_or_else(|_| Self::Unknown(body.to_owned())))
+    }
+}
+
+/// Whether these bytes, the first of a file, may be a journal's: nothing, or a checksum.
+#[must_use]
+pub fn begins(bytes: &[u8]) -> bool {
+    let (sum, rest) = bytes.split_at(bytes.len().min(8));
+    sum.iter().all(u8::is_ascii_hexdigit) && rest.first().is_none_or(|byte| *byte == b' ')
+}
+
+/// Reads a journal.
+#[must_use]
+pub fn decode(bytes: &[u8]) -> Decoded {
+    let mut decoded = Decoded::default();
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    // What follows the last end of a line is one that was torn, or nothing.
+    let torn = lines.next_back().is_some_and(|rest| !rest.is_empty());
+    for line in lines.filter(|line| !line.is_empty()) {
+        match Entry::decode(line) {
+            Some(entry) => decoded.entries.push(entry),
+            None => decoded.damaged += 1,
+        }
+    }
+    decoded.damaged += usize::from(torn);
+    decoded
+}
+
+#[cfg(test)]
+mod tests;

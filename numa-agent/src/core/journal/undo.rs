@@ -1,0 +1,188 @@
+//! What is to be undone, and what is left alone because others have changed it since.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{FileChange, Outstanding, Owed, TaskChange, same_value};
+use crate::core::{idset::CpuSet, task::TaskId};
+
+/// How far up a process's ancestors are followed.
+const MAX_ANCESTORS: usize = 64;
+
+/// What is to become of a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict<T> {
+    /// It is what it was given: it gets back what it had.
+    Undo(T),
+    /// It is what it was before already.
+    AsBefore,
+    /// Somebody else has changed it since.
+    Changed,
+}
+
+/// The processes that run: parent and start time, by pid.
+pub type Running = BTreeMap<u32, (u32, u64)>;
+
+/// A process with threads that are owed a mask, or one of its descendants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Family {
+    /// What those get that have inherited a gift.
+    pub origin: CpuSet,
+    /// What was given to it, or to its ancestors.
+    pub gifts: BTreeSet<CpuSet>,
+}
+
+/// What is to become of a task that the journal names.
+#[must_use]
+pub fn of_task(owed: &Owed<TaskChange>, current: &CpuSet, online: &CpuSet) -> Verdict<CpuSet> {
+    let before = &owed.change.before;
+    if is(current, before, online) {
+        return Verdict::AsBefore;
+    }
+    if owed.gifts().any(|given| is(current, given, online)) {
+        return Verdict::Undo(before.clone());
+    }
+    Verdict::Changed
+}
+
+/// What is to become of a file.
+#[must_use]
+pub fn of_file(owed: &Owed<FileChange>, current: &str) -> Verdict<String> {
+    let before = &owed.change.before;
+    if same_value(current, before) {
+        Verdict::AsBefore
+    } else if owed.gifts().any(|given| same_value(current, given)) {
+        Verdict::Undo(before.clone())
+    } else {
+        Verdict::Changed
+    }
+}
+
+/// The processes with tasks in the journal, and those that descend from them, by pid.
+#[must_use]
+pub fn families(outstanding: &Outstanding, running: &Running) -> BTreeMap<u32, Family> {
+    let mut own = BTreeMap::<u32, Family>::new();
+    for (task, owed) in &outstanding.tasks {
+        let pid = owed.change.pid;
+        let Some((_, start_time)) = running.get(&pid) else { continue };
+        let leader = TaskId { tid: pid, start_time: *start_time };
+        // Of an earlier owner of the pid.
+        if task.start_time < *start_time || (task.tid == pid && *task != leader) {
+            continue;
+        }
+        let origin = &outstanding.tasks.get(&leader).unwrap_or(owed).change.before;
+        let fresh = || Family { origin: origin.clone(), gifts: BTreeSet::new() };
+        own.entry(pid).or_insert_with(fresh).gifts.extend(owed.gifts().cloned());
+    }
+    let of = |pid: &u32| {
+        let mut found: Option<Family> = None;
+        let mut at = *pid;
+        for _ in 0..MAX_ANCESTORS {
+            if let Some(family) = own.get(&at) {
+                found
+                    .get_or_insert_with(|| Family { gifts: BTreeSet::new(), ..family.clone() })
+                    .gifts
+                    .extend(family.gifts.iter().cloned());
+            }
+            match running.get(&at) {
+                Some((parent, _)) if *parent > 0 && *parent != at => at = *parent,
+                _ => break,
+            }
+        }
+        Some((*pid, found?))
+    };
+    running.keys().filter_map(of).collect()
+}
+
+impl Family {
+    /// What is to become of a thread that the journal does not name; `None`: its mask is no gift.
+    #[must_use]
+    pub fn of_heir(&self, current: &CpuSet, online: &CpuSet) -> Option<CpuSet> {
+        let inherited = self.gifts.iter().any(|given| is(current, given, online));
+        (inherited && !is(current, &self.origin, online)).then(|| self.origin.clone())
+    }
+}
+
+/// Whether a mask is this one: the kernel leaves out CPUs that are not online.
+pub(super) fn is(current: &CpuSet, mask: &CpuSet, online: &CpuSet) -> bool {
+    current == mask || (!current.is_empty() && *current == mask.intersection(online))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::journal::{Entry, FileClass, TaskChange};
+
+    fn set(text: &str) -> CpuSet {
+        text.parse().unwrap()
+    }
+
+    fn entry(tid: u32, pid: u32, start_time: u64, before: &str, given: &str) -> Entry {
+        let task = TaskId { tid, start_time };
+        let (before, given) = (set(before), set(given));
+        Entry::Task(TaskChange { pid, task, comm: "x".into(), before, given })
+    }
+
+    fn outstanding(entries: impl IntoIterator<Item = Entry>) -> Outstanding {
+        entries.into_iter().collect()
+    }
+
+    #[test]
+    fn what_others_have_changed_is_left_alone() {
+        let owed = outstanding([entry(1, 1, 7, "0-7", "2-3"), entry(1, 1, 7, "2-3", "4-5")]);
+        let owed = owed.tasks.values().next().unwrap();
+        let online = set("0-6");
+        let of = |current: &str| of_task(owed, &set(current), &online);
+        assert_eq!(of("4-5"), Verdict::Undo(set("0-7")));
+        assert_eq!(of("2-3"), Verdict::Undo(set("0-7")), "killed before the last change");
+        assert_eq!((of("0-7"), of("0-6")), (Verdict::AsBefore, Verdict::AsBefore));
+        for current in ["4", "0-3", "6"] {
+            assert_eq!(of(current), Verdict::Changed, "{current}");
+        }
+        assert_eq!(of_task(owed, &set("4"), &set("0-4")), Verdict::Undo(set("0-7")), "CPU 5 is offline");
+        let text = str::to_owned;
+        let file = |before: &str, given: &str| {
+            let (class, path, what) = (FileClass::Irq, text("/x"), text("x"));
+            Entry::File(FileChange { class, path, what, before: text(before), given: text(given) })
+        };
+        let told = outstanding([file("0-3", "1"), file("1", "5")]);
+        let of = |current: &str| of_file(&told.files["/x"], current);
+        assert_eq!(of("5\n"), Verdict::Undo(text("0-3")));
+        assert_eq!(of("1\n"), Verdict::Undo(text("0-3")), "killed before the last change");
+        assert_eq!(of("0,1-3\n"), Verdict::AsBefore);
+        assert_eq!(of("2\n"), Verdict::Changed);
+    }
+
+    #[test]
+    fn descendants_are_heirs_and_strangers_are_not() {
+        let told = outstanding([
+            entry(10, 10, 100, "0-7", "2-3"),
+            entry(11, 10, 101, "0-7", "4"),
+            entry(30, 30, 50, "0-7", "5"),
+        ]);
+        // 10 has a child, and that one another; 30 is somebody else by now; 40 is nobody's.
+        let running: Running =
+            [(10, (1, 100)), (20, (10, 110)), (21, (20, 120)), (30, (1, 90)), (40, (1, 95))].into();
+        let families = families(&told, &running);
+        assert_eq!(families.keys().copied().collect::<Vec<_>>(), [10, 20, 21]);
+        let online = set("0-7");
+        for family in families.values() {
+            assert_eq!(family.of_heir(&set("2-3"), &online), Some(set("0-7")));
+            assert_eq!(family.of_heir(&set("4"), &online), Some(set("0-7")));
+            assert_eq!(family.of_heir(&set("2"), &online), None, "its own doing");
+            assert_eq!(family.of_heir(&set("0-7"), &online), None);
+        }
+    }
+
+    #[test]
+    fn the_nearest_ancestor_says_what_a_heir_gets() {
+        let told = outstanding([entry(10, 10, 100, "0-7", "2"), entry(20, 20, 110, "0-3", "4")]);
+        let running: Running = [(10, (1, 100)), (20, (10, 110)), (21, (20, 120))].into();
+        let family = &families(&told, &running)[&21];
+        assert_eq!(family.of_heir(&set("4"), &set("0-7")), Some(set("0-3")));
+        assert_eq!(
+            family.of_heir(&set("2"), &set("0-7")),
+            Some(set("0-3")),
+            "born before its parent was moved"
+        );
+    }
+}

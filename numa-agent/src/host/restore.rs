@@ -1,0 +1,254 @@
+//! Undoing what the journal tells: masks of tasks that live, values of files; what others have changed since stays.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    fs, io,
+    path::Path,
+};
+
+use super::{
+    binding,
+    cpuset::Cpuset,
+    irq::balancer,
+    journal::{self, Held, JournalError},
+    procfs::ProcReader,
+    sys::{self, Host},
+    sysfs,
+};
+use crate::core::{
+    idset::CpuSet,
+    journal::{
+        FileChange, Outstanding, Owed, Subject,
+        done::{Outcome, Restored, Row},
+        undo::{self, Family, Running, Verdict},
+    },
+    rules::Needs,
+    task::{BindOutcome, TaskId, ThreadFacts},
+};
+
+/// How often to look for threads that were born meanwhile, with a mask that their creator had no more an instant later.
+const MAX_ROUNDS: usize = 8;
+
+/// What is to be undone.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// Sorts of things, as [`Row::class`] names them; empty: all.
+    pub classes: Vec<String>,
+    /// Only say what would be.
+    pub dry_run: bool,
+}
+
+/// Why nothing is undone.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Tids mean something else here.
+    #[error(
+        "in a pid namespace of its own nobody's thread can be told: run it on the host, or in a container with the host's pids (hostPID, --pid=host); nothing was undone"
+    )]
+    Namespace,
+    /// Processes or CPUs cannot be read.
+    #[error("what runs is not known: {0}")]
+    Machine(String),
+}
+
+/// Undoes what the journal at `path` tells. What has been done is struck from it.
+///
+/// # Errors
+/// If the journal or the machine cannot be read, or somebody else has the journal for too long; or, after all has been undone, the journal
+/// cannot be written.
+pub fn restore(path: &Path, asked: &Asked) -> Result<Restored, RestoreError> {
+    let Some(mut decoded) = journal::read(path)? else { return Ok(Restored::default()) };
+    // To open it to write is to drop what is of another boot.
+    let damaged = decoded.damaged;
+    let over = journal::this_boots(decoded.clone()).1;
+    let held = if asked.dry_run { None } else { Some(Held::open(path)?) };
+    if let Some(held) = &held {
+        decoded = held.read()?;
+    }
+    let (outstanding, _) = journal::this_boots(decoded);
+    let unknown = outstanding.unknown.len();
+    let mut restored = Restored { rows: Vec::new(), damaged, unknown, over };
+    let wanted = |class: &str| asked.classes.is_empty() || asked.classes.iter().any(|one| one == class);
+    if wanted("task") && !outstanding.tasks.is_empty() {
+        if !sys::in_initial_pid_namespace() {
+            return Err(RestoreError::Namespace);
+        }
+        restored.rows = tasks(&outstanding, asked.dry_run)?;
+    }
+    for owed in outstanding.files.values().filter(|owed| wanted(owed.change.class.name())) {
+        restored.rows.push(file(owed, asked.dry_run));
+    }
+    if let Some(held) = held {
+        held.strike(&done(&restored.rows))?;
+    }
+    Ok(restored)
+}
+
+/// What is not to be undone any more.
+fn done(rows: &[Row]) -> BTreeSet<Subject> {
+    let done = rows.iter().filter(|row| !matches!(row.outcome, Outcome::Failed(_)) && row.given.is_some());
+    let subject = |row: &Row| match (&row.task, &row.path) {
+        (Some((_, task)), _) => Some(Subject::Task(*task)),
+        (None, path) => path.clone().map(Subject::File),
+    };
+    done.filter_map(subject).collect()
+}
+
+fn tasks(outstanding: &Outstanding, dry_run: bool) -> Result<Vec<Row>, RestoreError> {
+    let unknown = |error: &dyn std::fmt::Display| RestoreError::Machine(error.to_string());
+    let online =
+        sysfs::outline(Path::new("/sys"), &Cpuset::default()).map_err(|error| unknown(&error))?.online;
+    let reader = ProcReader::new("/proc", Needs::default());
+    let mut rows = BTreeMap::new();
+    for _ in 0..MAX_ROUNDS {
+        let running = running(&reader).map_err(|error| unknown(&error))?;
+        let mut found = false;
+        for (pid, family) in undo::families(outstanding, &running) {
+            for thread in reader.threads(pid, &Host) {
+                if rows.contains_key(&thread.id) {
+                    continue;
+                }
+                if let Some(row) = thread_row(outstanding, pid, &family, &thread, &online, dry_run) {
+                    found |= row.outcome == Outcome::Restored;
+                    rows.insert(thread.id, row);
+                }
+            }
+        }
+        if !found {
+            break;
+        }
+    }
+    for (task, owed) in &outstanding.tasks {
+        let change = &owed.change;
+        rows.entry(*task).or_insert_with(|| Row {
+            class: "task",
+            task: Some((change.pid, *task)),
+            what: change.comm.clone(),
+            path: None,
+            before: change.before.to_string(),
+            given: Some(change.given.to_string()),
+            now: None,
+            outcome: Outcome::Gone,
+        });
+    }
+    Ok(rows.into_values().collect())
+}
+
+/// `None`: it is none of ours.
+fn thread_row(
+    outstanding: &Outstanding,
+    pid: u32,
+    family: &Family,
+    thread: &ThreadFacts,
+    online: &CpuSet,
+    dry_run: bool,
+) -> Option<Row> {
+    let now = thread.allowed.as_ref()?;
+    let owed = outstanding.tasks.get(&thread.id);
+    let (before, verdict) = match owed {
+        Some(owed) => (owed.change.before.clone(), undo::of_task(owed, now, online)),
+        None => {
+            let origin = family.of_heir(now, online)?;
+            (origin.clone(), Verdict::Undo(origin))
+        }
+    };
+    let (outcome, now) = match verdict {
+        Verdict::AsBefore => (Outcome::AsBefore, Some(now.clone())),
+        Verdict::Changed => (Outcome::Changed, Some(now.clone())),
+        Verdict::Undo(_) if dry_run => (Outcome::Planned, Some(now.clone())),
+        Verdict::Undo(mask) => give_back(thread.id, &mask, online),
+    };
+    Some(Row {
+        class: "task",
+        task: Some((pid, thread.id)),
+        what: thread.comm.clone(),
+        path: None,
+        before: before.to_string(),
+        given: owed.map(|owed| owed.change.given.to_string()),
+        now: now.map(|mask| mask.to_string()),
+        outcome,
+    })
+}
+
+/// As much of it as the task's cpuset still allows; all of that if it is none.
+fn give_back(task: TaskId, mask: &CpuSet, online: &CpuSet) -> (Outcome, Option<CpuSet>) {
+    let mut outcome = binding::bind(&Host, task, mask, |_| Ok::<_, Infallible>(()));
+    if matches!(outcome, BindOutcome::Failed { excluded: true, .. }) {
+        outcome = binding::bind(&Host, task, online, |_| Ok::<_, Infallible>(()));
+    }
+    match outcome {
+        BindOutcome::Bound(now) | BindOutcome::Unchanged(now) => (Outcome::Restored, Some(now)),
+        BindOutcome::Failed { why, actual, .. } => (Outcome::Failed(why), actual),
+        BindOutcome::Gone | BindOutcome::Planned(_) | BindOutcome::Spared { .. } => (Outcome::Gone, None),
+    }
+}
+
+fn file(owed: &Owed<FileChange>, dry_run: bool) -> Row {
+    let change = &owed.change;
+    let mut row = Row {
+        class: change.class.name(),
+        task: None,
+        what: change.what.clone(),
+        path: Some(change.path.clone()),
+        before: change.before.clone(),
+        given: Some(change.given.clone()),
+        now: None,
+        outcome: Outcome::Gone,
+    };
+    if change.is_ban() {
+        row.outcome = bans(change, dry_run);
+        return row;
+    }
+    let gone =
+        |error: &io::Error| [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind());
+    let read = || fs::read_to_string(&change.path).map(|text| text.trim().to_owned());
+    let current = match read() {
+        Ok(current) => current,
+        Err(error) if gone(&error) => return row,
+        Err(error) => {
+            row.outcome = Outcome::Failed(format!("cannot read {}: {error}", change.path));
+            return row;
+        }
+    };
+    row.outcome = match undo::of_file(owed, &current) {
+        Verdict::AsBefore => Outcome::AsBefore,
+        Verdict::Changed => Outcome::Changed,
+        Verdict::Undo(_) if dry_run => Outcome::Planned,
+        // An empty write is no write to these files.
+        Verdict::Undo(before) => match fs::write(&change.path, before + "\n") {
+            Ok(()) => Outcome::Restored,
+            Err(error) if gone(&error) => return row,
+            Err(error) => Outcome::Failed(format!("cannot write {}: {error}", change.path)),
+        },
+    };
+    row.now = read().ok().or(Some(current));
+    row
+}
+
+/// A running irqbalance may move again what it was told not to.
+fn bans(change: &FileChange, dry_run: bool) -> Outcome {
+    let undo = || match balancer::of_ban(change)? {
+        Verdict::AsBefore | Verdict::Changed => Ok(Outcome::AsBefore),
+        Verdict::Undo(_) if dry_run => Ok(Outcome::Planned),
+        Verdict::Undo(wanted) => {
+            balancer::set_bans(Path::new(&change.path), &wanted).map(|()| Outcome::Restored)
+        }
+    };
+    undo().unwrap_or_else(|error: balancer::BalancerError| match error.is_gone() {
+        true => Outcome::Gone,
+        false => Outcome::Failed(error.to_string()),
+    })
+}
+
+/// All processes.
+fn running(reader: &ProcReader) -> Result<Running, super::procfs::ProcError> {
+    let process = |pid: u32| {
+        let stat = procfs::process::Process::new(pid.cast_signed()).ok()?.stat().ok()?;
+        Some((pid, (u32::try_from(stat.ppid).unwrap_or(0), stat.starttime)))
+    };
+    Ok(reader.pids()?.into_iter().filter_map(process).collect())
+}
