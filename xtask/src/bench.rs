@@ -23,7 +23,9 @@ pub struct BenchArgs {
 /// If something does not build, or the bench fails or misses a bound.
 pub fn run(args: &BenchArgs, tools: &Build) -> Result<()> {
     tools.agent()?;
-    tools.test_program("bench-load")?;
+    for program in ["bench-load", "bench-target", "bench-connector"] {
+        tools.test_program(program)?;
+    }
     let mut bench = Command::new(tools.test_program("bench")?);
     sh::run(bench.args(&args.args).current_dir(sh::root()))
 }

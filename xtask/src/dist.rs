@@ -1,7 +1,7 @@
-//! `cargo xtask dist`: release archives, one for each architecture, with a static `numa-agent`.
+//! `cargo xtask dist`: release archives and packages for each architecture, with a static `numa-agent`.
 //!
 //! The same files at the same commit make the same archive: entries are sorted, belong to nobody in particular, and are
-//! as old as the commit.
+//! as old as the commit. So do packages, see [`crate::package`].
 
 use std::{
     env, fs,
@@ -14,12 +14,30 @@ use clap::Args;
 
 use crate::{
     build::{self, Arch, Build, Profile},
-    elf, sh,
+    elf,
+    package::{Contents, deb, rpm},
+    sh,
 };
 
-/// What is in an archive besides the binary.
-const FILES: [&str; 5] =
-    ["LICENSE", "README.md", "CHANGELOG.md", "docs/examples/numa-agent.toml", "docs/examples/numa_bind.json"];
+/// What is in an archive besides the binary: its folder there, and where it is in the repository.
+const FILES: [(&str, &str); 16] = [
+    ("", "LICENSE"),
+    ("", "README.md"),
+    ("", "CHANGELOG.md"),
+    ("", "docs/examples/numa-agent.toml"),
+    ("", "docs/examples/numa_bind.json"),
+    ("", "numa-agent/packaging/Containerfile"),
+    ("systemd", "numa-agent/packaging/numa-agent.service"),
+    ("systemd", "numa-agent/packaging/sysusers.conf"),
+    ("systemd", "numa-agent/packaging/config.toml"),
+    ("prometheus", "numa-agent/packaging/prometheus/numa-agent.rules.yml"),
+    ("prometheus", "numa-agent/packaging/prometheus/numa-agent.rules.test.yml"),
+    ("grafana", "numa-agent/packaging/grafana/numa-agent.json"),
+    ("kubernetes", "numa-agent/packaging/kubernetes/namespace.yaml"),
+    ("kubernetes", "numa-agent/packaging/kubernetes/configmap.yaml"),
+    ("kubernetes", "numa-agent/packaging/kubernetes/daemonset.yaml"),
+    ("kubernetes", "numa-agent/packaging/kubernetes/kustomization.yaml"),
+];
 
 /// The workspace's version, which xtask has too.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -30,11 +48,20 @@ pub struct DistArgs {
     /// Only for this architecture; can be repeated
     #[arg(long = "arch", value_name = "ARCH")]
     archs: Vec<Arch>,
+    /// Pack this program for this machine, as it is: tests have no static one
+    #[arg(long, hide = true, value_name = "PATH", requires = "out")]
+    agent: Option<PathBuf>,
+    /// Where archives and packages go: a directory, which is emptied
+    #[arg(long, hide = true, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
 impl DistArgs {
     /// The architectures asked for, each of them once.
     pub fn archs(&self) -> Vec<Arch> {
+        if self.agent.is_some() {
+            return vec![Arch::host()];
+        }
         Arch::ALL.into_iter().filter(|arch| self.archs.is_empty() || self.archs.contains(arch)).collect()
     }
 }
@@ -49,28 +76,64 @@ pub fn run(args: &DistArgs) -> Result<()> {
         "NUMA_AGENT_SKIP_EBPF=1 makes an agent without eBPF programs, which is not for shipping"
     );
     let time = commit_time()?;
-    let dist = build::target_dir()?.join("dist");
+    let dist = args.out.clone().map_or_else(|| Ok(build::target_dir()?.join("dist")), anyhow::Ok)?;
     if dist.exists() {
         fs::remove_dir_all(&dist).with_context(|| dist.display().to_string())?;
     }
-    let mut archives = Vec::new();
+    let mut agents = Vec::new();
     for arch in args.archs() {
-        let binary = Build::for_arch(arch, Profile::Shipped)?.agent()?;
-        let verified = verify(&binary, arch)?;
-        let name = format!("numa-agent-{VERSION}-{arch}-linux");
-        stage(&binary, &dist.join(&name))?;
-        archives.push((pack(&dist, &name, time)?, verified));
+        let (agent, verified) = match &args.agent {
+            Some(agent) => (agent.clone(), "as it was given".to_owned()),
+            None => {
+                let agent = Build::for_arch(arch, Profile::Shipped)?.agent()?;
+                let verified = verify(&agent, arch)?;
+                (agent, verified)
+            }
+        };
+        agents.push((arch, agent, verified));
     }
-    let names = archives.iter().filter_map(|(path, _)| path.file_name());
+    // Another architecture's program prints nothing here.
+    let printer = match agents.iter().find(|(arch, ..)| *arch == Arch::host()) {
+        Some((_, agent, _)) => agent.clone(),
+        None => Build::new(false)?.agent()?,
+    };
+    let mut made = Vec::new();
+    for (arch, agent, verified) in &agents {
+        let name = format!("numa-agent-{VERSION}-{arch}-linux");
+        stage(agent, &dist.join(&name))?;
+        made.push((pack(&dist, &name, time)?, verified));
+        fs::remove_dir_all(dist.join(&name))?;
+        let contents = Contents { agent, arch: *arch, printer: &printer, version: VERSION, time };
+        for package in packages(&dist, &contents)? {
+            made.push((package, verified));
+        }
+    }
+    let names = made.iter().filter_map(|(path, _)| path.file_name());
     let sums = sh::run_for_output(Command::new("sha256sum").args(names).current_dir(&dist))?;
     let path = dist.join("SHA256SUMS");
     fs::write(&path, sums).with_context(|| path.display().to_string())?;
-    for (archive, verified) in &archives {
+    for (archive, verified) in &made {
         let size = fs::metadata(archive).with_context(|| archive.display().to_string())?.len();
         println!("{}: {:.1} MB; {verified}", archive.display(), size as f64 / 1e6);
     }
     println!("{}", path.display());
     Ok(())
+}
+
+/// Makes the packages that this machine has the tools for.
+fn packages(dist: &Path, contents: &Contents<'_>) -> Result<Vec<PathBuf>> {
+    type Pack = fn(&Path, &Contents<'_>) -> Result<PathBuf>;
+    let kinds: [(&str, &str, Pack); 2] =
+        [(".deb", deb::PROGRAM, deb::pack), (".rpm", rpm::PROGRAM, rpm::pack)];
+    let mut made = Vec::new();
+    for (kind, program, pack) in kinds {
+        if sh::works(program, &["--version"]) {
+            made.push(pack(dist, contents)?);
+        } else {
+            eprintln!("warning: no {kind}: there is no {program}");
+        }
+    }
+    Ok(made)
 }
 
 /// When the commit was made, in seconds since 1970. SOURCE_DATE_EPOCH says it where there is no repository.
@@ -103,10 +166,10 @@ fn verify(binary: &Path, arch: Arch) -> Result<String> {
 
 /// Puts everything that goes into an archive under `dir`.
 fn stage(binary: &Path, dir: &Path) -> Result<()> {
-    fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
-    let files = FILES.iter().map(|file| sh::root().join(file));
-    for from in files.chain([binary.to_owned()]) {
-        let to = dir.join(from.file_name().unwrap_or_default());
+    let files = FILES.map(|(folder, file)| (dir.join(folder), sh::root().join(file)));
+    for (folder, from) in files.into_iter().chain([(dir.to_owned(), binary.to_owned())]) {
+        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        let to = folder.join(from.file_name().unwrap_or_default());
         fs::copy(&from, &to).with_context(|| format!("{} to {}", from.display(), to.display()))?;
     }
     Ok(())
@@ -153,7 +216,32 @@ mod tests {
     fn an_archive_has_everything_and_is_the_same_whoever_makes_it() {
         let (bytes, listing) = packed("one", 0o000);
         let lines: Vec<&str> = listing.lines().collect();
-        assert_eq!(lines.len(), FILES.len() + 2, "{listing}");
+        let mut files: Vec<&str> =
+            lines.iter().filter_map(|line| Some(line.split_once("1.2.3-x/")?.1)).collect();
+        files.retain(|file| !file.is_empty() && !file.ends_with('/'));
+        files.sort_unstable();
+        assert_eq!(
+            files,
+            [
+                "CHANGELOG.md",
+                "Containerfile",
+                "LICENSE",
+                "README.md",
+                "grafana/numa-agent.json",
+                "kubernetes/configmap.yaml",
+                "kubernetes/daemonset.yaml",
+                "kubernetes/kustomization.yaml",
+                "kubernetes/namespace.yaml",
+                "numa-agent",
+                "numa-agent.toml",
+                "numa_bind.json",
+                "prometheus/numa-agent.rules.test.yml",
+                "prometheus/numa-agent.rules.yml",
+                "systemd/config.toml",
+                "systemd/numa-agent.service",
+                "systemd/sysusers.conf",
+            ]
+        );
         assert!(lines.iter().all(|line| line.contains(" 0/0 ") && line.contains(" 2023-11-14 22:13 ")));
         let has = |mode: &str, name: &str| {
             lines.iter().any(|line| line.starts_with(mode) && line.ends_with(&format!("/{name}")))
@@ -174,7 +262,7 @@ mod tests {
 
     #[test]
     fn each_architecture_is_built_once() {
-        let archs = |archs: &[Arch]| DistArgs { archs: archs.to_vec() }.archs();
+        let archs = |archs: &[Arch]| DistArgs { archs: archs.to_vec(), agent: None, out: None }.archs();
         assert_eq!(archs(&[]), Arch::ALL);
         assert_eq!(archs(&[Arch::Aarch64, Arch::Aarch64]), [Arch::Aarch64]);
     }

@@ -6,9 +6,12 @@
 mod bench;
 mod build;
 mod demo;
+mod digest;
 mod dist;
 mod elf;
+mod fuzz;
 mod lint;
+mod package;
 mod pictures;
 mod setup;
 mod sh;
@@ -47,6 +50,8 @@ enum Command {
     Lint,
     /// Run all tests (some need root) and count them
     Test(test::Args),
+    /// Feed random input to everything that reads what others wrote
+    Fuzz(fuzz::Args),
     /// Boot other kernels and shapes of machines under QEMU, and test the agent there
     #[command(subcommand)]
     Vm(vm::Vm),
@@ -83,6 +88,12 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test(args) => {
             setup::ensure(Purpose::Test)?;
             test::run(&args)
+        }
+        Command::Fuzz(args) => {
+            setup::ensure(Purpose::Test)?;
+            let tally = fuzz::run(&args)?;
+            println!("{tally}");
+            Ok(if tally.is_good(true) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Vm(command) => vm::run(&command),
         Command::Demo(args) => {

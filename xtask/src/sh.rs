@@ -14,10 +14,13 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-/// The cargo that runs us, working in the repository.
+/// The cargo that runs us, working in the repository. In continuous integration it does not name every crate.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from));
     cargo.current_dir(root());
+    if is_ci() {
+        cargo.env("CARGO_TERM_QUIET", "true");
+    }
     cargo
 }
 

@@ -16,9 +16,19 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// What passed as a whole.
+    pub fn success() -> Self {
+        Self { passed: 1, ..Self::default() }
+    }
+
     /// What did not come to count anything.
     pub fn failure() -> Self {
         Self { failed: 1, ..Self::default() }
+    }
+
+    /// What was skipped as a whole.
+    pub fn skip() -> Self {
+        Self { skipped: 1, ..Self::default() }
     }
 
     /// Takes one line of output.

@@ -10,11 +10,11 @@ use std::{
 use super::{
     Purpose,
     guests::Tool,
-    plan::{BROWSERS, Compiler, Facts, Linker, PEERS, Packages, plan},
+    plan::{BROWSERS, Compiler, Facts, Linker, PACKAGERS, PEERS, Packages, plan},
 };
 use crate::{
     build::Arch,
-    sh,
+    fuzz, sh,
     toolchain::{self, Places, Toolchain},
 };
 
@@ -45,7 +45,12 @@ pub fn gather(purpose: Purpose, tried: &Facts) -> Facts {
             .collect();
     }
     facts.no_browser = purpose == Purpose::Test && BROWSERS.iter().all(lacks_program);
+    facts.no_cxx = purpose == Purpose::Test && !fuzz::has_compiler();
     facts.no_tmux = purpose == Purpose::Test && lacks_program(&"tmux");
+    if purpose == Purpose::Test {
+        facts.packagers_lack =
+            PACKAGERS.into_iter().map(|(program, ..)| program).filter(lacks_program).collect();
+    }
     if purpose == Purpose::Bench {
         facts.bench_lacks = PEERS.into_iter().filter(lacks_program).collect();
     }
@@ -57,7 +62,12 @@ pub fn gather(purpose: Purpose, tried: &Facts) -> Facts {
         Purpose::Build | Purpose::Lint | Purpose::Bench => Vec::new(),
     };
     // The rest is slower to find out, and only matters when something has to be installed.
-    if facts.no_browser || facts.no_tmux || !facts.guests_lack.is_empty() || !plan(&facts).missing.is_empty()
+    if facts.no_browser
+        || facts.no_cxx
+        || facts.no_tmux
+        || !facts.packagers_lack.is_empty()
+        || !facts.guests_lack.is_empty()
+        || !plan(&facts).missing.is_empty()
     {
         facts.rustup_has_llvm = cfg!(target_arch = "x86_64");
         facts.bare_nightly = bare_nightly(&places);

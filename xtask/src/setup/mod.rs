@@ -28,7 +28,7 @@ pub struct Args {
     /// Also what VM tests and static binaries need: QEMU, cross compilers, Rust's standard library for them
     #[arg(long)]
     vm: bool,
-    /// Also what only `bench` compares with: perf, libbpf-tools, bpftrace
+    /// Also what only `bench` compares with: perf, libbpf-tools, bpftrace, TuneD
     #[arg(long)]
     bench: bool,
 }

@@ -22,7 +22,17 @@ pub const LINKER_VERSION: &str = "0.10.3";
 const OLDEST_RELEASE: (u32, u32) = (1, 88);
 
 /// The programs that `bench` compares with.
-pub const PEERS: [&str; 3] = ["perf", "runqlat", "bpftrace"];
+pub const PEERS: [&str; 4] = ["perf", "runqlat", "bpftrace", "tuned"];
+
+/// The programs that tests of packages, services and containers run, and the packages of Debian's and Fedora's that have them.
+pub const PACKAGERS: [(&str, &str, &str); 6] = [
+    ("lintian", "lintian", "lintian"),
+    ("rpmbuild", "rpm", "rpm-build"),
+    ("mmdebstrap", "mmdebstrap", "mmdebstrap"),
+    ("systemd-analyze", "systemd", "systemd"),
+    ("podman", "podman", "podman"),
+    ("runc", "runc", "runc"),
+];
 
 /// Any of these shows HTML pages to the tests.
 pub const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
@@ -50,8 +60,12 @@ pub struct Facts {
     pub bench_lacks: Vec<&'static str>,
     /// There is none of [`BROWSERS`], and tests want one.
     pub no_browser: bool,
+    /// There is no C++ compiler, and fuzz targets want one.
+    pub no_cxx: bool,
     /// There is no tmux, and tests want it.
     pub no_tmux: bool,
+    /// Those of [`PACKAGERS`] that are not there.
+    pub packagers_lack: Vec<&'static str>,
     /// This machine's architecture.
     pub host: Arch,
     /// What static binaries or VM tests need, and is not there.
@@ -99,8 +113,12 @@ pub enum Packages {
 pub enum Use {
     /// Tests of HTML pages.
     Pages,
+    /// Fuzz targets.
+    Fuzzing,
     /// Tests in a terminal.
     Terminals,
+    /// Tests of packages, services and containers.
+    Packaging,
     /// `bench`.
     Peers,
     /// VM tests and static binaries.
@@ -176,8 +194,14 @@ impl Action {
             Self::AptInstallFor(Use::Pages, _) | Self::DnfInstallFor(Use::Pages, _) => {
                 "a browser for the tests of HTML pages, 400 MB on disk, under a minute"
             }
+            Self::AptInstallFor(Use::Fuzzing, _) | Self::DnfInstallFor(Use::Fuzzing, _) => {
+                "a C++ compiler for libFuzzer, 60 MB on disk, seconds"
+            }
             Self::AptInstallFor(Use::Terminals, _) | Self::DnfInstallFor(Use::Terminals, _) => {
                 "a terminal for the tests of `numa-agent watch`, 2 MB on disk, seconds"
+            }
+            Self::AptInstallFor(Use::Packaging, _) | Self::DnfInstallFor(Use::Packaging, _) => {
+                "what tests of packages, services and containers run, 250 MB on disk, under a minute"
             }
             Self::AptInstallFor(Use::Peers, _) | Self::DnfInstallFor(Use::Peers, _) => {
                 "what `cargo xtask bench` compares with, 200 MB on disk, under a minute"
@@ -274,9 +298,24 @@ pub fn plan(facts: &Facts) -> Plan {
             facts.packages.install(Use::Pages, debian, fedora),
         );
     }
+    if facts.no_cxx {
+        let install = facts.packages.install(Use::Fuzzing, vec!["g++"], vec!["gcc-c++"]);
+        plan.for_tests(facts, "a C++ compiler", "with random input", install);
+    }
     if facts.no_tmux {
         let install = facts.packages.install(Use::Terminals, vec!["tmux"], vec!["tmux"]);
         plan.for_tests(facts, "tmux", "in a terminal", install);
+    }
+    if !facts.packagers_lack.is_empty() {
+        let lacking = PACKAGERS.into_iter().filter(|(program, ..)| facts.packagers_lack.contains(program));
+        let (debian, fedora) = lacking.map(|(_, debian, fedora)| (debian, fedora)).unzip();
+        let install = facts.packages.install(Use::Packaging, debian, fedora);
+        plan.for_tests(
+            facts,
+            &facts.packagers_lack.join(", "),
+            "of packages, services and containers",
+            install,
+        );
     }
     plan.guests(facts);
     plan

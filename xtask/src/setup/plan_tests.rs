@@ -201,6 +201,28 @@ fn a_terminal_is_installed_beside_the_browser() {
     assert!(without.missing.is_empty() && without.without.len() == 1, "{without:?}");
 }
 
+#[test]
+fn what_packages_are_tested_with_is_installed_by_package() {
+    let lacking = vec!["rpmbuild", "podman"];
+    let ready =
+        Facts { compiler: compiler(22), linker: linker((0, 10, 3)), packagers_lack: lacking, ..fresh() };
+    let debian = Action::AptInstallFor(Use::Packaging, vec!["rpm", "podman"]);
+    assert_eq!(plan(&ready).steps, [Action::AptUpdate, debian]);
+    let fedora = plan(&Facts { packages: Packages::Dnf, ..ready.clone() }).steps;
+    assert_eq!(fedora, [Action::DnfInstallFor(Use::Packaging, vec!["rpm-build", "podman"])]);
+    let without = plan(&Facts { root: false, ..ready });
+    assert!(without.missing.is_empty() && without.without[0].contains("skipped"), "{without:?}");
+}
+
+#[test]
+fn fuzz_targets_get_their_compiler() {
+    let ready = Facts { compiler: compiler(22), linker: linker((0, 10, 3)), no_cxx: true, ..fresh() };
+    let cxx = Action::AptInstallFor(Use::Fuzzing, vec!["g++"]);
+    assert_eq!(plan(&ready).steps, [Action::AptUpdate, cxx]);
+    let without = plan(&Facts { root: false, ..ready });
+    assert!(without.missing.is_empty() && without.without[0].contains("skipped"), "{without:?}");
+}
+
 /// A machine that builds the agent and has nothing for guests.
 fn no_guests() -> Facts {
     Facts {

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use super::{
     Arch,
     image::Image,
+    kernels::Kernel,
     matrix::{self, Machine},
     packages, vm_dir,
 };
@@ -55,6 +56,9 @@ pub fn build(arch: Arch) -> Result<PathBuf> {
         image.link(&program, &format!("/bin/{name}"));
     }
     image.program(&packages::busybox(arch)?, Path::new("/bin/busybox"))?;
+    for (file, place) in packages::irqbalance(arch)? {
+        image.program(&file, &place)?;
+    }
     for name in COMMANDS {
         image.link(&Path::new("/bin").join(name), "busybox");
     }
@@ -62,6 +66,24 @@ pub fn build(arch: Arch) -> Result<PathBuf> {
     fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     let path = dir.join(format!("image-{arch}"));
     image.write(&path).with_context(|| path.display().to_string())?;
+    Ok(path)
+}
+
+/// The image with a kernel's modules: an archive of their own behind it, as the kernel takes any number of them.
+///
+/// # Errors
+/// If something cannot be read or written.
+pub fn with_modules(image: &Path, kernel: &Kernel) -> Result<PathBuf> {
+    let mut modules = Image::new();
+    for module in &kernel.modules {
+        modules.program(module, &Path::new("/modules").join(module.file_name().unwrap_or_default()))?;
+    }
+    // Several may boot it at a time, each with its own.
+    let name = image.file_name().unwrap_or_default().to_string_lossy();
+    let own = kernel.path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    let path = image.with_file_name(format!("{name}-{own}"));
+    fs::copy(image, &path).with_context(|| image.display().to_string())?;
+    modules.append(&path).with_context(|| path.display().to_string())?;
     Ok(path)
 }
 

@@ -3,7 +3,8 @@
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -59,6 +60,15 @@ impl Image {
         let new = to.with_extension(format!("new-{}", std::process::id()));
         fs::write(&new, self.bytes)?;
         fs::rename(new, to)
+    }
+
+    /// Ends the archive and writes it behind the one in that file.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn append(mut self, to: &Path) -> io::Result<()> {
+        self.entry("TRAILER!!!", 0, (0, 0), &[]);
+        fs::OpenOptions::new().append(true).open(to)?.write_all(&self.bytes)
     }
 
     fn parents(&mut self, path: &Path) {

@@ -6,11 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 
 use super::{
     Arch,
-    packages::{Apt, Suite},
+    packages::{self, Apt, Suite},
     vm_dir,
 };
 
@@ -32,7 +32,19 @@ impl Series {
     }
 }
 
-/// All series, oldest first. The flavour for virtual machines is small and has all drivers built in.
+/// The modules of a virtio network card, as far as they are not built in. Nothing else that tests use is one.
+const MODULES: [&str; 8] = [
+    "virtio",
+    "virtio_ring",
+    "virtio_pci_modern_dev",
+    "virtio_pci_legacy_dev",
+    "virtio_pci",
+    "failover",
+    "net_failover",
+    "virtio_net",
+];
+
+/// All series, oldest first. The flavour for virtual machines is small.
 pub const ALL: [Series; 4] = [
     Series {
         name: "5.10",
@@ -67,6 +79,8 @@ pub struct Kernel {
     pub package: String,
     /// The image.
     pub path: PathBuf,
+    /// Modules, in the order in which they can be loaded.
+    pub modules: Vec<PathBuf>,
 }
 
 /// The kernel kept last of that series; `None` if none was fetched yet.
@@ -74,8 +88,21 @@ pub fn kept(series: Series, arch: Arch) -> Option<Kernel> {
     let entries = fs::read_dir(kernels_dir(arch)).ok()?;
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     let package = newest_first(series, arch, names).into_iter().next()?;
-    let path = image_in(&kernels_dir(arch).join(&package))?;
-    Some(Kernel { package, path })
+    complete(&kernels_dir(arch).join(&package), package)
+}
+
+/// The kernel kept in `dir`, if all of it is there.
+fn complete(dir: &Path, package: String) -> Option<Kernel> {
+    let path = image_in(dir)?;
+    // Some are built in, but never all.
+    let modules: Vec<PathBuf> =
+        MODULES.into_iter().flat_map(|name| module_in(&dir.join("modules"), name)).collect();
+    (!modules.is_empty()).then_some(Kernel { package, path, modules })
+}
+
+/// A module in an unpacked package, or where [`fetch`] keeps it; since 6.12 it is packed.
+fn module_in(dir: &Path, name: &str) -> Vec<PathBuf> {
+    packages::called(dir, &[&format!("{name}.ko"), &format!("{name}.ko.xz")])
 }
 
 /// The kernel of that series: kept, or fetched now; with `refresh`, the newest there is.
@@ -98,17 +125,29 @@ fn fetch(series: Series, arch: Arch) -> Result<Kernel> {
     let mut failed = None;
     for package in newest_first(series, arch, apt.names(series.prefix)?.into_iter()) {
         let dir = kernels_dir(arch).join(&package);
-        if let Some(path) = image_in(&dir) {
-            return Ok(Kernel { package, path });
+        if let Some(kernel) = complete(&dir, package.clone()) {
+            return Ok(kernel);
         }
         // Lists may name packages that the archive has not any more.
-        match apt.take_out(&package, image_in, &dir) {
-            Ok(path) => return Ok(Kernel { package, path }),
+        match fetch_into(&apt, &package, &dir) {
+            Ok(()) => {
+                return complete(&dir, package.clone())
+                    .with_context(|| format!("{package} has no module of a network card"));
+            }
             Err(error) => failed = Some(error),
         }
     }
     let what = format!("no kernel {}*-cloud-{} to be had from apt", series.prefix, arch.debian());
     Err(failed.unwrap_or_else(|| anyhow!("apt lists none")).context(what))
+}
+
+fn fetch_into(apt: &Apt, package: &str, dir: &Path) -> Result<()> {
+    let image = |dir: &Path| image_in(dir).into_iter().collect();
+    let modules = |dir: &Path| MODULES.into_iter().flat_map(|name| module_in(dir, name)).collect();
+    // Since 7 they are in another package.
+    let with_modules = package.replacen("linux-binary-", "linux-modules-", 1);
+    apt.take_out(&with_modules, modules, &dir.join("modules"))?;
+    apt.take_out(package, image, dir).map(drop)
 }
 
 /// The kernel image in an unpacked package, or where [`fetch`] keeps it: `boot/vmlinuz-VERSION`, since 7

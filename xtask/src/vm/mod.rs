@@ -78,6 +78,9 @@ pub struct TestArgs {
     /// Guests at a time
     #[arg(long, default_value_t = 1)]
     jobs: usize,
+    /// Not the tests that passed and had nothing to say
+    #[arg(long)]
+    brief: bool,
 }
 
 /// Which machine.
@@ -157,7 +160,8 @@ pub fn test_subset(filter: Option<&str>) -> Result<Tally> {
         }
     }
     if !machines.is_empty() {
-        let args = TestArgs { filter: filter.map(str::to_owned), ..TestArgs::default() };
+        let args =
+            TestArgs { brief: filter.is_none(), filter: filter.map(str::to_owned), ..TestArgs::default() };
         tally.add(test_on(&machines, &kernels, &args)?);
     }
     Ok(tally)
@@ -211,7 +215,8 @@ fn test(args: &TestArgs) -> Result<Tally> {
 
 fn own_kernel(path: &Path) -> Result<Kernel> {
     let path = fs::canonicalize(path).with_context(|| path.display().to_string())?;
-    Ok(Kernel { package: path.display().to_string(), path })
+    let package = path.display().to_string();
+    Ok(Kernel { package, path, modules: Vec::new() })
 }
 
 fn test_on(machines: &[Machine], kernels: &Kernels, args: &TestArgs) -> Result<Tally> {
@@ -238,7 +243,7 @@ fn test_on(machines: &[Machine], kernels: &Kernels, args: &TestArgs) -> Result<T
     };
     thread::scope(|scope| (0..args.jobs.max(1)).for_each(|_| drop(scope.spawn(work))));
     let report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
-    println!("{}", report.markdown());
+    println!("{}", if args.brief { report.summary() } else { report.markdown() });
     if args.all {
         table::keep(&report.markdown(), &sh::root().join("docs/kernels.md"))?;
     }
@@ -281,21 +286,31 @@ fn run_one(machine: Machine, kernel: &Kernel, image: &Path, args: &TestArgs) -> 
     init_args.extend(matrix::only(&machine).iter().map(|only| format!("--only={only}")));
     init_args.extend(args.filter.iter().map(|filter| format!("--filter={filter}")));
     init_args.extend(machine.topology.init_args());
-    let guest =
-        Guest { arch: machine.arch, topology: machine.topology, kernel: &kernel.path, image, init_args };
+    let image = contents::with_modules(image, kernel)?;
+    let guest = Guest {
+        arch: machine.arch,
+        topology: machine.topology,
+        kernel: &kernel.path,
+        image: &image,
+        init_args,
+    };
     let logs = vm_dir().join("logs");
     fs::create_dir_all(&logs).with_context(|| logs.display().to_string())?;
     let log = logs.join(format!("{machine}.log").replace(' ', "-"));
     eprintln!("+ guest {machine}: {}, console in {}", kernel.package, log.display());
     let start = Instant::now();
-    let mut console = guest.run(boot_limit(&machine) + each * 10, &log, |console| {
+    let console = guest.run(boot_limit(&machine) + each * 10, &log, |console| {
         if let Some(test) = console.tests.last()
             && test.end != End::Elsewhere
+            && !(args.brief && test.end == End::Ok && test.said.is_empty())
         {
             println!("{machine} {} ... {} ({} ms)", test.name, test.end, test.millis);
             test.said.iter().for_each(|line| println!("    {line}"));
         }
-    })?;
+    });
+    // What is left of it is the image of all kernels.
+    fs::remove_file(&image).with_context(|| image.display().to_string())?;
+    let mut console = console?;
     if args.filter.is_none() && console.fault().is_none() && console.count(End::Ok) == 0 {
         console.broken.push("no test ran".to_owned());
     }
@@ -315,7 +330,7 @@ fn shell(args: &ShellArgs) -> Result<ExitCode> {
         Some(path) => own_kernel(path)?,
         None => kernels::get(args.kernel, args.arch, false)?,
     };
-    let image = contents::build(args.arch)?;
+    let image = contents::with_modules(&contents::build(args.arch)?, &kernel)?;
     let mut init_args = vec![format!("--topology={}", args.topology.name), "--shell".to_owned()];
     init_args.extend(args.topology.init_args());
     let guest =

@@ -52,6 +52,8 @@ impl Apt {
             format!("Dir::Etc::sourcelist={dir}/sources.list"),
             "Dir::Etc::sourceparts=/dev/null".to_owned(),
             format!("Dir::State::lists={dir}/lists"),
+            // What is installed here may be a version that no release has.
+            "Dir::State::status=/dev/null".to_owned(),
             format!("Dir::Cache={dir}/cache"),
             format!("APT::Architecture={}", self.arch.debian()),
             format!("APT::Architectures={}", self.arch.debian()),
@@ -78,24 +80,41 @@ impl Apt {
         Ok(names.lines().map(str::to_owned).collect())
     }
 
-    /// Downloads `package` and puts the file that `find` finds in it into the directory `to`; its path there.
+    /// Downloads `package` and puts the files that `find` finds in it into the directory `to`, by the names that it finds them by; their
+    /// paths there.
     ///
     /// # Errors
-    /// If it cannot be downloaded, or has no such file.
-    pub fn take_out(&self, package: &str, find: fn(&Path) -> Option<PathBuf>, to: &Path) -> Result<PathBuf> {
+    /// If it cannot be downloaded, or has none of them.
+    pub fn take_out(
+        &self,
+        package: &str,
+        find: impl Fn(&Path) -> Vec<PathBuf>,
+        to: &Path,
+    ) -> Result<Vec<PathBuf>> {
         let deb = self.download(package)?;
         let unpacked = self.dir.join("unpacked");
         let _ = fs::remove_dir_all(&unpacked);
         sh::run(Command::new("dpkg-deb").arg("--extract").arg(&deb).arg(&unpacked))?;
-        let found =
-            find(&unpacked).with_context(|| format!("{package} has not the file that it is fetched for"))?;
+        let unpacked = fs::canonicalize(&unpacked).with_context(|| unpacked.display().to_string())?;
         fs::create_dir_all(to).with_context(|| to.display().to_string())?;
-        // Moved when complete: what is there is whole.
-        let path = to.join(found.file_name().unwrap_or_default());
-        fs::rename(&found, &path).with_context(|| path.display().to_string())?;
+        let mut taken = Vec::new();
+        for found in find(&unpacked) {
+            // A library's short name is a link; one that leads out of here leads to this machine's own.
+            let Ok(real) = fs::canonicalize(&found) else { continue };
+            if !real.starts_with(&unpacked) {
+                continue;
+            }
+            // Moved when complete: what is there is whole.
+            let path = to.join(found.file_name().unwrap_or_default());
+            fs::rename(&real, &path).with_context(|| path.display().to_string())?;
+            taken.push(path);
+        }
         fs::remove_dir_all(&unpacked).with_context(|| unpacked.display().to_string())?;
         fs::remove_file(&deb).with_context(|| deb.display().to_string())?;
-        Ok(path)
+        if taken.is_empty() {
+            bail!("{package} has not the files that it is fetched for");
+        }
+        Ok(taken)
     }
 
     fn download(&self, package: &str) -> Result<PathBuf> {
@@ -134,24 +153,86 @@ fn sources(uris: &str, suites: &[Suite]) -> Result<String> {
     Ok(list)
 }
 
+/// Everything below `dir` that has one of these names.
+pub fn called(dir: &Path, names: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(called(&path, names));
+        } else if names.iter().any(|name| entry.file_name() == *name) {
+            found.push(path);
+        }
+    }
+    found
+}
+
 /// A shell and the usual commands in one static program, for the tests that start some.
 ///
 /// # Errors
 /// As [`Apt::new`] and [`Apt::take_out`].
 pub fn busybox(arch: Arch) -> Result<PathBuf> {
     let dir = vm_dir().join("busybox").join(arch.name());
-    let found = |dir: &Path| {
-        ["busybox", "bin/busybox", "usr/bin/busybox"]
-            .map(|name| dir.join(name))
-            .into_iter()
-            .find(|path| path.exists())
-    };
-    match found(&dir) {
-        Some(path) => Ok(path),
-        None => {
-            Apt::new("busybox", &[Suite::Main("bookworm")], arch)?.take_out("busybox-static", found, &dir)
-        }
+    let path = dir.join("busybox");
+    if !path.exists() {
+        let apt = Apt::new("busybox", &[Suite::Main("bookworm")], arch)?;
+        apt.take_out("busybox-static", |dir| programs(dir, &["busybox"]), &dir)?;
     }
+    Ok(path)
+}
+
+/// irqbalance, and what it needs, by the packages that have it.
+const IRQBALANCE: [(&str, &[&str]); 13] = [
+    ("irqbalance", &["irqbalance"]),
+    ("libc6", &["libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"]),
+    ("libcap-ng0", &["libcap-ng.so.0"]),
+    ("libcap2", &["libcap.so.2"]),
+    ("libgcrypt20", &["libgcrypt.so.20"]),
+    ("libglib2.0-0", &["libglib-2.0.so.0"]),
+    ("libgpg-error0", &["libgpg-error.so.0"]),
+    ("liblz4-1", &["liblz4.so.1"]),
+    ("liblzma5", &["liblzma.so.5"]),
+    ("libnuma1", &["libnuma.so.1"]),
+    ("libpcre2-8-0", &["libpcre2-8.so.0"]),
+    ("libsystemd0", &["libsystemd.so.0"]),
+    ("libzstd1", &["libzstd.so.1"]),
+];
+
+/// The irqbalance that real hosts have, with its libraries: each file, and where it is in a guest.
+///
+/// # Errors
+/// As [`Apt::new`] and [`Apt::take_out`].
+pub fn irqbalance(arch: Arch) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let dir = vm_dir().join("irqbalance").join(arch.name());
+    let mut apt = None;
+    let mut files = Vec::new();
+    for (package, names) in IRQBALANCE {
+        let kept = || names.iter().map(|name| dir.join(name)).filter(|path| path.exists());
+        if kept().next().is_none() {
+            let apt = match &apt {
+                Some(apt) => apt,
+                None => apt.insert(Apt::new("irqbalance", &[Suite::Main("bookworm")], arch)?),
+            };
+            apt.take_out(package, |dir| programs(dir, names), &dir)?;
+        }
+        files.extend(kept().map(|path| {
+            let name = path.file_name().unwrap_or_default();
+            let folder = match name.to_string_lossy() {
+                name if name == "irqbalance" => "/usr/sbin",
+                name if name == "ld-linux-x86-64.so.2" => "/lib64",
+                _ => "/lib",
+            };
+            let place = Path::new(folder).join(name);
+            (path, place)
+        }));
+    }
+    Ok(files)
+}
+
+/// The programs and libraries among those of these names: others are scripts, settings, notes.
+fn programs(dir: &Path, names: &[&str]) -> Vec<PathBuf> {
+    let is_program = |path: &PathBuf| fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF"));
+    called(dir, names).into_iter().filter(is_program).collect()
 }
 
 #[cfg(test)]

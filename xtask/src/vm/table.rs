@@ -58,13 +58,23 @@ impl<'a> Report<'a> {
         tally
     }
 
-    /// Machines, then tests by shape with the kernels in the cells.
-    pub fn markdown(&self) -> String {
+    /// Machines, and what did not pass.
+    pub fn summary(&self) -> String {
+        self.machines() + &remarks(&self.ran, &self.nobodys())
+    }
+
+    fn machines(&self) -> String {
         let (ran, all) = (self.ran.len(), self.machines.len());
         let early = if ran < all { ", ended early" } else { "" };
         let mut text =
             format!("{ran} of {all} machines{early}, at commit {}: {}.\n\n", self.commit, self.tally());
         text.push_str(&machines(&self.ran, self.kernels));
+        text
+    }
+
+    /// Machines, then tests by shape with the kernels in the cells, and what did not pass.
+    pub fn markdown(&self) -> String {
+        let mut text = self.machines();
         for arch in Arch::ALL {
             let of_arch: Vec<&Ran> = self.ran.iter().filter(|one| one.machine.arch == arch).collect();
             if !of_arch.is_empty() {
@@ -245,7 +255,12 @@ mod tests {
         let mut report = Report::new(&machines, &kernels, "abc".to_owned(), false);
         // In whatever order they are done.
         ran.into_iter().rev().for_each(|one| report.add(one));
-        let text = report.markdown();
+        let (text, summary) = (report.markdown(), report.summary());
+        assert!(
+            summary.contains("| x86_64 5.10 snc |") && summary.contains("FAILED: off by one"),
+            "{summary}"
+        );
+        assert!(!summary.contains("skipped 5.10; ok 6.1"), "{summary}");
         assert!(
             text.starts_with("3 of 3 machines, at commit abc: 2 passed, 2 failed, 1 skipped.\n"),
             "{text}"

@@ -20,6 +20,8 @@ pub struct Topology {
     hole: bool,
     /// CPUs that are taken offline before the tests.
     offline: &'static [u32],
+    /// Whether it has two network cards, which nobody else hears: on x86_64 one is the last node's.
+    cards: bool,
     /// Whether init brings all CPUs but the first online: with hundreds of them the kernel's own start is hardly to be waited for.
     pub online_later: bool,
 }
@@ -70,6 +72,7 @@ pub const ALL: [Topology; 8] = [
         nodes_per_socket: 2,
         cpus_per_node: ByArch { x86_64: 2, aarch64: CLUSTER },
         mib_per_node: 128,
+        cards: true,
         ..SMALL
     },
     Topology { name: "2s1n", about: "2 sockets of one node", sockets: 2, nodes_per_socket: 1, ..SMALL },
@@ -132,6 +135,7 @@ const SMALL: Topology = Topology {
     memory_only: 0,
     hole: false,
     offline: &[],
+    cards: false,
     online_later: false,
 };
 
@@ -209,6 +213,23 @@ impl Topology {
                 add("-device", format!("Nehalem-x86_64-cpu,{place}"));
             }
         }
+        if self.cards {
+            // ACPI says whose a bridge is; a device tree of QEMU's does not.
+            let last = nodes.iter().map(|node| node.id).max().unwrap_or(0);
+            let second = match arch {
+                Arch::X86_64 => {
+                    add("-device", format!("pxb-pcie,id=far,bus_nr=64,numa_node={last},bus=pcie.0"));
+                    add("-device", "pcie-root-port,id=far-port,bus=far,chassis=1".to_owned());
+                    "far-port"
+                }
+                Arch::Aarch64 => "pcie.0",
+            };
+            for (index, bus) in ["pcie.0", second].into_iter().enumerate() {
+                add("-netdev", format!("hubport,id=net{index},hubid=0"));
+                // Nobody boots from it.
+                add("-device", format!("virtio-net-pci,netdev=net{index},bus={bus},romfile="));
+            }
+        }
         args
     }
 
@@ -264,6 +285,16 @@ mod tests {
         assert!(args.contains("node,nodeid=7,cpus=280-319,memdev=m7"), "{args}");
         // Without x2APIC there are no more than 255.
         assert!(a3.cpus(Arch::X86_64) < 255);
+    }
+
+    #[test]
+    fn cards_are_the_guides_machines_and_one_is_far() {
+        let far = "-device pcie-root-port,id=far-port,bus=far,chassis=1 -netdev hubport,id=net0";
+        let x86 = text("a3-mini", Arch::X86_64);
+        assert!(x86.contains("numa_node=7,bus=pcie.0") && x86.contains(far), "{x86}");
+        let arm = text("a3-mini", Arch::Aarch64);
+        assert_eq!(arm.matches("virtio-net-pci").count(), 2, "{arm}");
+        assert!(!arm.contains("pxb") && !text("2s1n", Arch::X86_64).contains("virtio"), "{arm}");
     }
 
     #[test]
