@@ -164,6 +164,9 @@ impl Agent {
         if !args.iter().any(|arg| arg == "--socket" || arg == "--no-socket") {
             command.arg("--socket").arg(reports.path().join("agent.sock"));
         }
+        if !args.iter().any(|arg| arg == "--journal" || arg == "--no-journal") {
+            command.arg("--journal").arg(reports.path().join("journal"));
+        }
         command.args(args).stdout(Stdio::piped()).stderr(stderr);
         born(&mut command, Birth::Plain);
         let mut child = command.spawn().expect("numa-agent starts");
@@ -193,6 +196,12 @@ impl Agent {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.reports.path().join("agent.sock")
+    }
+
+    /// Where it writes down what was before, unless its arguments say otherwise.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.reports.path().join("journal")
     }
 
     /// All events so far.

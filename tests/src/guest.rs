@@ -5,7 +5,7 @@
 //! ```text
 //! up KERNEL TOPOLOGY                what booted
 //! begin TEST                        a test starts
-//! | TEXT                            what a failed or skipped test said, and of any test the verifier's numbers
+//! | TEXT                            what a failed or skipped test said, and of any test the verifier's numbers and figures
 //! ok|failed|skipped|elsewhere TEST MILLISECONDS
 //! verdict PASSED FAILED SKIPPED ELSEWHERE
 //! broken: TEXT                      the machine could not be prepared
@@ -209,6 +209,9 @@ pub fn say(line: &str) {
     let _ = out.write_all(format!("\nvm: {line}\n").as_bytes()).and_then(|()| out.flush());
 }
 
+/// Begins a line with what a test has measured: it is shown, however the test ends.
+pub const FIGURES: &str = "figures: ";
+
 /// Says that `test` is about machines of another shape.
 pub fn elsewhere(test: &str, needs: &str) {
     println!("{ELSEWHERE} {test}: {needs}");
@@ -241,7 +244,8 @@ pub fn run(plan: &Plan) -> Result<bool> {
                 say(&format!("broken: after {full}: {error:#}"));
             }
             let skip = output.lines().count().saturating_sub(SHOWN_LINES);
-            let shown = |line: &&str| end != End::Ok || line.contains(verifier::WORD);
+            let shown =
+                |line: &&str| end != End::Ok || line.contains(verifier::WORD) || line.contains(FIGURES);
             output.lines().skip(skip).filter(shown).for_each(|line| say(&format!("| {line}")));
             say(&format!("{} {full} {}", end.word(), start.elapsed().as_millis()));
             ends.push(end);

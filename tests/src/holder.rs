@@ -73,14 +73,8 @@ impl Holder {
             self.freeze();
             let mut one = Held::start(blink(cast));
             // Its exec is over when it has been started; it has to get as far as to its stop.
-            for _ in 0..400 {
-                if state(one.pid()) == Some('T') {
-                    return one;
-                }
-                if one.has_ended() {
-                    break;
-                }
-                sleep(Duration::from_millis(5));
+            if one.stops() {
+                return one;
             }
             // The machine was so slow that the heartbeat was over before.
             one.ends_well();
@@ -117,6 +111,23 @@ impl Held {
     /// If somebody else has waited for it.
     pub fn has_ended(&mut self) -> bool {
         self.0.try_wait().expect("our child").is_some()
+    }
+
+    /// Whether it is stopped within two seconds.
+    ///
+    /// # Panics
+    /// If somebody else has waited for it.
+    pub fn stops(&mut self) -> bool {
+        for _ in 0..400 {
+            if state(self.pid()) == Some('T') {
+                return true;
+            }
+            if self.has_ended() {
+                return false;
+            }
+            sleep(Duration::from_millis(5));
+        }
+        false
     }
 
     /// Waits for its end.

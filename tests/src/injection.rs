@@ -3,7 +3,13 @@
 //!
 //! The same in the live tests and in guests. Nothing of it needs BPF.
 
-use std::{fs, process::Command, thread, time::Duration};
+use std::{
+    fs,
+    io::{Read, Write},
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
 use nix::{
     sys::{
@@ -200,7 +206,7 @@ pub fn a_program_has_it_before_its_first_instruction() {
     let [interleave, _] = policies();
     let mut command = Command::new("cat");
     sys::traced_from_exec(&mut command);
-    let mut child = command.stdin(std::process::Stdio::piped()).spawn().expect("cat starts");
+    let mut child = command.stdin(Stdio::piped()).spawn().expect("cat starts");
     let pid = Pid::from_raw(child.id().cast_signed());
     let stopped = waitpid(pid, None).expect("it is our child");
     assert_eq!(stopped, WaitStatus::Stopped(pid, Signal::SIGTRAP), "at its first instruction");
@@ -246,6 +252,31 @@ pub fn who_cannot_be_reached_is_named(family: &Family) {
     let recycled = TaskId { start_time: task(asleep).start_time + 1, ..task(asleep) };
     let refused = set_policy(recycled, &interleave, PATIENCE);
     assert!(matches!(refused, Err(InjectError::Gone { .. })), "{refused:?}");
+}
+
+/// A 32-bit program is refused, as often as one likes, and goes on.
+#[cfg(target_arch = "x86_64")]
+pub fn a_32_bit_program_is_refused(family: &Family) {
+    let [interleave, _] = policies();
+    let mut child = Command::new(crate::narrow::write(&family.out).expect("a file"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a kernel that runs 32-bit programs");
+    let (mut to, mut from) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+    let task = task(child.id());
+    for byte in 0..20 {
+        let refused = set_policy(task, &interleave, PATIENCE);
+        assert!(matches!(refused, Err(InjectError::Width { tid }) if tid == task.tid), "{refused:?}");
+        to.write_all(&[byte]).expect("it reads");
+        let mut echo = [0];
+        from.read_exact(&mut echo).expect("it writes");
+        assert_eq!(echo, [byte], "as it was given it");
+    }
+    let maps = fs::read_to_string(format!("/proc/{}/numa_maps", task.tid)).expect("it is there");
+    assert!(maps.lines().all(|line| line.contains(" default")), "{maps}");
+    drop(to);
+    assert!(child.wait().expect("it is our child").success());
 }
 
 /// A filter that kills for the call, as systemd's may, is suspended for the injected one alone.

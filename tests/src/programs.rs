@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What the agent is made of, on every architecture.
-const EVERYWHERE: [&str; 16] = [
+const EVERYWHERE: [&str; 17] = [
     "exit",
     "fork",
     "rename",
@@ -27,6 +27,7 @@ const EVERYWHERE: [&str; 16] = [
     "softirq_enter",
     "affinity_exit",
     "affinity_enter",
+    "device",
 ];
 /// The timer tick is an interrupt of its own kind on x86_64 alone.
 const X86_64: [&str; 2] = ["timer_exit", "timer_enter"];

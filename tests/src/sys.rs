@@ -7,9 +7,9 @@ use std::{
     mem::MaybeUninit,
     os::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-        unix::process::CommandExt,
+        unix::process::{CommandExt, ExitStatusExt},
     },
-    process::Command,
+    process::{Child, Command, ExitStatus},
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
@@ -93,6 +93,131 @@ pub fn nodes_of_pages(memory: &[u8]) -> io::Result<Vec<i32>> {
         libc::syscall(libc::SYS_move_pages, 0, nodes.len(), pages, none, nodes.as_mut_ptr(), 0)
     };
     if result == 0 { Ok(nodes) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes the calling thread go before every ordinary one, for as long as it likes (`SCHED_FIFO`).
+///
+/// # Errors
+/// As `sched_setscheduler(2)`.
+pub fn go_first() -> io::Result<()> {
+    // SAFETY: numbers, for which zero is a value, as musl has more of them than one.
+    let mut priority: libc::sched_param = unsafe { std::mem::zeroed() };
+    priority.sched_priority = 1;
+    // SAFETY: the priority lives for the call.
+    done(unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &priority) }).map(drop)
+}
+
+/// Waits for the end of a child; with it comes the most memory that it had, in KiB.
+///
+/// # Errors
+/// As `wait4(2)`.
+pub fn wait_with_peak(child: Child) -> io::Result<(ExitStatus, u64)> {
+    let (mut status, mut usage) = (0, MaybeUninit::<libc::rusage>::zeroed());
+    // SAFETY: both live for the call. The child has not been waited for: that takes the `Child`.
+    done(unsafe { libc::wait4(child.id().cast_signed(), &mut status, 0, usage.as_mut_ptr()) })?;
+    // SAFETY: all of it are numbers, which may be zero.
+    let usage = unsafe { usage.assume_init() };
+    Ok((ExitStatus::from_raw(status), usage.ru_maxrss.cast_unsigned()))
+}
+
+/// How a thread is scheduled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// As all are (`SCHED_OTHER`).
+    Ordinary,
+    /// `SCHED_FIFO`, priority 1.
+    Fifo,
+    /// `SCHED_DEADLINE`: 5 ms of each 100. The kernel admits none whose mask leaves out a CPU.
+    Deadline,
+}
+
+/// Has thread `tid` scheduled so from now on.
+///
+/// # Errors
+/// As `sched_setattr(2)`.
+pub fn schedule(tid: u32, class: Class) -> io::Result<()> {
+    /// `struct sched_attr` as it was at first (`include/uapi/linux/sched/types.h`).
+    #[repr(C)]
+    struct Attributes {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime_ns: u64,
+        deadline_ns: u64,
+        period_ns: u64,
+    }
+    let (policy, priority, times) = match class {
+        Class::Ordinary => (libc::SCHED_OTHER, 0, [0; 3]),
+        Class::Fifo => (libc::SCHED_FIFO, 1, [0; 3]),
+        Class::Deadline => (libc::SCHED_DEADLINE, 0, [5_000_000, 100_000_000, 100_000_000]),
+    };
+    let [runtime_ns, deadline_ns, period_ns] = times;
+    let attributes = Attributes {
+        size: size_of::<Attributes>() as u32,
+        policy: policy.cast_unsigned(),
+        flags: 0,
+        nice: 0,
+        priority,
+        runtime_ns,
+        deadline_ns,
+        period_ns,
+    };
+    // SAFETY: the attributes live for the call, and say how long they are.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, tid, &raw const attributes, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has the kernel move all memory of a process from `from` to `to`, in one call; pages that it left behind.
+///
+/// # Errors
+/// As `migrate_pages(2)`.
+pub fn migrate_pages(pid: u32, from: &NodeSet, to: &NodeSet) -> io::Result<u64> {
+    let words = [from, to].map(|nodes| {
+        let mut words = nodes.words().to_vec();
+        words.resize(NODE_WORDS, 0);
+        words
+    });
+    // SAFETY: both buffers have as many bits as said, readable and alive for the call. The kernel looks at one bit less than said.
+    let left = unsafe {
+        let [from, to] = words.each_ref().map(|words| words.as_ptr());
+        libc::syscall(libc::SYS_migrate_pages, pid, NODE_WORDS * 64 + 1, from, to)
+    };
+    u64::try_from(left).map_err(|_| io::Error::last_os_error())
+}
+
+/// So many huge pages of the pool, for as long as the process runs; they have 2 MiB each.
+///
+/// # Errors
+/// As `mmap(2)`.
+pub fn take_huge_pages(pages: u32) -> io::Result<&'static mut [u64]> {
+    let (protection, bytes) = (libc::PROT_READ | libc::PROT_WRITE, pages as usize * (2 << 20));
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB;
+    // SAFETY: as many bytes as are mapped, zeros; nobody else has them, and nobody unmaps them.
+    unsafe {
+        let memory = libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0);
+        if memory == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(std::slice::from_raw_parts_mut(memory.cast(), bytes / size_of::<u64>()))
+    }
+}
+
+/// Maps a page of memory, and unmaps it.
+///
+/// # Errors
+/// As `mmap(2)`.
+pub fn map_and_unmap() -> io::Result<()> {
+    let (protection, flags) = (libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: nobody has the page but we, who do not touch it.
+    unsafe {
+        let page = libc::mmap(std::ptr::null_mut(), page_bytes(), protection, flags, -1, 0);
+        if page == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        done(libc::munmap(page, page_bytes())).map(drop)
+    }
 }
 
 /// Bytes of a page.
@@ -336,6 +461,44 @@ pub fn fork(child: impl FnOnce()) -> io::Result<u32> {
         }
         pid => Ok(pid.cast_unsigned()),
     }
+}
+
+/// A socket on which the kernel tells of each fork, exec, rename and exit, a message each (`connector`, `CN_IDX_PROC`).
+///
+/// # Errors
+/// As `socket(2)`; `EPERM` without `CAP_NET_ADMIN`, or outside of the host's namespaces.
+pub fn process_events() -> io::Result<OwnedFd> {
+    /// `struct nlmsghdr`, `struct cn_msg`, and `PROC_CN_MCAST_LISTEN` (`include/uapi/linux/cn_proc.h`).
+    #[repr(C)]
+    struct Listen {
+        header: libc::nlmsghdr,
+        id: [u32; 2],
+        sequence: [u32; 2],
+        length: u16,
+        flags: u16,
+        operation: u32,
+    }
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
+    // SAFETY: the descriptor is the kernel's and given to nobody else.
+    let socket =
+        unsafe { OwnedFd::from_raw_fd(done(libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_CONNECTOR))?) };
+    // SAFETY: structures of plain numbers, for which zero is a value.
+    let (mut address, mut listen) = unsafe { std::mem::zeroed::<(libc::sockaddr_nl, Listen)>() };
+    address.nl_family = libc::AF_NETLINK as u16;
+    address.nl_groups = libc::CN_IDX_PROC;
+    listen.header.nlmsg_len = size_of::<Listen>() as u32;
+    listen.header.nlmsg_type = libc::NLMSG_DONE as u16;
+    listen.id = [libc::CN_IDX_PROC, libc::CN_VAL_PROC];
+    listen.length = size_of_val(&listen.operation) as u16;
+    listen.operation = 1;
+    // SAFETY: both structures are as large as said, and alive for the calls.
+    unsafe {
+        let length = size_of_val(&address) as u32;
+        done(libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length))?;
+        let sent = libc::send(socket.as_raw_fd(), (&raw const listen).cast(), size_of_val(&listen), 0);
+        done(sent as i32)?;
+    }
+    Ok(socket)
 }
 
 /// Brings the loopback interface of our network namespace up.

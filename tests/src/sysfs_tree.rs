@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 
 use numa_agent::core::{
     idset::{CpuSet, IdSet},
-    topology::{Cpu, Topology},
+    topology::{Cpu, Node, Topology},
 };
 
 /// Writes `topology` below `dir`, which then stands for `/sys`: the files of a kernel of 5.16 or later, sets in both
@@ -34,6 +34,32 @@ pub fn write_sysfs(topology: &Topology, dir: &Path) -> io::Result<()> {
         tree.cpu(topology, each)?;
     }
     tree.nodes(topology)
+}
+
+/// One socket with nodes that have these CPUs.
+#[must_use]
+pub fn one_socket(nodes: &[&CpuSet]) -> Topology {
+    let distance = |from: usize, to: usize| if from == to { 10 } else { 12 };
+    let node = |(id, cpus): (usize, &&CpuSet)| Node {
+        id: id as u32,
+        cpus: (*cpus).clone(),
+        memory_bytes: Some(1 << 30),
+        free_bytes: Some(1 << 29),
+        distances: (0..nodes.len()).map(|to| (to as u32, distance(id, to))).collect(),
+    };
+    let cpus = nodes.iter().enumerate().flat_map(|(node, cpus)| {
+        cpus.iter().map(move |id| Cpu {
+            id,
+            socket: 0,
+            node: node as u32,
+            core: [id].into_iter().collect(),
+            cluster: None,
+            caches: Vec::new(),
+        })
+    });
+    let mut cpus: Vec<Cpu> = cpus.collect();
+    cpus.sort_by_key(|cpu| cpu.id);
+    Topology { nodes: nodes.iter().enumerate().map(node).collect(), cpus, ..Topology::default() }.settled()
 }
 
 /// A set as the kernel prints masks: 32-bit groups, highest first.
@@ -106,7 +132,7 @@ impl Writer<'_> {
 
     fn nodes(&self, topology: &Topology) -> io::Result<()> {
         let dir = "devices/system/node";
-        let ids = |wanted: &dyn Fn(&numa_agent::core::topology::Node) -> bool| -> IdSet {
+        let ids = |wanted: &dyn Fn(&Node) -> bool| -> IdSet {
             topology.nodes.iter().filter(|node| wanted(node)).map(|node| node.id).collect()
         };
         for name in ["online", "possible"] {

@@ -306,3 +306,28 @@ fn doctor_tells_what_the_kernel_does_with_memory() {
         both => panic!("{both:?}"),
     }
 }
+
+#[test]
+fn repair_says_what_it_cannot_go_by() {
+    let refused = |args: &[&str], words: &[&str]| {
+        let args = [&["repair", "--group-pattern", "no such program"], args].concat();
+        let output = agent::command(args).output().expect("numa-agent starts");
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        words.iter().for_each(|word| assert!(stderr.contains(word), "no {word:?} in: {stderr}"));
+    };
+    // The highest that a pid can be.
+    let nobody = "4194303".to_owned();
+    refused(&["--pid", &nobody], &["there is no process", &nobody]);
+    refused(&["--group-pid", &nobody], &["there is no process", &nobody]);
+    refused(&["--pid", &std::process::id().to_string()], &["the plan has no group for it", "--group-pid"]);
+    refused(&["--group", "nosuch"], &["--group nosuch", "its groups: socket0_group0"]);
+    refused(&["--max-wait", "0s"], &["--max-wait 0"]);
+}
+
+#[test]
+fn what_scripts_for_numactl_have_is_understood() {
+    let cpu = last_cpu().to_string();
+    assert_eq!(says(&["--all", "-C", &cpu, "echo", "on it"]), "on it\n");
+    assert_eq!(says(&["-a", "--physcpubind", &cpu, "echo", "on it"]), "on it\n");
+}

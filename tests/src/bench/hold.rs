@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     Session,
-    figures::{Bound, median},
+    figures::{Bound, median, quantile},
     progress,
     report::{Section, Table},
 };
@@ -135,23 +135,4 @@ fn agent(session: &Session, mode: Mode) -> Result<Agent> {
         holder::next_guard(&mut agent, 0);
     }
     Ok(agent)
-}
-
-fn quantile(values: &[f64], quantile: f64) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let index = ((sorted.len() as f64 * quantile).ceil() as usize).saturating_sub(1);
-    sorted.get(index).copied()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_quantile_is_one_of_the_values() {
-        let values: Vec<f64> = (1..=200).rev().map(f64::from).collect();
-        assert_eq!((quantile(&values, 0.99), quantile(&values, 1.0)), (Some(198.0), Some(200.0)));
-        assert_eq!((quantile(&[3.0], 0.99), quantile(&[], 0.99)), (Some(3.0), None));
-    }
 }

@@ -4,6 +4,7 @@
 //! descends from it.
 
 use std::{
+    ffi::OsStr,
     fs::File,
     io::{self, BufRead, BufReader, Read, Write},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -12,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use nix::{
     sys::{
         resource::{UsageWho, getrusage},
@@ -24,6 +25,7 @@ use nix::{
 use numa_agent::core::idset::CpuSet;
 use serde::{Deserialize, Serialize};
 
+use super::target::{self, Class, Reaction};
 use crate::{
     stack::roles,
     sys::{self, Birth, born},
@@ -59,6 +61,47 @@ pub enum Load {
         #[arg(long)]
         tick_ms: u32,
     },
+    /// Threads that take all the CPU they get, until the end of standard input
+    Hogs {
+        /// How many for each CPU
+        #[arg(long)]
+        each: u32,
+    },
+    /// Programs that start and end as fast as they can, on all CPUs, until the end of standard input
+    Storm,
+    /// So many programs that start and end, on all CPUs
+    Starts {
+        /// How many
+        #[arg(long)]
+        count: u32,
+    },
+    /// So many threads that start and end, on all CPUs
+    Births {
+        /// How many
+        #[arg(long)]
+        count: u32,
+    },
+    /// Programs that look when they are bound
+    Execs {
+        /// How many, one after the other
+        #[arg(long)]
+        count: u32,
+        /// How long each looks
+        #[arg(long)]
+        patience_ms: u32,
+    },
+    /// A thread that renames itself, and looks when it is bound
+    Renames {
+        /// How often
+        #[arg(long)]
+        count: u32,
+        /// How long it looks each time
+        #[arg(long)]
+        patience_ms: u32,
+        /// It is bound by a thread that it tells
+        #[arg(long)]
+        helper: Option<Class>,
+    },
 }
 
 /// What it took.
@@ -70,6 +113,15 @@ pub struct Took {
     pub cpu_ns: u64,
 }
 
+/// What it says in the end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// What it took.
+    pub took: Took,
+    /// Of each exec or rename.
+    pub reactions: Vec<Reaction>,
+}
+
 impl Load {
     /// A name for tables.
     #[must_use]
@@ -78,6 +130,12 @@ impl Load {
             Self::Pipe { .. } => "pipe",
             Self::Messaging { .. } => "messaging",
             Self::Threads { .. } => "threads",
+            Self::Hogs { .. } => "hogs",
+            Self::Storm => "storm",
+            Self::Starts { .. } => "starts",
+            Self::Births { .. } => "births",
+            Self::Execs { .. } => "execs",
+            Self::Renames { .. } => "renames",
         }
     }
 
@@ -86,6 +144,18 @@ impl Load {
             Self::Pipe { cpu, rounds } => format!("pipe --cpu {cpu} --rounds {rounds}"),
             Self::Messaging { groups, loops } => format!("messaging --groups {groups} --loops {loops}"),
             Self::Threads { count, tick_ms } => format!("threads --count {count} --tick-ms {tick_ms}"),
+            Self::Hogs { each } => format!("hogs --each {each}"),
+            Self::Storm => "storm".to_owned(),
+            Self::Starts { count } => format!("starts --count {count}"),
+            Self::Births { count } => format!("births --count {count}"),
+            Self::Execs { count, patience_ms } => {
+                format!("execs --count {count} --patience-ms {patience_ms}")
+            }
+            Self::Renames { count, patience_ms, helper } => {
+                let helper = helper.and_then(|class| class.to_possible_value());
+                let helper = helper.map_or(String::new(), |class| format!(" --helper {}", class.get_name()));
+                format!("renames --count {count} --patience-ms {patience_ms}{helper}")
+            }
         };
         words.split(' ').map(str::to_owned).collect()
     }
@@ -98,13 +168,26 @@ impl Load {
         let mut line = String::new();
         ensure!(io::stdin().read_line(&mut line).context("no word to begin")? > 0, "no word to begin");
         let (start, cpu_before) = (Instant::now(), cpu_ns()?);
+        let mut reactions = Vec::new();
+        let patience = |ms: u32| Duration::from_millis(ms.into());
         match self {
             Self::Pipe { cpu, rounds } => ping_pong(cpu, rounds)?,
             Self::Messaging { groups, loops } => messaging(groups, loops)?,
             Self::Threads { count, tick_ms } => threads(count, Duration::from_millis(tick_ms.into()))?,
+            Self::Hogs { each } => for_ever(each, hog)?,
+            Self::Storm => for_ever(1, || start_and_wait("true".as_ref()))?,
+            Self::Starts { count } => {
+                let program = std::env::current_exe()?.with_file_name(target::PROGRAM);
+                on_all_cpus(1, Some(count), move || start_and_wait(program.as_os_str()))?;
+            }
+            Self::Births { count } => on_all_cpus(1, Some(count), birth)?,
+            Self::Execs { count, patience_ms } => reactions = target::execs(count, patience(patience_ms))?,
+            Self::Renames { count, patience_ms, helper } => {
+                reactions = target::renames(count, patience(patience_ms), helper)?;
+            }
         }
         let took = Took { wall_ns: start.elapsed().as_nanos() as u64, cpu_ns: cpu_ns()? - cpu_before };
-        println!("{}", serde_json::to_string(&took)?);
+        println!("{}", serde_json::to_string(&Done { took, reactions })?);
         Ok(())
     }
 }
@@ -166,6 +249,51 @@ fn threads(count: u32, tick: Duration) -> Result<()> {
     Ok(())
 }
 
+/// Runs `work` so often on each CPU, or for ever, in so many threads.
+fn on_all_cpus(each: u32, count: Option<u32>, work: impl Fn() + Clone + Send + 'static) -> Result<()> {
+    let cpus = sys::affinity(0)?;
+    let share = count.map(|count| count / cpus.len() as u32 / each);
+    let mut threads = Vec::new();
+    for cpu in cpus.iter().flat_map(|cpu| (0..each).map(move |_| cpu)) {
+        let work = work.clone();
+        threads.push(thread::spawn(move || {
+            sys::set_affinity(0, &CpuSet::from_iter([cpu])).expect("one of our own CPUs");
+            let mut left = share;
+            while left != Some(0) {
+                work();
+                left = left.map(|left| left - 1);
+            }
+        }));
+    }
+    // For ever is until the process ends.
+    if count.is_some() {
+        threads.into_iter().for_each(|thread| thread.join().expect("it does not panic"));
+    }
+    Ok(())
+}
+
+/// Runs it in so many threads on each CPU until the end of standard input.
+fn for_ever(each: u32, work: impl Fn() + Clone + Send + 'static) -> Result<()> {
+    on_all_cpus(each, None, work)?;
+    println!("ready");
+    io::copy(&mut io::stdin(), &mut io::sink())?;
+    Ok(())
+}
+
+fn hog() {
+    std::hint::spin_loop();
+}
+
+fn start_and_wait(program: &OsStr) {
+    let status = Command::new(program).stdin(Stdio::null()).status();
+    assert!(status.is_ok_and(|status| status.success()), "cannot run {}", program.display());
+}
+
+fn birth() {
+    let thread = thread::Builder::new().stack_size(64 << 10).spawn(|| ());
+    thread.expect("a thread").join().expect("it does nothing");
+}
+
 /// A load that was started.
 #[derive(Debug)]
 pub struct Waiting {
@@ -200,7 +328,19 @@ impl Waiting {
     /// # Errors
     /// If it ends without a word.
     pub fn begin(&mut self) -> Result<String> {
-        self.word.write_all(b"go\n").context("the load is gone")?;
+        self.tell()?;
+        self.hear()
+    }
+
+    /// Has it begin.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn tell(&mut self) -> Result<()> {
+        self.word.write_all(b"go\n").context("the load is gone")
+    }
+
+    fn hear(&mut self) -> Result<String> {
         let mut line = String::new();
         self.answer.read_line(&mut line)?;
         ensure!(!line.is_empty(), "the load said nothing; its messages are above");
@@ -211,12 +351,21 @@ impl Waiting {
     ///
     /// # Errors
     /// If it fails.
-    pub fn run(mut self) -> Result<Took> {
-        let line = self.begin()?;
-        let took = serde_json::from_str(&line).with_context(|| format!("the load said {line:?}"))?;
+    pub fn run(mut self) -> Result<Done> {
+        self.tell()?;
+        self.finish()
+    }
+
+    /// Waits for the end of one that has begun.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn finish(mut self) -> Result<Done> {
+        let line = self.hear()?;
+        let done = serde_json::from_str(&line).with_context(|| format!("the load said {line:?}"))?;
         drop(self.word);
         ensure!(self.child.wait()?.success(), "the load failed");
-        Ok(took)
+        Ok(done)
     }
 
     /// Ends one that would go on.

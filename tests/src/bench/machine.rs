@@ -108,7 +108,7 @@ impl Noise {
 }
 
 /// A clock tick of procfs (`USER_HZ`).
-const TICK_NS: f64 = 1e7;
+pub const TICK_NS: u64 = 10_000_000;
 
 impl Stretch {
     /// Begins now.
@@ -127,7 +127,7 @@ impl Stretch {
         let after = read_ticks()?;
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let all_ns = self.start.elapsed().as_nanos() as f64 * cpus as f64;
-        let share = |ticks: u64, less_ns: f64| ((ticks as f64 * TICK_NS - less_ns) / all_ns).max(0.0);
+        let share = |ticks: u64, less_ns: f64| (((ticks * TICK_NS) as f64 - less_ns) / all_ns).max(0.0);
         Ok(Noise {
             stolen: share(after.stolen - self.before.stolen, 0.0),
             foreign: share(after.busy - self.before.busy, own_ns as f64),

@@ -100,6 +100,16 @@ fn footprint(pid: u32, threads: u32, watch: Duration) -> Result<Footprint> {
     Ok(Footprint { threads, rss_kib: kib("VmRSS")?, peak_rss_kib: kib("VmHWM")?, cpu_ms_per_second })
 }
 
+/// The resident memory of a process.
+///
+/// # Errors
+/// If it is gone.
+pub fn rss_bytes(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    Ok(status_kib(&status, "VmRSS").with_context(|| format!("no VmRSS in {path}"))? * 1024)
+}
+
 /// A size in `/proc/PID/status`: `VmRSS:      1234 kB`.
 fn status_kib(status: &str, key: &str) -> Option<u64> {
     let value = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;

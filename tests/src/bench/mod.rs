@@ -4,16 +4,23 @@
 //! rotates, so that a machine that gets faster or slower in the course of time does so for all. A measurement during which the
 //! machine was not quiet is repeated, and flagged if that did not help.
 
+pub mod connector;
 pub mod empty;
 pub mod events;
 pub mod fdinfo;
 pub mod figures;
+pub mod halves;
 pub mod hold;
 pub mod load;
 pub mod machine;
 pub mod memory;
 pub mod observer;
+pub mod peer;
+pub mod reaction;
 pub mod report;
+pub mod scale;
+pub mod storm;
+pub mod target;
 pub mod time;
 
 use std::{
@@ -197,7 +204,7 @@ impl Session {
         };
         let (own_before, empty_before, cpu_before) = runs()?;
         let stretch = Stretch::begin()?;
-        let took = waiting.run()?;
+        let took = waiting.run()?.took;
         let (own_after, empty_after, cpu_after) = runs()?;
         let observer_cpu_ns = cpu_after - cpu_before;
         let noise = stretch.end(took.cpu_ns + observer_cpu_ns)?;

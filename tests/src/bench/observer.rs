@@ -1,6 +1,7 @@
 //! Who observes the scheduler while a load runs: nobody, empty programs, the agent, and the tools that come nearest to it.
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -13,12 +14,14 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use procfs::process::{Stat, all_processes};
 use serde::Serialize;
 use serde_json::json;
 
 use super::{
     empty::{Empty, Hooks},
     fdinfo,
+    machine::TICK_NS,
 };
 use crate::{
     agent,
@@ -150,6 +153,12 @@ pub fn missing_program(program: &str, package: &str) -> Option<String> {
         .then(|| format!("not measured: no {program}; install {package} or run `cargo xtask setup --bench`"))
 }
 
+/// A shell where tracefs is mounted, up to the `-c` before its script.
+#[must_use]
+pub fn tracefs_shell() -> Command {
+    with_tracefs(&["sh", "-c"])
+}
+
 fn with_tracefs(words: &[&str]) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", WITH_TRACEFS, "sh"]).args(words);
@@ -265,6 +274,23 @@ pub fn cpu_ns(pid: u32) -> Result<u64> {
         text.split_whitespace().next()?.parse::<u64>().ok()
     };
     Ok(tasks.filter_map(Result::ok).filter_map(of).sum())
+}
+
+/// CPU time of a process and of all that has descended from it, in nanoseconds; of those that have ended in clock ticks.
+///
+/// # Errors
+/// If it is gone, or `/proc` cannot be read.
+pub fn family_cpu_ns(pid: u32) -> Result<u64> {
+    let all: Vec<Stat> = all_processes()?.flatten().filter_map(|p| p.stat().ok()).collect();
+    let mut family = BTreeSet::from([pid.cast_signed()]);
+    while let Some(child) = all.iter().find(|one| family.contains(&one.ppid) && !family.contains(&one.pid)) {
+        family.insert(child.pid);
+    }
+    let ended = |stat: &Stat| (stat.cutime + stat.cstime).max(0).cast_unsigned() * TICK_NS;
+    let ended: u64 = all.iter().filter(|stat| family.contains(&stat.pid)).map(ended).sum();
+    // One that has just ended is in nobody's account yet.
+    let alive = family.iter().filter_map(|pid| cpu_ns(pid.cast_unsigned()).ok());
+    Ok(alive.sum::<u64>() + ended)
 }
 
 #[cfg(test)]

@@ -5,15 +5,16 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 use numa_agent_tests::bench::{
-    Session, events, hold, memory,
+    Session, events, hold, memory, reaction,
     report::{self, Section},
-    time,
+    scale, storm, time,
 };
 
 /// Measures what the agent costs. Needs root, and a quiet machine; changes nothing that outlives it.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Only the sections whose name contains this: time-pipe, time-messaging, events-pipe, events-messaging, memory, hold
+    /// Only the sections whose name contains this: time-pipe, time-messaging, events-pipe, events-messaging, memory, hold,
+    /// reaction, storm, scale
     filter: Option<String>,
     /// How often everything is measured
     #[arg(long, value_name = "N", default_value_t = 10)]
@@ -34,13 +35,16 @@ enum Format {
 
 type Measure = fn(&Session) -> Result<Section>;
 
-const SECTIONS: [(&str, Measure); 6] = [
+const SECTIONS: [(&str, Measure); 9] = [
     ("time-pipe", time::pipe),
     ("time-messaging", time::messaging),
     ("events-pipe", events::pipe),
     ("events-messaging", events::messaging),
     ("memory", memory::section),
     ("hold", hold::section),
+    ("reaction", reaction::section),
+    ("storm", storm::section),
+    ("scale", scale::section),
 ];
 
 fn main() -> Result<ExitCode> {

@@ -54,6 +54,8 @@ pub enum Occupation {
     Sequence,
     /// Reads and writes every page of its memory, which it takes under the policy that it has.
     Touch,
+    /// Maps a page and unmaps it again, every now and then.
+    Map,
 }
 
 /// How long one wait takes.
@@ -64,7 +66,7 @@ pub struct Occupant {
     with: Occupation,
     /// Times that it did it.
     pub rounds: u32,
-    /// The longest that one page made it wait.
+    /// The longest that one page made it wait: a touch of it, or mapping and unmapping it.
     pub longest: Duration,
     pipe: (io::PipeReader, u8),
     word: Arc<AtomicU32>,
@@ -75,6 +77,9 @@ pub struct Occupant {
 /// Pages that [`Occupation::Touch`] has, and words of one.
 pub const TOUCHED_PAGES: usize = 4096;
 const PAGE_WORDS: usize = 4096 / 8;
+
+/// Between two pages of [`Occupation::Map`]: one that maps all the time would keep everybody else from its mappings.
+const MAP_EVERY: Duration = Duration::from_millis(1);
 
 impl Occupant {
     /// Gets ready, on the thread that will be busy.
@@ -187,6 +192,13 @@ impl Occupant {
             }
             Occupation::Touch => {
                 self.touch()?;
+                false
+            }
+            Occupation::Map => {
+                thread::sleep(MAP_EVERY);
+                let start = Instant::now();
+                sys::map_and_unmap().context("mmap")?;
+                self.longest = self.longest.max(start.elapsed());
                 false
             }
             Occupation::Uninterruptible => {

@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     fs,
-    io::{self, BufRead},
+    io::{self, BufRead, IsTerminal},
     os::unix::{fs::FileExt, process::CommandExt},
     process::{Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, mpsc},
@@ -85,6 +85,13 @@ pub enum Order {
         /// How many.
         pages: u32,
     },
+    /// The main thread takes so many huge pages of the pool, and writes into them.
+    TakeHuge {
+        /// How many.
+        pages: u32,
+    },
+    /// Fails if they hold anything but what was written.
+    HugeAsWritten,
     /// The thread asks the kernel for its memory policy, and fails if that is another.
     CheckPolicy {
         /// Which thread.
@@ -107,7 +114,7 @@ pub enum Order {
         tid: u32,
     },
     /// Answer: the longest that a page made it wait, in microseconds, since it was last asked.
-    LongestTouch {
+    LongestWait {
         /// Which thread.
         tid: u32,
     },
@@ -115,6 +122,13 @@ pub enum Order {
     PagesOn {
         /// Which node.
         node: u32,
+    },
+    /// The thread opens a device file and does an `ioctl` on it that the device does not understand.
+    UseDevice {
+        /// Which thread.
+        tid: u32,
+        /// The file.
+        path: String,
     },
     /// The process becomes a puppet of another role, by exec. Answered by the new program's hello.
     Exec {
@@ -254,6 +268,8 @@ struct Strings {
     threads: Mutex<HashMap<u32, mpsc::Sender<Errand>>>,
     /// Memory that was taken by [`Order::Interleave`].
     taken: Mutex<Vec<Vec<u8>>>,
+    /// That of [`Order::TakeHuge`].
+    huge: Mutex<&'static mut [u64]>,
 }
 
 impl Strings {
@@ -273,6 +289,7 @@ pub(super) fn play(args: &RoleArgs, witness: &Arc<Witness>, me: &mut Observer) -
         witness: Arc::clone(witness),
         threads: Mutex::default(),
         taken: Mutex::default(),
+        huge: Mutex::default(),
     });
     say_hello(0, Vec::new())?;
     loop {
@@ -296,9 +313,12 @@ fn dispatch(strings: &Arc<Strings>, me: &mut Observer, order: Order) -> Result<u
     let by = match &order {
         Order::Thread { from, .. } | Order::PinOther { from, .. } => *from,
         Order::Rename { tid, .. } | Order::Pin { tid, .. } | Order::CheckPolicy { tid, .. } => *tid,
-        Order::Occupy { tid, .. } | Order::Rounds { tid } | Order::LongestTouch { tid } => *tid,
+        Order::UseDevice { tid, .. } => *tid,
+        Order::Occupy { tid, .. } | Order::Rounds { tid } | Order::LongestWait { tid } => *tid,
         Order::Interleave { .. }
         | Order::Take { .. }
+        | Order::TakeHuge { .. }
+        | Order::HugeAsWritten
         | Order::PagesOn { .. }
         | Order::Exec { .. }
         | Order::Retitle { .. }
@@ -343,9 +363,26 @@ fn carry_out(strings: &Arc<Strings>, me: &mut Observer, order: Order) -> Result<
             check_policy(INTERLEAVE, &nodes)?;
             strings.taken().push(take(pages)?);
         }
+        Order::UseDevice { path, .. } => {
+            let device = fs::File::open(&path).with_context(|| format!("cannot open {path}"))?;
+            if device.is_terminal() {
+                bail!("{path} is a terminal, and does understand it");
+            }
+        }
         Order::Take { pages } => strings.taken().push(take(pages)?),
+        Order::TakeHuge { pages } => {
+            let memory = sys::take_huge_pages(pages).context("no huge pages")?;
+            memory.iter_mut().enumerate().for_each(|(index, word)| *word = index as u64);
+            *strings.huge.lock().expect("nobody panics with the lock") = memory;
+        }
+        Order::HugeAsWritten => {
+            let memory = strings.huge.lock().expect("nobody panics with the lock");
+            if memory.is_empty() || memory.iter().enumerate().any(|(index, word)| *word != index as u64) {
+                bail!("the huge pages hold something else");
+            }
+        }
         Order::CheckPolicy { mode, nodes, .. } => check_policy(mode, &nodes)?,
-        Order::Occupy { .. } | Order::Rounds { .. } | Order::LongestTouch { .. } => {
+        Order::Occupy { .. } | Order::Rounds { .. } | Order::LongestWait { .. } => {
             bail!("the main thread is busy with orders")
         }
         Order::PagesOn { node } => {
@@ -459,9 +496,9 @@ fn puppet_thread(
                         Ok(occupant) => Ok(occupant.as_ref().map_or(0, |occupant| occupant.rounds)),
                         Err(error) => Err(anyhow!("{error:#}")),
                     },
-                    Order::LongestTouch { .. } => match &mut busy {
+                    Order::LongestWait { .. } => match &mut busy {
                         Ok(Some(occupant)) => Ok(std::mem::take(&mut occupant.longest).as_micros() as u32),
-                        _ => Err(anyhow!("it touches nothing")),
+                        _ => Err(anyhow!("it neither touches nor maps")),
                     },
                     order => carry_out(strings, &mut me, order),
                 };

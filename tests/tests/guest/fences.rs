@@ -26,7 +26,7 @@ fn fencing(test: &str) -> Option<(Stage, Agent)> {
     config["groups_per_socket"] = json!(1);
     config["memory"] = json!({ "apply": "cpuset" });
     stage.write_config(&config);
-    let agent = stage.agent(&["--reconcile", "1"]);
+    let agent = stage.agent(&["--reconcile", "1", "--restore-on-exit"]);
     Some((stage, agent))
 }
 
@@ -75,6 +75,10 @@ fn cgroups_allow_the_plans_memory_alone_and_are_put_back() {
     sleep(LOOKS);
     assert_eq!(said("cpuset"), 3, "and then there was nothing to do");
     agent.stop();
+    for puppet in &mut puppets {
+        let nodes = stage.machine.with_memory.clone();
+        puppet.order(&Order::Interleave { nodes, pages: PAGES }).expect("memory of all nodes, as before");
+    }
 }
 
 #[test]

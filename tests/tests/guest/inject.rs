@@ -36,3 +36,10 @@ fn inject_who_cannot_be_reached_is_named() {
     let Some(stage) = stage("inject-unreached", &ON) else { return };
     injection::who_cannot_be_reached_is_named(&stage.family);
 }
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn inject_a_32_bit_program_is_refused() {
+    let Some(stage) = stage("inject-32-bit", &ON) else { return };
+    injection::a_32_bit_program_is_refused(&stage.family);
+}

@@ -3,11 +3,13 @@
 //!
 //! Outside a guest there is nothing to run: `cargo test` says so, and `cargo xtask test` starts the guests.
 
+mod check;
 mod cpuset;
 mod fences;
 mod hold;
 mod hotplug;
 mod inject;
+mod irq;
 mod memory;
 mod migrations;
 mod placement;

@@ -1,6 +1,6 @@
 //! `bind --apply` on a running stack, without the agent.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, os::unix::fs::PermissionsExt};
 
 use numa_agent_tests::agent;
 
@@ -20,6 +20,17 @@ fn results(report: &Value) -> BTreeSet<&str> {
         .iter()
         .flat_map(|process| process["threads"].as_array().unwrap());
     threads.map(|thread| thread["result"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_configuration_that_others_may_write_is_said_to_be_so() {
+    let Some(stage) = stage("bind-config") else { return };
+    for (mode, said) in [(0o666, true), (0o664, true), (0o644, false)] {
+        fs::set_permissions(stage.config_path(), fs::Permissions::from_mode(mode)).unwrap();
+        let warnings = agent::json(args(&stage, &[]))["warnings"].to_string();
+        let text = format!("numa.json may be written by others (mode {mode:o})");
+        assert_eq!(warnings.contains(&text), said, "{mode:o}: {warnings}");
+    }
 }
 
 #[test]

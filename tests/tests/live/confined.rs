@@ -13,7 +13,7 @@ fn cpuset(test: &str, cpus: &CpuSet) -> Option<Cpuset> {
 
 /// An agent that takes the machine for one of one node: everybody's plan is all CPUs.
 fn one_node(stage: &Stage, more: &[&str]) -> Agent {
-    write_sysfs(&machine(&[&stage.all]), &stage.dir.path().join("sys")).unwrap();
+    write_sysfs(&one_socket(&[&stage.all]), &stage.dir.path().join("sys")).unwrap();
     let mut config = stage.config();
     config["policy"] = json!("generic");
     stage.write_config(&config);

@@ -59,6 +59,13 @@ fn a_filter_is_suspended_and_in_force_again() {
 
 #[cfg(target_arch = "x86_64")]
 #[test]
+fn a_32_bit_program_is_refused() {
+    let Some((_stage, family)) = family("inject-32-bit") else { return };
+    injection::a_32_bit_program_is_refused(&family);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
 fn sequences_are_aborted() {
     let Some((_stage, family)) = family("inject-sequences") else { return };
     injection::sequences_are_aborted(&family);

@@ -1,6 +1,7 @@
 //! The agent's own life: start, reload, end, crash.
 
 use std::{
+    collections::BTreeMap,
     io::{PipeWriter, Write},
     os::fd::AsFd,
 };
@@ -40,6 +41,40 @@ fn sigterm_ends_it_with_a_summary_and_leaves_masks_as_they_are() {
     );
     stage.settle();
     stack.stop().unwrap();
+}
+
+/// The scheduling policies of its threads, by tid (field 41 of `stat`).
+fn policies(pid: u32) -> BTreeMap<u32, i32> {
+    let policy = |task: fs::DirEntry| {
+        let stat = fs::read_to_string(task.path().join("stat")).ok()?;
+        // What is behind the name begins with field 3.
+        let policy = stat.rsplit_once(") ")?.1.split(' ').nth(41 - 3)?.parse().ok()?;
+        Some((task.file_name().to_str()?.parse().ok()?, policy))
+    };
+    fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().filter_map(policy).collect()
+}
+
+#[test]
+fn the_event_thread_alone_goes_first_unless_told_not_to() {
+    const SCHED_OTHER: i32 = 0;
+    const SCHED_FIFO: i32 = 1;
+    let Some(stage) = stage("real-time") else { return };
+    for (more, policy, told) in [
+        (&[][..], SCHED_FIFO, "SCHED_FIFO 1"),
+        (&["--no-real-time"], SCHED_OTHER, "SCHED_OTHER (--no-real-time)"),
+    ] {
+        let mut agent = stage.agent_with(more);
+        let ready = agent.wait_for("ready", |event| event["event"] == "ready");
+        assert_eq!(ready["priority"], told);
+        let mut policies = policies(agent.pid());
+        // The event thread is the first one.
+        assert_eq!(policies.remove(&agent.pid()), Some(policy));
+        assert!(
+            !policies.is_empty() && policies.values().all(|policy| *policy == SCHED_OTHER),
+            "{policies:?}"
+        );
+        agent.stop();
+    }
 }
 
 #[test]

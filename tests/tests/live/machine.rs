@@ -9,7 +9,7 @@ use super::*;
 impl Stage {
     /// The tree has the nodes with these CPUs now; others are offline.
     fn machine_is(&self, nodes: &[&CpuSet]) {
-        let topology = machine(nodes);
+        let topology = one_socket(nodes);
         let offline = self.all.difference(&topology.online());
         write_sysfs(&Topology { offline, ..topology }, &self.dir.path().join("sys")).unwrap();
     }

@@ -4,15 +4,25 @@
 //! different CPUs also where there are only two. Tests wait for states and never measure time: a late answer is no failure here.
 
 mod bind;
+mod check;
 mod confined;
+mod containers;
+mod devices;
+mod drift;
 mod hold;
 mod inject;
+mod irq;
 mod jitter;
 mod launch;
 mod lifecycle;
+mod load;
 mod machine;
+mod metrics;
 mod placement;
 mod programs;
+mod restore;
+mod restricted;
+mod service;
 mod tap;
 mod unseen;
 mod viewers;
@@ -27,7 +37,7 @@ use std::{
 
 use numa_agent::core::{
     idset::{CpuSet, NodeSet},
-    topology::{Cpu, Node, Topology},
+    topology::Topology,
 };
 use numa_agent_tests::{
     agent::Agent,
@@ -39,7 +49,7 @@ use numa_agent_tests::{
         puppet::{Order, Puppet},
     },
     sys::{self, Birth},
-    sysfs_tree::write_sysfs,
+    sysfs_tree::{one_socket, write_sysfs},
     witness::{self, Point, Record, now_ns},
 };
 use serde_json::{Value, json};
@@ -86,11 +96,7 @@ fn stage(test: &str) -> Option<Stage> {
 
 /// Says that `test` cannot run here, and why.
 fn skip(test: &str, why: &str) {
-    eprintln!("SKIP: {test}: {why}");
-    assert!(
-        std::env::var_os("NUMA_AGENT_FORBID_SKIP").is_none_or(|value| value != "1"),
-        "skips are forbidden"
-    );
+    numa_agent_tests::skip(&format!("{test}: {why}"));
 }
 
 impl Stage {
@@ -101,7 +107,7 @@ impl Stage {
         let tag = format!("{test}-{}", std::process::id());
         let cast = Cast::new(env!("CARGO_BIN_EXE_serving-stack"), &tag);
         let sys = cast.dir.path().join("sys");
-        write_sysfs(&machine(&[&members, &forward]), &sys).expect("write a sysfs tree");
+        write_sysfs(&one_socket(&[&members, &forward]), &sys).expect("write a sysfs tree");
         let stage = Self { all, members, forward, cast, _turn: turn };
         stage.write_config(&stage.config());
         stage
@@ -177,29 +183,4 @@ impl Stage {
         self.settle_on(puppet.pid(), &self.members);
         puppet.stop().expect("stop a puppet");
     }
-}
-
-/// One socket with nodes that have these CPUs.
-fn machine(nodes: &[&CpuSet]) -> Topology {
-    let distance = |from: usize, to: usize| if from == to { 10 } else { 12 };
-    let node = |(id, cpus): (usize, &&CpuSet)| Node {
-        id: id as u32,
-        cpus: (*cpus).clone(),
-        memory_bytes: Some(1 << 30),
-        free_bytes: Some(1 << 29),
-        distances: (0..nodes.len()).map(|to| (to as u32, distance(id, to))).collect(),
-    };
-    let cpus = nodes.iter().enumerate().flat_map(|(node, cpus)| {
-        cpus.iter().map(move |id| Cpu {
-            id,
-            socket: 0,
-            node: node as u32,
-            core: [id].into_iter().collect(),
-            cluster: None,
-            caches: Vec::new(),
-        })
-    });
-    let mut cpus: Vec<Cpu> = cpus.collect();
-    cpus.sort_by_key(|cpu| cpu.id);
-    Topology { nodes: nodes.iter().enumerate().map(node).collect(), cpus, ..Topology::default() }.settled()
 }

@@ -1,6 +1,9 @@
 //! Who is held and who is not: traced, filtered, set-user-id, process 1 of a namespace, of a terminal.
 
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::{
+    os::unix::fs::{PermissionsExt, chown},
+    path::Path,
+};
 
 use nix::sys::{
     ptrace,
@@ -156,4 +159,123 @@ fn who_waits_for_a_held_child_sees_its_end_alone() {
     let summary = holder.agent.stop().events.pop().unwrap();
     assert!(summary["hold"]["held"].as_u64() >= Some(10), "{summary}");
     assert_eq!(summary["hold"]["released_by"], json!({}), "{summary}");
+}
+
+/// A script, in a file: no other command line than the worker's own has the worker's words.
+fn script(stage: &Stage, text: impl Fn(&str) -> String) -> PathBuf {
+    let words: Vec<String> = blink(stage).get_args().map(|arg| arg.to_str().unwrap().to_owned()).collect();
+    let path = stage.dir.path().join("script");
+    fs::write(&path, text(&format!("{} {}", stage.family.exe.display(), words.join(" ")))).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+/// Starts it away from any terminal.
+fn alone(mut command: Command) -> Held {
+    sys::born(&mut command, Birth::Session);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    Held::start(command)
+}
+
+/// The program with these arguments, the last of which is a script's path.
+fn by(words: &[&str], script: &Path) -> Command {
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    if words.ends_with(&["-c"]) {
+        // In the place of the shell, so that who waits for that waits for it.
+        command.arg(format!("exec {}", script.display()));
+    } else {
+        command.arg(script);
+    }
+    command
+}
+
+/// Runs another program with what they run as theirs, waits for stops too, and stops with it.
+const SU: [&str; 5] = ["su", "root", "-s", "/bin/sh", "-c"];
+
+/// A script that says that it is there and waits for a word before it runs the worker in its own place.
+fn waiting_script(stage: &Stage) -> PathBuf {
+    let dir = stage.dir.path().display();
+    script(stage, |line| {
+        format!("#!/bin/sh\n: > {dir}/here\nwhile ! [ -e {dir}/go ]; do sleep 0.01; done\nexec {line}\n")
+    })
+}
+
+/// Starts it, and has its child held while the agent is stopped, for long enough to be seen; once it has stopped too.
+fn stopped_with_its_child(stage: &Stage, holder: &Holder, words: &[&str], script: &Path) -> Held {
+    let [here, go] = ["here", "go"].map(|name| stage.dir.path().join(name));
+    for _ in 0..20 {
+        let _ = (fs::remove_file(&here), fs::remove_file(&go));
+        let mut parent = alone(by(words, script));
+        eventually(|| here.exists().then_some(()).ok_or_else(|| "the script does not run".to_owned()));
+        holder.freeze();
+        fs::write(&go, "").unwrap();
+        if parent.stops() {
+            return parent;
+        }
+        // The heartbeat was over before.
+        holder.thaw();
+        parent.ends_well();
+        sleep(Duration::from_millis(500));
+    }
+    panic!("it never stops");
+}
+
+#[test]
+fn parents_that_stop_with_a_held_child_go_on() {
+    let Some(stage) = stage("hold-parents") else { return };
+    let mut holder = hold(&stage);
+    let script = waiting_script(&stage);
+    let me = std::process::id().to_string();
+    let parents: [&[&str]; 3] =
+        [&SU, &["runuser", "root", "-s", "/bin/sh", "-c"], &["nsenter", "--uts", "--pid", "--target", &me]];
+    for words in parents {
+        let mut parent = stopped_with_its_child(&stage, &holder, words, &script);
+        holder.thaw();
+        parent.ends_well();
+        let pid = parent.pid();
+        holder.agent.wait_for("parent", |event| event["event"] == "continued" && event["pid"] == pid);
+        // And at its own pace.
+        (0..4).for_each(|_| alone(by(words, &script)).ends_well());
+    }
+    let summary = holder.agent.stop().events.pop().unwrap();
+    assert!(summary["hold"]["parents_continued"].as_u64() >= Some(3), "{summary}");
+    assert_eq!(summary["hold"]["ended"], json!({}), "{summary}");
+}
+
+#[test]
+fn the_parent_of_who_was_held_when_the_guard_died_goes_on() {
+    let Some(stage) = stage("hold-parents-guard") else { return };
+    let holder = hold(&stage);
+    let mut parent = stopped_with_its_child(&stage, &holder, &SU, &waiting_script(&stage));
+    signal(holder.guard, Signal::SIGKILL);
+    holder.thaw();
+    parent.ends_well();
+    let summary = holder.agent.stop().events.pop().unwrap();
+    assert_eq!(summary["hold"]["guards_lost"], 1, "{summary}");
+}
+
+#[test]
+fn jobs_of_a_shell_without_a_terminal_are_not_held_unless_that_is_asked_for() {
+    let Some(stage) = stage("hold-jobs") else { return };
+    if Command::new("bash").arg("--version").stdout(Stdio::null()).status().is_err() {
+        return skip("hold-jobs", "there is no bash");
+    }
+    let said = stage.dir.path().join("said");
+    let script = script(&stage, |line| {
+        format!(
+            "set -m; exec > {}\n{line}; echo $?\n{line} & wait $!; echo $?\n{line} | cat; echo $?\n",
+            said.display()
+        )
+    });
+    for asked in [false, true] {
+        let holder = hold_with(&stage, &json!({ "hold_terminal": asked }));
+        let mut bash = alone(by(&["bash"], &script));
+        bash.end();
+        let summary = holder.agent.stop().events.pop().unwrap();
+        let held = summary["hold"]["held"].as_u64().unwrap_or(0);
+        let said = fs::read_to_string(&said).unwrap();
+        // What bash makes of a job that stops is its own affair.
+        assert!(if asked { held > 0 } else { held == 0 && said == "0\n0\n0\n" }, "{asked}: {said}{summary}");
+    }
 }

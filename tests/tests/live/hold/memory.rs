@@ -1,5 +1,7 @@
 //! The memory policy of a held program, as the program itself and the kernel see it.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
 
 /// `MPOL_INTERLEAVE`.
@@ -54,6 +56,37 @@ fn the_policy_is_there_before_the_first_instruction() {
 }
 
 #[test]
+fn programs_of_other_users_have_it_too() {
+    let Some(stage) = stage("inject-user") else { return };
+    let mut holder = inject(&stage);
+    for dir in [stage.dir.path(), &stage.family.out] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let worker = blink(&stage);
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--clear-groups", "--"]).arg(worker.get_program()).args(worker.get_args());
+    let mut one = Held::start(command);
+    one.ends_well();
+    assert_eq!(holder.released(one.pid())["memory"], json!(injected()));
+    holder.agent.stop();
+}
+
+#[test]
+fn many_that_start_at_once_all_have_it() {
+    let Some(stage) = stage("inject-many") else { return };
+    // The limit of its own accord.
+    let holder = hold_with(&stage, &json!({ "hold_limit_ms": 1000, "memory": { "apply": "inject" } }));
+    let mut all: Vec<Held> = (0..32).map(|_| Held::start(blink(&stage))).collect();
+    all.iter_mut().for_each(Held::ends_well);
+    let summary = holder.agent.stop().events.pop().unwrap();
+    assert_eq!(
+        (&summary["hold"]["held"], &summary["hold"]["injected"]),
+        (&json!(32), &json!(32)),
+        "{summary}"
+    );
+}
+
+#[test]
 fn background_processes_and_strangers_keep_theirs() {
     let Some(stage) = stage("inject-others") else { return };
     let mut holder = inject(&stage);
@@ -63,4 +96,21 @@ fn background_processes_and_strangers_keep_theirs() {
     motor.order(&Order::CheckPolicy { tid: motor.pid(), mode: 0, nodes: NodeSet::new() }).unwrap();
     motor.stop().unwrap();
     holder.agent.stop();
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_32_bit_program_is_held_and_goes_on_without_a_policy() {
+    let Some(stage) = stage("inject-narrow") else { return };
+    let mut holder = inject(&stage);
+    let mut command = Command::new(numa_agent_tests::narrow::write(stage.dir.path()).unwrap());
+    // It ends at the end of its input; its arguments are a worker's.
+    command.args(blink(&stage).get_args()).stdin(Stdio::null());
+    let mut one = Held::start(command);
+    one.ends_well();
+    let release = holder.released(one.pid());
+    assert_eq!(release["end"], "continued", "{release}");
+    assert_eq!(release["memory"], "refused: a 32-bit program", "{release}");
+    let summary = holder.agent.stop().events.pop().unwrap();
+    assert_eq!(summary["hold"]["refused"].as_object().map(serde_json::Map::len), Some(1), "{summary}");
 }

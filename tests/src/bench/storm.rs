@@ -1,0 +1,338 @@
+//! Programs and threads that start as fast as they can: what it costs them that somebody looks on, what that takes, and what gets lost.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+use serde::Serialize;
+
+use super::{
+    Session,
+    figures::{Bound, best, median},
+    halves::Halves,
+    load::{Load, Waiting},
+    machine::{Noise, Stretch},
+    peer::{Binding, Peer, Whom},
+    progress,
+    report::{Section, Table},
+    target::Stayer,
+};
+
+/// A storm takes at most so many times its time.
+const SLOWDOWN_AT_MOST: f64 = 1.1;
+/// The agent's CPU time, in percent of one CPU, where everything is its business.
+const CPU_AT_MOST: f64 = 7.0;
+/// The same where nothing is: "about 0".
+const IDLE_CPU_AT_MOST: f64 = 0.5;
+/// How long the agent is stopped.
+const STALL: Duration = Duration::from_millis(500);
+/// How long the storm goes on before.
+const BEFORE_STALL: Duration = Duration::from_millis(100);
+/// Programs that start while it is, and stay.
+const STAYING: usize = 20;
+/// How long they may wait for it.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A ring that half a second of a storm does not fit into.
+const SMALL_RING: u32 = 64 << 10;
+
+/// Who looks on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Observer {
+    Nobody,
+    /// With rules that all of the storm matches, or with none that does.
+    Peer(Peer, bool),
+    /// The agent, which is stopped for [`STALL`] in the midst of it.
+    Stopped {
+        small_ring: bool,
+    },
+}
+
+impl Observer {
+    const ALL: [Self; 12] = [
+        Self::Nobody,
+        Self::Peer(Peer::Agent, true),
+        Self::Peer(Peer::Agent, false),
+        Self::Peer(Peer::AgentOrdinary, true),
+        Self::Stopped { small_ring: false },
+        Self::Stopped { small_ring: true },
+        Self::Peer(Peer::Connector, true),
+        Self::Peer(Peer::Connector, false),
+        Self::Peer(Peer::Tuned, true),
+        Self::Peer(Peer::Tuned, false),
+        Self::Peer(Peer::Bpftrace, true),
+        Self::Peer(Peer::Ps, true),
+    ];
+
+    fn title(self) -> String {
+        match self {
+            Self::Nobody => "nobody".to_owned(),
+            Self::Peer(peer, true) => peer.title().to_owned(),
+            Self::Peer(peer, false) => format!("{}, nothing matches", peer.title()),
+            Self::Stopped { small_ring } => {
+                let ring = if small_ring { ", ring of 64 KiB" } else { "" };
+                format!("numa-agent, stopped for {} ms{ring}", STALL.as_millis())
+            }
+        }
+    }
+
+    fn missing(self) -> Option<String> {
+        match self {
+            Self::Peer(peer, _) => peer.missing(),
+            Self::Nobody | Self::Stopped { .. } => None,
+        }
+    }
+}
+
+/// One storm.
+#[derive(Debug, Clone, Serialize)]
+struct Sample {
+    wall_ns: u64,
+    #[serde(flatten)]
+    noise: Noise,
+    observer_cpu_ns: u64,
+    /// Events that it says it has lost; `None`: it does not say.
+    lost: Option<u64>,
+    /// Of the programs that started while the agent was stopped: those that were not bound afterwards.
+    unbound: Option<usize>,
+}
+
+/// A storm's samples with one observer.
+#[derive(Debug, Clone, Serialize)]
+struct Series {
+    storm: &'static str,
+    observer: Observer,
+    samples: Vec<Sample>,
+    not_measured: Option<String>,
+}
+
+impl Series {
+    fn kept(&self) -> Vec<&Sample> {
+        let any_quiet = self.samples.iter().any(|sample| sample.noise.is_quiet());
+        self.samples.iter().filter(|sample| !any_quiet || sample.noise.is_quiet()).collect()
+    }
+
+    fn median(&self, figure: impl Fn(&Sample) -> f64) -> f64 {
+        median(&self.kept().into_iter().map(figure).collect::<Vec<_>>()).unwrap_or(f64::NAN)
+    }
+
+    fn best(&self, figure: impl Fn(&Sample) -> f64) -> f64 {
+        best(&self.samples.iter().map(figure).collect::<Vec<_>>()).unwrap_or(f64::NAN)
+    }
+
+    /// Of all samples: what was lost is lost.
+    fn lost(&self) -> Option<u64> {
+        self.samples.iter().map(|sample| sample.lost).sum()
+    }
+}
+
+fn wall_ms(sample: &Sample) -> f64 {
+    sample.wall_ns as f64 / 1e6
+}
+
+fn cpu_percent(sample: &Sample) -> f64 {
+    sample.observer_cpu_ns as f64 / sample.wall_ns as f64 * 100.0
+}
+
+/// Measures it.
+///
+/// # Errors
+/// If our own CPU mask cannot be read.
+pub fn section(session: &Session) -> Result<Section> {
+    let scale = if session.quick { 20 } else { 1 };
+    let storms = [Load::Starts { count: 6000 / scale }, Load::Births { count: 60_000 / scale }];
+    let halves = Halves::whole()?;
+    let (mut tables, mut bounds, mut data) = (Vec::new(), Vec::new(), Vec::new());
+    for storm in storms {
+        let all = compare(session, storm, &halves);
+        tables.push(Table {
+            title: format!("storm: {storm:?}"),
+            columns: COLUMNS.to_vec(),
+            rows: all.iter().map(|series| row(series, &all[0])).collect(),
+        });
+        bounds.extend(storm_bounds(&all));
+        data.extend(all);
+    }
+    progress("");
+    Ok(Section { name: "storm", tables, bounds, data: serde_json::to_value(&data)? })
+}
+
+fn compare(session: &Session, storm: Load, halves: &Halves) -> Vec<Series> {
+    let series = |observer: Observer| Series {
+        storm: storm.name(),
+        observer,
+        samples: Vec::new(),
+        not_measured: observer.missing(),
+    };
+    let mut all: Vec<Series> = Observer::ALL.into_iter().map(series).collect();
+    let count = all.len();
+    for round in 0..session.rounds {
+        for turn in 0..count {
+            let series = &mut all[(round + turn) % count];
+            if series.not_measured.is_some() {
+                continue;
+            }
+            let title = series.observer.title();
+            progress(&format!("{}, round {} of {}: {title}", storm.name(), round + 1, session.rounds));
+            match measure(session, series.observer, storm, halves) {
+                Ok(sample) => series.samples.push(sample),
+                Err(error) => series.not_measured = Some(format!("not measured: {error:#}")),
+            }
+        }
+    }
+    all
+}
+
+fn measure(session: &Session, observer: Observer, storm: Load, halves: &Halves) -> Result<Sample> {
+    let dir = session.dir.path().join("storm");
+    let binding = match observer {
+        Observer::Nobody => None,
+        Observer::Peer(peer, matches) => {
+            let whom = if matches { Whom::Targets } else { Whom::Nobody };
+            Some(peer.start(whom, halves, &dir)?)
+        }
+        Observer::Stopped { small_ring } => {
+            let ring = ["--ring-bytes".to_owned(), SMALL_RING.to_string()];
+            let more = if small_ring { &ring[..] } else { &[] };
+            Some(Peer::Agent.start_with(Whom::Targets, halves, &dir, more)?)
+        }
+    };
+    let cpu_ns = || binding.as_ref().map_or(Ok(0), Binding::cpu_ns);
+    let mut waiting = Waiting::start(storm)?;
+    let (before, stretch) = (cpu_ns()?, Stretch::begin()?);
+    waiting.tell()?;
+    let staying = match observer {
+        Observer::Stopped { .. } => Some(stall(binding.as_ref().context("an agent")?, halves)?),
+        _ => None,
+    };
+    let done = waiting.finish()?;
+    let observer_cpu_ns = cpu_ns()?.saturating_sub(before);
+    let noise = stretch.end(done.took.cpu_ns + observer_cpu_ns)?;
+    let unbound = staying.map(unbound).transpose()?;
+    let lost = binding.map(lost).transpose()?.flatten();
+    Ok(Sample { wall_ns: done.took.wall_ns, noise, observer_cpu_ns, lost, unbound })
+}
+
+/// Ends the observer; how many events it says it has lost. The connector says only that there were some.
+fn lost(binding: Binding) -> Result<Option<u64>> {
+    let said = binding.said();
+    let counts = binding.counts_losses();
+    Ok(match binding.stop()? {
+        Some(summary) => Some(summary["lost"]["total"].as_u64().context("a summary that counts losses")?),
+        None => counts.then(|| said.lines().filter(|line| *line == "lost").count() as u64),
+    })
+}
+
+/// Stops the agent for a while, and has programs start meanwhile that stay.
+fn stall(binding: &Binding, halves: &Halves) -> Result<Vec<Stayer>> {
+    let agent = binding.agent().context("an agent")?;
+    thread::sleep(BEFORE_STALL);
+    agent.signal(Signal::SIGSTOP);
+    let begin = Instant::now();
+    let staying = (0..STAYING).map(|_| Stayer::start(halves)).collect::<Result<Vec<_>>>();
+    thread::sleep(STALL.saturating_sub(begin.elapsed()));
+    agent.signal(Signal::SIGCONT);
+    staying
+}
+
+/// How many of them nobody has bound in time.
+fn unbound(staying: Vec<Stayer>) -> Result<usize> {
+    let start = Instant::now();
+    let unbound = || staying.iter().filter(|one| !one.is_bound()).count();
+    while unbound() > 0 && start.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let left = unbound();
+    staying.into_iter().try_for_each(Stayer::end)?;
+    Ok(left)
+}
+
+const COLUMNS: [&str; 8] = [
+    "observer",
+    "ms, median",
+    "best",
+    "x, of best",
+    "x, of medians",
+    "observer's CPU, % of one",
+    "events lost",
+    "samples",
+];
+
+fn row(series: &Series, base: &Series) -> Vec<String> {
+    let title = series.observer.title();
+    if let Some(why) = &series.not_measured {
+        return vec![format!("{title}: {why}")];
+    }
+    let (median, best) = (series.median(wall_ms), series.best(wall_ms));
+    let noisy = series.samples.iter().filter(|sample| !sample.noise.is_quiet()).count();
+    let unbound: Option<usize> = series.samples.iter().map(|sample| sample.unbound).sum();
+    let unbound = unbound.map_or(String::new(), |count| format!("; {count} left unbound"));
+    vec![
+        title,
+        format!("{median:.0}"),
+        format!("{best:.0}"),
+        format!("{:.2}", best / base.best(wall_ms)),
+        format!("{:.2}", median / base.median(wall_ms)),
+        format!("{:.1}", series.median(cpu_percent)),
+        series.lost().map_or("?".to_owned(), |lost| lost.to_string()) + &unbound,
+        if noisy == 0 {
+            series.samples.len().to_string()
+        } else {
+            format!("{} ({noisy} noisy)", series.samples.len())
+        },
+    ]
+}
+
+fn storm_bounds(all: &[Series]) -> Vec<Bound> {
+    let of = |observer: Observer| {
+        all.iter().find(|series| series.observer == observer && !series.samples.is_empty())
+    };
+    let mut bounds = Vec::new();
+    let mut bound = |series: &Series, what: &str, measured: f64, at_most: f64, unit: &'static str| {
+        let what = format!("{}, {}: {what}", series.storm, series.observer.title());
+        bounds.push(Bound { what, measured, at_most, unit });
+    };
+    let base = of(Observer::Nobody).map_or(f64::NAN, |nobody| nobody.best(wall_ms));
+    for (matches, cpu_at_most) in [(true, CPU_AT_MOST), (false, IDLE_CPU_AT_MOST)] {
+        let Some(series) = of(Observer::Peer(Peer::Agent, matches)) else { continue };
+        bound(series, "time, best to best", series.best(wall_ms) / base, SLOWDOWN_AT_MOST, "x");
+        bound(series, "the agent's CPU, median", series.median(cpu_percent), cpu_at_most, "%");
+        bound(series, "events lost", series.lost().map_or(f64::NAN, |lost| lost as f64), 0.0, "");
+    }
+    for small_ring in [false, true] {
+        let Some(series) = of(Observer::Stopped { small_ring }) else { continue };
+        let unbound: usize = series.samples.iter().filter_map(|sample| sample.unbound).sum();
+        bound(series, "living programs left unbound", unbound as f64, 0.0, "");
+        if !small_ring {
+            bound(series, "events lost", series.lost().map_or(f64::NAN, |lost| lost as f64), 0.0, "");
+        }
+    }
+    bounds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(observer: Observer, wall_ns: u64, observer_cpu_ns: u64, lost: Option<u64>) -> Series {
+        let noise = Noise { stolen: 0.0, foreign: 0.0 };
+        let sample = Sample { wall_ns, noise, observer_cpu_ns, lost, unbound: Some(0) };
+        Series { storm: "starts", observer, samples: vec![sample], not_measured: None }
+    }
+
+    #[test]
+    fn what_is_lost_or_not_counted_misses_the_bound() {
+        let ours = Observer::Peer(Peer::Agent, true);
+        let base = series(Observer::Nobody, 1_000_000, 0, None);
+        let missed = |lost| {
+            let all = [base.clone(), series(ours, 1_050_000, 50_000, lost)];
+            storm_bounds(&all).into_iter().filter(|bound| !bound.holds()).count()
+        };
+        assert_eq!((missed(Some(0)), missed(Some(1)), missed(None)), (0, 1, 1));
+        let slow = [base.clone(), series(ours, 1_200_000, 200_000, Some(0))];
+        assert_eq!(storm_bounds(&slow).iter().filter(|bound| !bound.holds()).count(), 2);
+    }
+}

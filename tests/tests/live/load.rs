@@ -1,0 +1,231 @@
+//! Many threads, and storms that go on: everybody is where they belong, and the agent is no larger for it.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use numa_agent_tests::agent;
+
+use super::{restore::while_it_storms, *};
+
+/// How many threads there are, unless `NUMA_AGENT_THREADS` says otherwise.
+const THREADS: u32 = 10_000;
+/// What `bind` and the agent may take for them: so much, and for each thread so much more. A debug build's, with its report as JSON.
+const BASE_KIB: u64 = 64 << 10;
+const KIB_EACH: u64 = 8;
+/// How long the storm goes on, unless `NUMA_AGENT_SOAK_SECONDS` says otherwise.
+const SOAK_SECONDS: u64 = 30;
+/// What the agent keeps of threads that have ended, and of intervals, it may still be filling by then.
+const GROWTH_KIB: u64 = 16 << 10;
+
+fn from_environment<T: std::str::FromStr>(name: &str, default: T) -> T {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}
+
+/// A process with threads that do nothing; every tenth of them is a forward thread by its name.
+struct Sleepers {
+    child: Child,
+    tids: Vec<u32>,
+}
+
+impl Sleepers {
+    fn start(stage: &Stage, threads: u32) -> Self {
+        // What tells it from others' on this machine.
+        let tick = format!("36{:07}", std::process::id());
+        let mut config = stage.config();
+        config["group_patterns"] = json!([format!("bench-load threads --count {threads} --tick-ms {tick}")]);
+        config["forward_thread_patterns"] = json!(["^tick_[0-9]*7$"]);
+        stage.write_config(&config);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bench-load"));
+        command.args(["threads", "--count", &threads.to_string(), "--tick-ms", &tick]);
+        sys::born(&mut command, Birth::Plain);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+        let mut word = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut word).unwrap();
+        assert_eq!(
+            word, "ready\n",
+            "{threads} threads: see kernel.threads-max, kernel.pid_max, vm.max_map_count"
+        );
+        let mut sleepers = Self { child, tids: Vec::new() };
+        // The last of them may not have taken its name yet.
+        sleepers.tids = eventually(|| {
+            let tids = restore::threads_of(sleepers.child.id());
+            let unnamed = tids.iter().filter(|tid| **tid != sleepers.child.id());
+            match unnamed.filter(|tid| !sleepers.name(**tid).starts_with("tick_")).count() {
+                0 => Ok(tids.clone()),
+                count => Err(format!("{count} threads have no name")),
+            }
+        });
+        assert_eq!(sleepers.tids.len(), threads as usize + 1);
+        sleepers
+    }
+
+    fn name(&self, tid: u32) -> String {
+        fs::read_to_string(format!("/proc/{}/task/{tid}/comm", self.child.id())).unwrap()
+    }
+
+    /// Those that are not where they belong.
+    fn strays(&self, place: impl Fn(&str) -> CpuSet) -> Vec<u32> {
+        let stray = |tid: &u32| sys::affinity(*tid).unwrap() != place(self.name(*tid).trim());
+        self.tids.iter().copied().filter(stray).collect()
+    }
+}
+
+impl Drop for Sleepers {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a command of the agent's to its end, its output in a file: what it said, and its peak of memory.
+fn peak_kib(stage: &Stage, args: &[String]) -> (Value, u64) {
+    let path = stage.dir.path().join("output");
+    let out = fs::File::create(&path).unwrap();
+    let child = agent::command(args).stdout(out).spawn().unwrap();
+    let (status, peak_kib) = sys::wait_with_peak(child).unwrap();
+    assert!(status.success(), "{args:?}: {status}");
+    (serde_json::from_slice(&fs::read(&path).unwrap()).unwrap(), peak_kib)
+}
+
+fn status_of(pid: u32, key: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let value = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).unwrap();
+    value.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// What the storm's threads have seen of themselves would fill a disk in time.
+fn forget_looks(stage: &Stage) {
+    for entry in fs::read_dir(&stage.family.out).unwrap().filter_map(Result::ok) {
+        let pid = entry.path().file_stem().and_then(|stem| stem.to_str()?.parse::<u32>().ok());
+        match pid.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+            true => fs::File::options().write(true).open(entry.path()).unwrap().set_len(0).unwrap(),
+            // Its process may have ended only now.
+            false => drop(fs::remove_file(entry.path())),
+        }
+    }
+}
+
+fn open_files(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+#[test]
+fn ten_thousand_threads_are_planned_placed_and_given_back() {
+    let Some(stage) = stage("load-threads") else { return };
+    let threads = from_environment("NUMA_AGENT_THREADS", THREADS);
+    let most_kib = BASE_KIB + KIB_EACH * u64::from(threads);
+    let sleepers = Sleepers::start(&stage, threads);
+    let place = |name: &str| if name.ends_with('7') { stage.forward.clone() } else { stage.members.clone() };
+
+    let start = Instant::now();
+    let args = ["bind", "--format", "json"].map(str::to_owned).into_iter().chain(stage.args());
+    let (plan, bind_kib) = peak_kib(&stage, &args.collect::<Vec<_>>());
+    let planned = start.elapsed();
+    assert_eq!(
+        plan["threads"]["planned"].as_u64(),
+        Some(u64::from(threads) + 1),
+        "all of them: {}",
+        plan["threads"]
+    );
+    let rows = plan["processes"][0]["threads"].as_array().unwrap();
+    for row in rows {
+        let wanted = place(row["comm"].as_str().unwrap()).to_string();
+        assert_eq!(row["planned_cpus"].as_str(), Some(wanted.as_str()), "{row}");
+    }
+    assert!(bind_kib < most_kib, "bind took {bind_kib} KiB for {threads} threads");
+
+    let (start, journal) = (Instant::now(), stage.dir.path().join("journal"));
+    let agent = stage.agent_with(&["--reconcile", "1", "--journal", &utf8(&journal)]);
+    eventually(|| match sleepers.strays(place).len() {
+        0 => Ok(()),
+        count => Err(format!("{count} threads are elsewhere: {}", agent.stderr())),
+    });
+    let placed = start.elapsed();
+    agent.wait_for_scans();
+    let run_kib = status_of(agent.pid(), "VmHWM");
+    assert!(run_kib < most_kib, "run took {run_kib} KiB for {threads} threads");
+    let summary = agent.stop().events.pop().unwrap();
+    // Beyond those that there is room to measure they are bound all the same.
+    for kind in ["unmarked", "fork", "exec", "rename", "exit", "set_affinity"] {
+        assert_eq!(summary["lost"][kind], 0, "{summary}");
+    }
+
+    let start = Instant::now();
+    let args = ["restore", "--format", "json", "--journal", &utf8(&journal)].map(str::to_owned);
+    let (undone, restore_kib) = peak_kib(&stage, &args);
+    let restored = start.elapsed();
+    let changes = undone["changes"].as_array().unwrap();
+    assert_eq!(changes.len(), sleepers.tids.len());
+    assert!(changes.iter().all(|change| change["result"] == "restored"), "{}", changes[0]);
+    assert_eq!(sleepers.strays(|_| stage.all.clone()), [0; 0]);
+    assert!(restore_kib < most_kib, "restore took {restore_kib} KiB for {threads} threads");
+    println!(
+        "{threads} threads: bind {planned:.1?} and {bind_kib} KiB; run {placed:.1?} until all were in place, {run_kib} KiB; \
+         restore {restored:.1?} and {restore_kib} KiB"
+    );
+}
+
+#[test]
+fn an_agent_in_a_storm_that_goes_on_does_not_grow() {
+    let Some(stage) = stage("load-soak") else { return };
+    let seconds = from_environment("NUMA_AGENT_SOAK_SECONDS", SOAK_SECONDS);
+    let rounds = AtomicU64::new(0);
+    let mut puppets = [stage.puppet("worker"), stage.puppet("worker")];
+    let agent = stage.agent_with(&["--reconcile", "5"]);
+    let pid = agent.pid();
+    let size = || (status_of(pid, "VmRSS"), open_files(pid), status_of(pid, "Threads"));
+    // The first third is for what it may keep.
+    let (warm, most) = while_it_storms(&mut puppets, &rounds, || {
+        sleep(Duration::from_secs(seconds.div_ceil(3)));
+        let warm = size();
+        let mut most = warm;
+        for _ in 0..seconds - seconds.div_ceil(3) {
+            sleep(Duration::from_secs(1));
+            forget_looks(&stage);
+            let now = size();
+            most = (most.0.max(now.0), most.1.max(now.1), most.2.max(now.2));
+        }
+        (warm, most)
+    });
+    // How fast it goes is the machine's affair.
+    assert!(rounds.load(Ordering::Relaxed) > seconds, "{rounds:?} rounds: that is no storm");
+    // Once it is over, all is as it should be, and every one is known.
+    let living = restore::living(&stage.family.tag);
+    let tids = || living.iter().flat_map(|pid| restore::threads_of(*pid).into_iter().map(|tid| (*pid, tid)));
+    let threads = tids().count();
+    eventually(|| {
+        let name =
+            |(pid, tid): (u32, u32)| fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).unwrap();
+        let place = |task| if is_forward(&name(task)) { &stage.forward } else { &stage.members };
+        match tids().filter(|task| sys::affinity(task.1).unwrap() != *place(*task)).count() {
+            0 => Ok(()),
+            count => Err(format!("{count} of {threads} threads are elsewhere: {}", agent.stderr())),
+        }
+    });
+    let status = || agent::json(["status", "--format", "json", "--socket", &utf8(&agent.socket())]);
+    eventually(|| match status()["counts"].clone() {
+        counts if counts["threads"] == threads && counts["processes"] == living.len() => Ok(()),
+        counts => Err(format!("{} processes with {threads} threads live: {counts}", living.len())),
+    });
+    let ended = size();
+    let summary = agent.stop().events.pop().unwrap();
+    println!(
+        "{seconds} s, {rounds:?} rounds, {threads} threads at last, {} events lost and told; RSS KiB, files, threads: {warm:?} after a third, \
+         {most:?} at most, {ended:?} at last",
+        summary["lost"]["total"]
+    );
+    assert!(most.0 < warm.0 + warm.0 / 4 + GROWTH_KIB, "it grows: {warm:?}, then {most:?}");
+    // A scan, a rewritten journal, a status that is asked for.
+    assert!(most.1 <= warm.1 + 8 && ended.1 <= warm.1 + 4, "files stay open: {warm:?}, {most:?}, {ended:?}");
+    assert!(most.2 <= warm.2 + 4, "threads stay: {warm:?}, {most:?}");
+    // Who rewrites it may keep others waiting: they write later.
+    let journal = &summary["journal"];
+    assert_eq!((&journal["lost"], &journal["waiting"]), (&json!(0), &json!(0)), "{journal}");
+}

@@ -1,0 +1,300 @@
+//! What was changed gets back what it had: after an agent that was killed, at the end of one, and of what `bind` did.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread::sleep,
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+use numa_agent::host::journal;
+use numa_agent_tests::agent;
+
+use super::*;
+
+/// How often the agent is killed in a storm, unless `NUMA_AGENT_KILLS` says otherwise.
+const KILLS: u32 = 10;
+/// How many threads a process of the storm has at most.
+const THREADS: usize = 100;
+
+fn restore(journal: &Path, more: &[&str]) -> Value {
+    let journal = utf8(journal);
+    agent::json(["restore", "--format", "json", "--journal", &journal].iter().chain(more))
+}
+
+/// What became of each thread, by tid.
+fn results(report: &Value) -> Vec<(u64, String)> {
+    let changes = report["changes"].as_array().unwrap().iter();
+    changes
+        .map(|change| (change["tid"].as_u64().unwrap(), change["result"].as_str().unwrap().to_owned()))
+        .collect()
+}
+
+pub(super) fn threads_of(pid: u32) -> Vec<u32> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The living processes of the test.
+pub(super) fn living(tag: &str) -> BTreeSet<u32> {
+    let pids =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let ours = |pid: &u32| {
+        let cmdline = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&cmdline).contains(&format!("\0--tag\0{tag}\0"))
+    };
+    pids.filter(ours).collect()
+}
+
+/// Threads of the test's processes with another mask than that; how many were looked at.
+fn strays(tag: &str, cpus: &CpuSet) -> (usize, Vec<(u32, u32, String)>) {
+    let mut looked_at = 0;
+    let mut strays = Vec::new();
+    for pid in living(tag) {
+        for tid in threads_of(pid) {
+            let Ok(mask) = sys::affinity(tid) else { continue };
+            looked_at += 1;
+            if mask != *cpus {
+                strays.push((pid, tid, mask.to_string()));
+            }
+        }
+    }
+    (looked_at, strays)
+}
+
+#[test]
+fn after_a_killed_agent_everybody_has_what_they_had() {
+    let Some(stage) = stage("restore-killed") else { return };
+    let journal = stage.dir.path().join("journal");
+    let mut puppet = stage.puppet("worker");
+    let one: CpuSet = stage.forward.iter().take(1).collect();
+    let own = puppet.thread("has_its_own").unwrap();
+    puppet.pin(own, &one).unwrap();
+    let agent = stage.agent_with(&["--journal", &utf8(&journal)]);
+    stage.settle_on(own, &stage.members);
+    let forward = puppet.thread("forward_0").unwrap();
+    stage.settle_on(forward, &stage.forward);
+    let heir = puppet.order(&Order::Thread { from: forward, name: Some("forward_1".into()) }).unwrap();
+    stage.settle_on(heir, &stage.forward);
+    let late = stage.puppet("worker");
+    stage.settle_on(late.pid(), &stage.members);
+    let child = puppet.order(&Order::Fork).unwrap();
+    stage.settle_on(child, &stage.members);
+    let _ = agent.end_by(Signal::SIGKILL);
+    // Somebody else's since, and somebody born with no agent to see it.
+    let other = puppet.thread("omp_1").unwrap();
+    puppet.pin(forward, &stage.all).unwrap();
+    puppet.pin(forward, &stage.members).unwrap();
+
+    let plan = restore(&journal, &["--dry-run"]);
+    assert!(
+        results(&plan).iter().any(|(tid, result)| *tid == u64::from(own) && result == "planned"),
+        "{plan}"
+    );
+    assert_eq!(sys::affinity(own).unwrap(), stage.members, "a dry run changes nothing");
+    let done = restore(&journal, &[]);
+    let result = |tid: u32| {
+        let of = |change: &&Value| change["tid"] == tid;
+        let change = done["changes"].as_array().unwrap().iter().find(of);
+        change.unwrap_or_else(|| panic!("{tid} is not in {done:#}"))["result"].as_str().unwrap().to_owned()
+    };
+    for tid in [puppet.pid(), own, heir, late.pid(), child, other] {
+        assert_eq!(result(tid), "restored", "{tid}");
+    }
+    assert_eq!(result(forward), "changed");
+    assert_eq!(sys::affinity(own).unwrap(), one);
+    assert_eq!(sys::affinity(forward).unwrap(), stage.members, "it is left alone");
+    for tid in [puppet.pid(), heir, late.pid(), child, other] {
+        assert_eq!(sys::affinity(tid).unwrap(), stage.all, "{tid}");
+    }
+    let again = restore(&journal, &[]);
+    assert_eq!(results(&again), [], "what is done is struck: {again}");
+}
+
+#[test]
+fn while_an_agent_runs_nothing_is_restored_but_at_its_end() {
+    let Some(stage) = stage("restore-exit") else { return };
+    let agent = stage.agent_with(&["--restore-on-exit"]);
+    let puppet = stage.puppet("worker");
+    stage.settle_on(puppet.pid(), &stage.members);
+    let output = agent::run(["restore", "--journal", &utf8(&agent.journal())]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("an agent runs") && said.contains("--force"), "{said}");
+    assert_eq!(sys::affinity(puppet.pid()).unwrap(), stage.members);
+    let left = agent.stop();
+    assert_eq!(sys::affinity(puppet.pid()).unwrap(), stage.all);
+    let event = left.events.iter().find(|event| event["event"] == "restored").unwrap();
+    assert!(results(event).contains(&(u64::from(puppet.pid()), "restored".to_owned())), "{event}");
+    let summary = left.events.last().unwrap();
+    assert!(summary["journal"]["entries"].as_u64() >= Some(1), "{summary}");
+    assert_eq!((&summary["journal"]["failures"], &summary["journal"]["lost"]), (&json!(0), &json!(0)));
+}
+
+#[test]
+fn an_agent_does_not_start_in_the_middle_of_a_restore() {
+    let Some(stage) = stage("restore-start") else { return };
+    let path = stage.dir.path().join("journal");
+    // As `restore` has it.
+    let alone = journal::keep_agents_out(&path).unwrap().expect("a folder to lock in");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            sleep(Duration::from_secs(3));
+            over.store(true, Ordering::SeqCst);
+            drop(alone);
+        });
+        let agent = stage.agent_with(&["--journal", &utf8(&path)]);
+        assert!(over.load(Ordering::SeqCst), "it has not waited");
+        agent.stop();
+    });
+}
+
+#[test]
+fn in_a_pid_namespace_of_its_own_nothing_is_bound_or_undone() {
+    let Some(stage) = stage("restore-namespace") else { return };
+    let puppet = stage.puppet("worker");
+    let journal = utf8(&stage.dir.path().join("journal"));
+    let with = |command: &str, more: &[&str]| -> Vec<String> {
+        let words = [command].into_iter().chain(more.iter().copied()).map(str::to_owned);
+        words.chain(["--journal".to_owned(), journal.clone()]).collect()
+    };
+    let bind = with("bind", &["--apply"]).into_iter().chain(stage.args());
+    assert!(agent::run(bind).status.success());
+    let within = |args: Vec<String>| {
+        let mut unshare = std::process::Command::new("unshare");
+        unshare.args(["--pid", "--fork", "--mount-proc"]).arg(agent::binary()).args(args);
+        let output = unshare.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let run = with("run", &["--no-socket"]).into_iter().chain(stage.args()).collect();
+    let (code, said) = within(run);
+    assert!(code == Some(1) && said.contains("hostPID"), "{code:?}: {said}");
+    let (code, said) = within(with("restore", &[]));
+    assert!(code == Some(1) && said.contains("nothing was undone"), "{code:?}: {said}");
+    assert_eq!(sys::affinity(puppet.pid()).unwrap(), stage.members);
+    restore(Path::new(&journal), &[]);
+    assert_eq!(sys::affinity(puppet.pid()).unwrap(), stage.all);
+}
+
+#[test]
+fn what_bind_has_done_is_undone_and_nothing_is_done_that_could_not_be() {
+    let Some(stage) = stage("restore-bind") else { return };
+    let puppet = stage.puppet("worker");
+    let journal = stage.dir.path().join("journal");
+    let bind = |journal: &[&str]| {
+        let mut args = vec!["bind".to_owned(), "--apply".into(), "--format".into(), "json".into()];
+        args.extend(stage.args());
+        args.extend(journal.iter().map(|&arg| arg.to_owned()));
+        agent::run(args)
+    };
+    // A folder is no journal.
+    let refused = bind(&["--journal", &utf8(stage.dir.path())]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("--no-journal"), "{said}");
+    assert_eq!(sys::affinity(puppet.pid()).unwrap(), stage.all);
+
+    assert!(bind(&["--journal", &utf8(&journal)]).status.success());
+    assert_eq!(sys::affinity(puppet.pid()).unwrap(), stage.members);
+    let done = restore(&journal, &["--class", "irq"]);
+    assert_eq!(results(&done), [], "no interrupts were changed: {done}");
+    let done = restore(&journal, &["--class", "task"]);
+    assert!(results(&done).contains(&(u64::from(puppet.pid()), "restored".to_owned())), "{done}");
+    assert_eq!(sys::affinity(puppet.pid()).unwrap(), stage.all);
+
+    assert!(bind(&["--no-journal"]).status.success());
+    assert_eq!(sys::affinity(puppet.pid()).unwrap(), stage.members);
+    let done = restore(&journal, &[]);
+    assert_eq!(results(&done), [], "{done}");
+}
+
+#[test]
+fn an_agent_that_cannot_write_its_journal_goes_on_and_says_so() {
+    let Some(stage) = stage("restore-unwritable") else { return };
+    let agent = stage.agent_with(&["--journal", &utf8(stage.dir.path())]);
+    let puppet = stage.puppet("worker");
+    stage.settle_on(puppet.pid(), &stage.members);
+    eventually(|| match agent.warnings("not written down").len() {
+        1 => Ok(()),
+        count => Err(format!("{count} warnings: {}", agent.stderr())),
+    });
+    let summary = agent.stop().events.pop().unwrap();
+    assert!(summary["journal"]["waiting"].as_u64() >= Some(1), "{summary}");
+    assert!(summary["journal"]["failures"].as_u64() >= Some(1), "{summary}");
+}
+
+/// Threads that come, rename themselves and stay, children that stay, and programs that come and go, until it is told to end.
+fn storm(puppet: &mut Puppet, over: &AtomicBool, rounds: &AtomicU64) {
+    let pid = puppet.pid();
+    let _child = puppet.order(&Order::Fork).unwrap();
+    let mut threads = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        if threads.len() < THREADS {
+            let from = threads.last().copied().unwrap_or(pid);
+            threads.push(puppet.order(&Order::Thread { from, name: Some("helper".into()) }).unwrap());
+        }
+        for (tid, name) in threads.iter().rev().take(2).zip(["forward_1", "helper"]) {
+            puppet.rename(*tid, name).unwrap();
+        }
+        puppet.order(&Order::Storm { count: 3, role: "worker".into() }).unwrap();
+        rounds.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Does that while each of them storms, and counts their rounds meanwhile.
+pub(super) fn while_it_storms<T>(
+    puppets: &mut [Puppet],
+    rounds: &AtomicU64,
+    during: impl FnOnce() -> T,
+) -> T {
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // However it ends, the storm does.
+        let _ending = Over(&over);
+        for puppet in puppets {
+            scope.spawn(|| storm(puppet, &over, rounds));
+        }
+        during()
+    })
+}
+
+#[test]
+fn after_killed_agents_in_a_storm_everybody_has_what_they_had() {
+    let Some(stage) = stage("restore-storm") else { return };
+    let kills = std::env::var("NUMA_AGENT_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
+    let journal = utf8(&stage.dir.path().join("journal"));
+    let rounds = AtomicU64::new(0);
+    let mut off = 0;
+    // They end with the thread that has started them.
+    let mut puppets = [stage.puppet("worker"), stage.puppet("worker")];
+    while_it_storms(&mut puppets, &rounds, || {
+        for round in 0..kills {
+            let agent = stage.agent_with(&["--journal", &journal]);
+            let so_far = rounds.load(Ordering::Relaxed);
+            eventually(|| match rounds.load(Ordering::Relaxed) {
+                now if now > so_far + 2 => Ok(()),
+                _ => Err("the storm does not go on".to_owned()),
+            });
+            sleep(Duration::from_micros(u64::from(round) * 1373 % 20_000));
+            let _ = agent.end_by(Signal::SIGKILL);
+            off += strays(&stage.family.tag, &stage.all).1.len();
+        }
+    });
+    let done = restore(Path::new(&journal), &[]);
+    let (looked_at, strays) = strays(&stage.family.tag, &stage.all);
+    println!(
+        "{kills} agents killed in {rounds:?} rounds of a storm, {off} masks found changed after kills; {looked_at} threads looked at after restoring, journal {} bytes",
+        fs::metadata(&journal).unwrap().len()
+    );
+    assert_eq!(strays, [], "{done:#}");
+    assert!(looked_at > 20 && off > 20);
+}
