@@ -43,8 +43,9 @@ pub const NUMA_BALANCING: &str = "/proc/sys/kernel/numa_balancing";
 /// How a test begins the line that says that this machine's shape is not what it is about.
 const ELSEWHERE: &str = "ELSEWHERE:";
 
-/// How many lines of a failed test's output are shown: the last.
+/// How many lines of a failed test's output are shown: the last, and so many of where it panicked.
 const SHOWN_LINES: usize = 150;
+const PANIC_LINES: usize = 12;
 
 /// What to run.
 #[derive(Debug)]
@@ -243,10 +244,11 @@ pub fn run(plan: &Plan) -> Result<bool> {
             if let Err(error) = guest.clean(&online) {
                 say(&format!("broken: after {full}: {error:#}"));
             }
-            let skip = output.lines().count().saturating_sub(SHOWN_LINES);
-            let shown =
-                |line: &&str| end != End::Ok || line.contains(verifier::WORD) || line.contains(FIGURES);
-            output.lines().skip(skip).filter(shown).for_each(|line| say(&format!("| {line}")));
+            let shown = |line: &str| match end {
+                End::Ok => line.contains(verifier::WORD) || line.contains(FIGURES),
+                _ => true,
+            };
+            shortened(&output).filter(|line| shown(line)).for_each(|line| say(&format!("| {line}")));
             say(&format!("{} {full} {}", end.word(), start.elapsed().as_millis()));
             ends.push(end);
         }
@@ -254,6 +256,15 @@ pub fn run(plan: &Plan) -> Result<bool> {
     let counts = End::ALL.map(|(kind, _)| ends.iter().filter(|end| **end == kind).count().to_string());
     say(&format!("verdict {}", counts.join(" ")));
     Ok(!ends.contains(&End::Failed))
+}
+
+/// The last lines, behind the beginning of the panic's message if that is further up: a report in it may be longer than all that is shown.
+fn shortened(output: &str) -> impl Iterator<Item = &str> {
+    let last = output.lines().count().saturating_sub(SHOWN_LINES);
+    let panic = output.lines().position(|line| line.contains(" panicked at ")).unwrap_or(last);
+    let lines = output.lines().enumerate();
+    let kept = move |at: usize| at >= last || (panic..panic + PANIC_LINES).contains(&at);
+    lines.filter(move |(at, _)| kept(*at)).map(|(_, line)| line)
 }
 
 /// `live-0123456789abcdef` is `live`.
@@ -342,6 +353,17 @@ mod tests {
         assert_eq!(end(true, "it said ELSEWHERE: once", 1), End::Ok);
         assert_eq!(end(false, "ELSEWHERE: a: x", 1), End::Failed);
         assert_eq!(end(true, "", 0), End::Failed, "ignored, or no such test");
+    }
+
+    #[test]
+    fn what_a_test_panicked_with_is_shown_however_long_it_is() {
+        let report: Vec<String> = (0..500).map(|line| format!("line {line}")).collect();
+        let output = format!("noise\nthread 'a' panicked at a.rs:1:1:\n{}", report.join("\n"));
+        let shown: Vec<&str> = shortened(&output).collect();
+        assert_eq!((shown[0], shown[1]), ("thread 'a' panicked at a.rs:1:1:", "line 0"));
+        assert_eq!((shown.len(), shown.last()), (PANIC_LINES + SHOWN_LINES, Some(&"line 499")));
+        let short = "a\nthread 'a' panicked at a.rs:1:1:\nb";
+        assert!(shortened(short).eq(short.lines()), "nothing twice, nothing lost");
     }
 
     #[test]

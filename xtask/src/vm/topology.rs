@@ -71,7 +71,7 @@ pub const ALL: [Topology; 8] = [
         sockets: 4,
         nodes_per_socket: 2,
         cpus_per_node: ByArch { x86_64: 2, aarch64: CLUSTER },
-        mib_per_node: 128,
+        mib_per_node: 160,
         cards: true,
         ..SMALL
     },
