@@ -43,7 +43,7 @@ pub fn bind<E: fmt::Display>(
     cpus: &CpuSet,
     before: impl FnOnce(&CpuSet) -> Result<(), E>,
 ) -> BindOutcome {
-    if kernel.start_time(task.tid) != Some(task.start_time) {
+    if kernel.owner(task) != Some(task.start_time) {
         return BindOutcome::Gone;
     }
     let done = match set_and_read_back(kernel, task.tid, cpus, before) {
@@ -53,7 +53,7 @@ pub fn bind<E: fmt::Display>(
             return BindOutcome::Failed { why, excluded: false, actual: kernel.affinity(task.tid).ok() };
         }
     };
-    match kernel.start_time(task.tid) {
+    match kernel.owner(task) {
         None => return BindOutcome::Gone,
         Some(start_time) if start_time != task.start_time => {
             if let Ok((before, after)) = &done

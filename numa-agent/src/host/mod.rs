@@ -26,3 +26,4 @@ pub mod scan;
 pub mod surroundings;
 pub mod sys;
 pub mod sysfs;
+mod young;

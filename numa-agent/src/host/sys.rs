@@ -20,9 +20,11 @@ pub use nix::sys::signal::Signal;
 use nix::{errno::Errno, time::ClockId};
 use tokio::io::unix::AsyncFd;
 
+use super::young::is_young;
 use crate::core::{
     idset::{CpuSet, IdSet},
     memory::Policy,
+    task::TaskId,
 };
 
 /// The system calls on other tasks that the agent makes.
@@ -42,6 +44,11 @@ pub trait Kernel {
 
     /// The task's start time in clock ticks since boot; `None` if there is no such task.
     fn start_time(&self, tid: u32) -> Option<u64>;
+
+    /// The start time of who has this task's tid by now; of one so young that this can be nobody else without a look, also if it has ended.
+    fn owner(&self, task: TaskId) -> Option<u64> {
+        self.start_time(task.tid)
+    }
 
     /// The task's scheduling class, if that is a real-time or the deadline one.
     fn real_time(&self, tid: u32) -> Option<&'static str>;
@@ -111,6 +118,11 @@ impl Kernel for Host {
 
     fn start_time(&self, tid: u32) -> Option<u64> {
         stat_field(tid, 22)?.parse().ok()
+    }
+
+    fn owner(&self, task: TaskId) -> Option<u64> {
+        // A look opens, reads and closes a file; threads and programs that have just begun are most of what there is to bind.
+        if is_young(task) { Some(task.start_time) } else { self.start_time(task.tid) }
     }
 
     fn real_time(&self, tid: u32) -> Option<&'static str> {
@@ -472,10 +484,17 @@ fn stat_field(tid: u32, number: usize) -> Option<String> {
 /// `CLOCK_MONOTONIC` in nanoseconds, the clock of the kernel programs' `bpf_ktime_get_ns`.
 #[must_use]
 pub fn monotonic_ns() -> u64 {
-    ClockId::CLOCK_MONOTONIC
-        .now()
-        .map(|time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
-        .unwrap_or(0)
+    nanoseconds(ClockId::CLOCK_MONOTONIC)
+}
+
+/// `CLOCK_BOOTTIME` in nanoseconds, the clock of start times.
+#[must_use]
+pub fn boottime_ns() -> u64 {
+    nanoseconds(ClockId::CLOCK_BOOTTIME)
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    clock.now().map(|time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64).unwrap_or(0)
 }
 
 /// How the calling thread is scheduled.
@@ -804,6 +823,14 @@ pub fn stand_alone() -> io::Result<()> {
 
 /// Inode of the initial pid namespace: `PROC_PID_INIT_INO` of `include/linux/proc_ns.h` (5.10 to 6.18).
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// The tids of this kernel are below this (`/proc/sys/kernel/pid_max`); where that cannot be read, what they can be at most (`PID_MAX_LIMIT`,
+/// `include/linux/threads.h`, 6.18).
+#[must_use]
+pub fn pid_max() -> u32 {
+    let read = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok();
+    read.and_then(|text| text.trim().parse().ok()).unwrap_or(4 << 20)
+}
 
 /// Whether pids mean the same to us as to the kernel programs, which see the initial namespace's.
 #[must_use]

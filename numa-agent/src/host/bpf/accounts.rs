@@ -1,8 +1,6 @@
 //! The accounts of marked tasks: opening those of tasks that ran before us, reading them, giving slots back; and what the
 //! kernel side is told about the machine and the plan.
 
-use std::fs;
-
 use aya::{
     Ebpf,
     maps::{Array, MapData, MapError, Stack},
@@ -18,15 +16,6 @@ use crate::{core::task::TaskId, host::sys};
 
 /// How many plan sets there can be, that for tasks without one included.
 pub const PLAN_SETS: u32 = 4096;
-/// As many tids as any kernel has (`PID_MAX_LIMIT`, `include/linux/threads.h`).
-const PID_MAX_LIMIT: u32 = 4 << 20;
-
-/// The tids of this kernel are below this (`/proc/sys/kernel/pid_max`).
-pub(super) fn pid_max() -> u32 {
-    let read = fs::read_to_string("/proc/sys/kernel/pid_max").ok();
-    read.and_then(|text| text.trim().parse().ok()).unwrap_or(PID_MAX_LIMIT)
-}
-
 /// The maps around accounts.
 pub(super) struct Accounts {
     accounts: Array<MapData, account::Words>,

@@ -110,7 +110,7 @@ pub(super) fn load<T>(
     loader.map_max_entries("tasks", options.max_tasks);
     loader.map_max_entries("accounts", accounts + 1);
     loader.map_max_entries("free_slots", accounts);
-    loader.map_max_entries("slot_of", accounts::pid_max());
+    loader.map_max_entries("slot_of", sys::pid_max());
     loader.map_max_entries("plan_of", accounts + 1);
     loader.map_max_entries("plan_sets", accounts::PLAN_SETS);
     loader.map_max_entries("places", cpus);
