@@ -24,6 +24,8 @@ use crate::{
 
 /// How long a bind waits for others who write to the journal.
 const PATIENCE: Duration = Duration::from_millis(2);
+/// How long it waits for them at its end.
+const END_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the agent waits at its start for a `restore` that is under way.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 /// After a failure nothing is tried for so long.
@@ -135,6 +137,20 @@ impl Journaling {
         self.counts.waiting = self.late.1;
     }
 
+    /// Writes all that is left, and takes its time; nothing else is to be done any more.
+    pub(super) async fn end(&mut self) {
+        if let Some(job) = self.rewriting.take()
+            && let Err(error) = flat(job.await)
+        {
+            tracing::warn!("{error:#}");
+        }
+        self.journal = self.journal.take().map(|journal| journal.with_patience(END_PATIENCE));
+        self.flush(u64::MAX);
+        if self.late.1 > 0 {
+            tracing::error!("{} changes could not be written down, and cannot be undone", self.late.1);
+        }
+    }
+
     fn failed(&mut self, error: &JournalError) {
         self.counts.failures += 1;
         if !std::mem::replace(&mut self.warned, true) {
@@ -185,7 +201,6 @@ impl Agent {
             return;
         };
         let journaling = &mut self.executor.journaling;
-        journaling.flush(u64::MAX);
         // So that no other starts meanwhile; one that runs beside this one has chosen to.
         journaling.attendance = None;
         let _alone = journal::keep_agents_out(&path).ok();

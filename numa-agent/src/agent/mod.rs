@@ -228,8 +228,13 @@ impl Agent {
     async fn finish(&mut self) {
         self.tell_manager(Word::Stopping);
         self.end_holding();
-        self.restore_on_exit();
+        // Binds that are still to come of what has happened, or of a look that is under way, would not be undone after it.
         let draft = self.conclude();
+        while let Some(fenced) = self.cgroups.job.take() {
+            self.finish_fencing(fenced.await);
+        }
+        self.executor.journaling.end().await;
+        self.restore_on_exit();
         if let Some(report) = &mut self.reporting {
             let report = report.await;
             self.reporting = None;

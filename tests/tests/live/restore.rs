@@ -298,3 +298,31 @@ fn after_killed_agents_in_a_storm_everybody_has_what_they_had() {
     assert_eq!(strays, [], "{done:#}");
     assert!(looked_at > 20 && off > 20);
 }
+
+#[test]
+fn an_agent_that_ends_in_a_storm_leaves_nobody_bound() {
+    let Some(stage) = stage("restore-exit-storm") else { return };
+    let rounds = AtomicU64::new(0);
+    let mut puppets = [stage.puppet("worker"), stage.puppet("worker")];
+    let mut bound = 0;
+    while_it_storms(&mut puppets, &rounds, || {
+        for _ in 0..5 {
+            let agent = stage.agent_with(&["--restore-on-exit"]);
+            let so_far = rounds.load(Ordering::Relaxed);
+            eventually(|| match rounds.load(Ordering::Relaxed) {
+                now if now > so_far + 2 => Ok(()),
+                _ => Err("the storm does not go on".to_owned()),
+            });
+            // It finds events in its ring that came before the signal.
+            agent.signal(Signal::SIGSTOP);
+            sleep(Duration::from_millis(200));
+            agent.signal(Signal::SIGTERM);
+            agent.signal(Signal::SIGCONT);
+            let left = agent.stop();
+            bound += left.events.last().unwrap()["results"]["bound"].as_u64().unwrap_or(0);
+            let strays = strays(&stage.family.tag, &stage.all).1;
+            assert_eq!(strays, [], "{:#}", left.events.last().unwrap());
+        }
+    });
+    assert!(bound > 20, "{bound}");
+}

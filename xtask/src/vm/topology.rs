@@ -13,6 +13,7 @@ pub struct Topology {
     /// 0: the machine has no NUMA at all.
     nodes_per_socket: u32,
     cpus_per_node: ByArch,
+    /// A multiple of 128.
     mib_per_node: u32,
     /// Nodes without CPUs, after all others.
     memory_only: u32,
@@ -63,6 +64,10 @@ const FAR: u32 = 33;
 /// A node without CPUs is behind a link of its own.
 const MEMORY_ONLY: u32 = 40;
 
+/// What the first node has beyond the others, for the kernel and for all files. Like the rest a multiple of the 128 MiB of a memory section,
+/// all of which is of one node (`SECTION_SIZE_BITS` of `arch/arm64/include/asm/sparsemem.h`, 6.1).
+const FIRST_NODE_MIB: u32 = 128;
+
 /// All shapes, in the order of the table.
 pub const ALL: [Topology; 8] = [
     Topology {
@@ -71,7 +76,7 @@ pub const ALL: [Topology; 8] = [
         sockets: 4,
         nodes_per_socket: 2,
         cpus_per_node: ByArch { x86_64: 2, aarch64: CLUSTER },
-        mib_per_node: 160,
+        mib_per_node: 128,
         cards: true,
         ..SMALL
     },
@@ -185,8 +190,9 @@ impl Topology {
     /// QEMU's arguments: processors, memory, nodes, distances.
     pub fn arguments(&self, arch: Arch) -> Vec<String> {
         let nodes = self.nodes(arch);
-        let with_memory = nodes.iter().filter(|node| node.memory).count().max(1);
-        let memory = self.mib_per_node as usize * with_memory;
+        let mib = |node: &Node| self.mib_per_node + if node.id == 0 { FIRST_NODE_MIB } else { 0 };
+        let memory: u32 = nodes.iter().filter(|node| node.memory).map(mib).sum();
+        let memory = memory.max(self.mib_per_node);
         let mut args = vec!["-smp".to_owned(), self.smp(arch), "-m".into(), format!("{memory}M")];
         let mut add = |name: &str, value: String| args.extend([name.to_owned(), value]);
         for node in &nodes {
@@ -196,7 +202,7 @@ impl Topology {
                 value.push_str(&format!(",cpus={first}-{last}"));
             }
             if node.memory {
-                add("-object", format!("memory-backend-ram,id=m{id},size={}M", self.mib_per_node));
+                add("-object", format!("memory-backend-ram,id=m{id},size={}M", mib(node)));
                 value.push_str(&format!(",memdev=m{id}"));
             }
             add("-numa", value);
@@ -315,7 +321,7 @@ mod tests {
     #[test]
     fn a_memory_only_node_has_no_cpus_and_a_plain_machine_no_nodes() {
         let cxl = text("cxl", Arch::X86_64);
-        assert!(cxl.contains("node,nodeid=2,memdev=m2") && cxl.contains("-m 768M"), "{cxl}");
+        assert!(cxl.contains("node,nodeid=2,memdev=m2") && cxl.contains("-m 896M"), "{cxl}");
         let one = text("one", Arch::Aarch64);
         assert_eq!(one, "-smp 4,sockets=1,clusters=1,cores=4,threads=1 -m 512M");
     }
@@ -323,13 +329,13 @@ mod tests {
     #[test]
     fn a_hole_takes_an_empty_socket_or_none() {
         let x86 = text("sparse", Arch::X86_64);
-        assert!(x86.starts_with("-smp 4,maxcpus=12,sockets=3,dies=1,cores=4,threads=1 -m 512M"), "{x86}");
+        assert!(x86.starts_with("-smp 4,maxcpus=12,sockets=3,dies=1,cores=4,threads=1 -m 640M"), "{x86}");
         assert!(
             x86.contains("-numa node,nodeid=1,cpus=4-7 -object")
                 && x86.contains("socket-id=2,die-id=0,core-id=3")
         );
         let arm = text("sparse", Arch::Aarch64);
-        assert!(arm.starts_with("-smp 12,sockets=3,clusters=1,cores=4,threads=1 -m 768M"), "{arm}");
+        assert!(arm.starts_with("-smp 12,sockets=3,clusters=1,cores=4,threads=1 -m 896M"), "{arm}");
         assert!(
             arm.contains("-numa node,nodeid=1 -object") && arm.contains("nodeid=3,cpus=8-11,memdev=m3"),
             "{arm}"
