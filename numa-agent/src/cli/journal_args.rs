@@ -33,6 +33,14 @@ impl JournalArgs {
         self.path().map_or(Ok(None), |path| open(&path, self.journal.is_some()))
     }
 
+    /// The same, for what root alone may change: that it cannot be undone is said by `--no-journal` alone.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn open_or_refuse(&self) -> anyhow::Result<Option<(Journal, Outstanding)>> {
+        self.path().map_or(Ok(None), |path| open(&path, true))
+    }
+
     /// Where it is to be, if anywhere.
     #[must_use]
     pub fn path(&self) -> Option<PathBuf> {

@@ -123,19 +123,23 @@ fn tasks(outstanding: &Outstanding, dry_run: bool) -> Result<Vec<Row>, RestoreEr
         }
     }
     for (task, owed) in &outstanding.tasks {
-        let change = &owed.change;
-        rows.entry(*task).or_insert_with(|| Row {
-            class: "task",
-            task: Some((change.pid, *task)),
-            what: change.comm.clone(),
-            path: None,
-            before: change.before.to_string(),
-            given: Some(change.given.to_string()),
-            now: None,
-            outcome: Outcome::Gone,
-        });
+        rows.entry(*task).or_insert_with(|| owed_row(*task, owed));
     }
     Ok(rows.into_values().collect())
+}
+
+/// Of a task of which nothing else is known than what it is owed.
+fn owed_row(task: TaskId, Owed { change, .. }: &Owed<TaskChange>) -> Row {
+    Row {
+        class: "task",
+        task: Some((change.pid, task)),
+        what: change.comm.clone(),
+        path: None,
+        before: change.before.to_string(),
+        given: Some(change.given.to_string()),
+        now: None,
+        outcome: Outcome::Gone,
+    }
 }
 
 /// `None`: it is none of ours.
@@ -147,8 +151,17 @@ fn thread_row(
     online: &CpuSet,
     dry_run: bool,
 ) -> Option<Row> {
-    let now = thread.allowed.as_ref()?;
     let owed = outstanding.tasks.get(&thread.id);
+    let Some(now) = &thread.allowed else {
+        // Who is owed nothing may be none of ours.
+        let row = owed.map(|owed| owed_row(thread.id, owed))?;
+        // It may have ended right now.
+        return match Host.affinity(thread.id.tid) {
+            Err(SysError { errno: Errno::ESRCH, .. }) => None,
+            Err(error) => Some(Row { outcome: Outcome::Failed(format!("cannot read its mask: {error}")), ..row }),
+            Ok(_) => None,
+        };
+    };
     let (before, verdict) = match owed {
         Some(owed) => (owed.change.before.clone(), undo::of_task(owed, now, online)),
         None => {

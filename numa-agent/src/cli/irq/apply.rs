@@ -37,7 +37,7 @@ pub fn run(args: &IrqApplyArgs) -> anyhow::Result<()> {
     let what = &args.what;
     let mut report = what.report()?;
     what.machine().check_applicable(&what.machine().topology()?)?;
-    let mut journal = args.journal.open()?.map(|(journal, _)| journal);
+    let mut journal = args.journal.open_or_refuse()?.map(|(journal, _)| journal);
     let mut note = |change: &FileChange| match &mut journal {
         Some(journal) => journal.before_file(change).map_err(|error| error.to_string()),
         None => Ok(()),

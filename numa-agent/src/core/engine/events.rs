@@ -158,6 +158,7 @@ impl Engine {
         let Some(thread) = thread.filter(|thread| thread.uses_device) else { return Vec::new() };
         thread.uses_device = false;
         thread.role = self.rules.thread_role(process.role, &thread.comm, false);
+        thread.let_be = false;
         self.rebind(event.pid, event.task, Cause::Exec, event.at_ns)
     }
 
@@ -234,6 +235,7 @@ impl Engine {
         let Some(thread) = thread.filter(|thread| !thread.uses_device) else { return actions };
         thread.uses_device = true;
         thread.role = self.rules.thread_role(process.role, &thread.comm, true);
+        thread.let_be = false;
         self.rebind(event.pid, event.task, Cause::UseDevice, event.at_ns)
     }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Entry, FileChange, TaskChange};
 use crate::core::{
     idset::{CpuSet, IdSet},
+    irq::balancer::{list, listed},
     task::TaskId,
 };
 
@@ -62,6 +63,11 @@ pub trait Change: Clone {
     {
         false
     }
+
+    /// Makes it what it and the change before it add up to.
+    fn go_on_from(&mut self, last: &mut Self) {
+        self.before().clone_from(last.before());
+    }
 }
 
 impl Change for TaskChange {
@@ -96,8 +102,16 @@ impl Change for FileChange {
     }
 
     fn is_foreign<'a>(&self, mut gifts: impl Iterator<Item = &'a String>) -> bool {
-        // To a ban list we only add: what others have on it stays there in any case.
         !self.is_ban() && gifts.all(|gift| !same_value(gift, &self.before))
+    }
+
+    fn go_on_from(&mut self, last: &mut Self) {
+        if self.is_ban() {
+            // To a ban list we only add: what others have put on it in between is not ours to take away.
+            let added = &listed(&self.given) - &listed(&self.before);
+            self.given = list(&(&listed(&last.given) | &added));
+        }
+        self.before.clone_from(&last.before);
     }
 }
 
@@ -106,13 +120,13 @@ impl Change for FileChange {
 pub struct Owed<C: Change> {
     /// `before` is what it is owed, the rest is of the last change.
     pub change: C,
-    /// What it was given before that: who dies after telling of a change and before making it leaves one of these behind.
-    pub earlier: BTreeSet<C::Value>,
+    /// What it was given before that, in order: who dies after telling of a change and before making it leaves one of these behind.
+    pub earlier: Vec<C::Value>,
 }
 
 impl<C: Change> Owed<C> {
     fn new(change: C) -> Self {
-        Self { change, earlier: BTreeSet::new() }
+        Self { change, earlier: Vec::new() }
     }
 
     /// All that it was given.
@@ -122,13 +136,15 @@ impl<C: Change> Owed<C> {
 
     fn follow(&mut self, mut next: C) {
         if !next.is_foreign(self.gifts()) {
-            next.before().clone_from(self.change.before());
+            next.go_on_from(&mut self.change);
         }
         let last = std::mem::replace(&mut self.change, next);
-        self.earlier.insert(last.given().clone());
-        self.earlier.remove(self.change.given());
+        self.earlier.retain(|given| ![last.given(), self.change.given()].contains(&given));
+        if last.given() != self.change.given() {
+            self.earlier.push(last.given().clone());
+        }
         if self.earlier.len() > MAX_EARLIER {
-            self.earlier.pop_first();
+            self.earlier.remove(0);
         }
     }
 
@@ -213,10 +229,12 @@ impl FromIterator<Entry> for Outstanding {
 #[must_use]
 pub fn same_value(one: &str, other: &str) -> bool {
     let (one, other) = (one.trim(), other.trim());
-    let list = |text: &str| text.parse::<IdSet>().ok();
-    let mask = |text: &str| IdSet::from_mask(text).ok();
+    let as_list = |text: &str| text.parse::<IdSet>().ok();
+    let as_mask = |text: &str| IdSet::from_mask(text).ok();
     let agree = |read: &dyn Fn(&str) -> Option<IdSet>| read(one).is_some_and(|set| read(other) == Some(set));
-    // A group of eight digits is a mask's, on machines with more than 32 CPUs; it would read as a list too.
+    // A group of eight digits is a mask's, on machines with more than 32 CPUs; it would read as a list too. One group of fewer says the same of
+    // both if it says the same of either; more of them are a list's.
     let is_mask = [one, other].iter().any(|text| text.split(',').any(|group| group.len() == 8));
-    one == other || agree(&mask) || (!is_mask && agree(&list))
+    let is_list = !is_mask && [one, other].iter().any(|text| as_list(text).is_some());
+    one == other || if is_list { agree(&as_list) } else { agree(&as_mask) }
 }

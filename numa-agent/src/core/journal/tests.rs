@@ -135,7 +135,7 @@ fn what_it_had_and_the_last_gift_count() {
     let five = TaskId { tid: 5, start_time: 7 };
     let owed = &outstanding.tasks[&five];
     assert_eq!((&owed.change.before, &owed.change.given), (&set("0-7"), &set("4")));
-    assert_eq!(owed.earlier, [set("2-3")].into());
+    assert_eq!(owed.earlier, [set("2-3")]);
     let file = &outstanding.files[path];
     assert_eq!((file.change.before.as_str(), file.change.given.as_str()), ("0-7", "2"));
     // Somebody else sets it, and we do it again: twice, once with a value that has been ours before.
@@ -175,12 +175,40 @@ fn what_was_changed_before_a_boot_is_over() {
 
 #[test]
 fn values_are_the_same_however_they_are_printed() {
-    for (one, other) in [("0-1\n", "0,1"), ("3", "00000000,00000003"), ("", "\n"), ("max", "max")] {
+    for (one, other) in [("0-1\n", "0,1"), ("3", "00000000,00000003"), ("", "\n"), ("max", "max"), ("1e", "01e")] {
         assert!(same_value(one, other), "{one:?} {other:?}");
     }
     for (one, other) in
-        [("0-1", "0-2"), ("ff", "7f"), ("", "0"), ("max", "min"), ("00000000,00000001", "00000001,00000000")]
+        [("0-1", "0-2"), ("ff", "7f"), ("", "0"), ("max", "min"), ("00000000,00000001", "00000001,00000000"), ("0,4", "4")]
     {
         assert!(!same_value(one, other), "{one:?} {other:?}");
     }
+}
+
+#[test]
+fn of_many_gifts_the_oldest_are_forgotten() {
+    let mut outstanding = Outstanding::default();
+    // Shrinking, as those of a plan that makes room for more groups.
+    let last: Vec<String> = (0..20).rev().map(|end| format!("0-{end}")).collect();
+    last.iter().for_each(|given| outstanding.add(task(5, "0-39", given)));
+    let owed = &outstanding.tasks[&TaskId { tid: 5, start_time: 7 }];
+    let kept: Vec<String> = owed.gifts().map(ToString::to_string).collect();
+    assert_eq!(kept, ["0-8", "0-7", "0-6", "0-5", "0-4", "0-3", "0-2", "0-1", "0"]);
+    assert_eq!(read_back(&outstanding.encode()), outstanding);
+}
+
+#[test]
+fn of_a_ban_list_only_our_own_go() {
+    let socket = "/run/irqbalance/irqbalance7.sock";
+    // A manager bans 30 in between.
+    let told = [irq(socket, "", "24 25"), irq(socket, "24 25 30", "24 25 26 30")];
+    let outstanding: Outstanding = told.into_iter().collect();
+    let change = &outstanding.files[socket].change;
+    assert_eq!((change.before.as_str(), change.given.as_str()), ("", "24 25 26"));
+    assert_eq!(read_back(&outstanding.encode()).files[socket].change, *change);
+}
+
+/// What a journal's text adds up to.
+fn read_back(text: &str) -> Outstanding {
+    decode(text.as_bytes()).entries.into_iter().collect()
 }
