@@ -1,7 +1,10 @@
 //! What the agent writes down before it changes a mask. It never stands in the way of that: what cannot be written is kept and written
 //! later, counted, and said once.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tokio::task::JoinHandle;
 
@@ -30,6 +33,8 @@ const END_PATIENCE: Duration = Duration::from_secs(1);
 const START_PATIENCE: Duration = Duration::from_secs(10);
 /// After a failure nothing is tried for so long.
 const PAUSE_NS: u64 = 100_000_000;
+/// Others may have the journal for so long: `restore` takes seconds for thousands of threads. Nothing is lost meanwhile.
+const LOCKED_LONG_NS: u64 = 10_000_000_000;
 /// What is kept to be written later.
 const MAX_LATE_BYTES: usize = 4 << 20;
 
@@ -42,10 +47,13 @@ pub struct Journaling {
     /// Lines that could not be written yet, and how many.
     late: (String, u64),
     retry_at_ns: u64,
+    /// It could not be written since then.
+    failing_since_ns: Option<u64>,
     warned: bool,
     warning: Option<String>,
     counts: Journaled,
-    pub(super) rewriting: Option<JoinHandle<anyhow::Result<()>>>,
+    /// It is being opened, which may wait for others and rewrite it: never on the event loop.
+    pub(super) opening: Option<JoinHandle<anyhow::Result<Journal>>>,
     /// So that nobody undoes what the agent would do again at once.
     attendance: Option<Attendance>,
 }
@@ -60,25 +68,17 @@ impl Journaling {
         if let Some(path) = journaling.path.clone() {
             // Whose folder there is not yet nobody undoes.
             journaling.attendance = journal::attend(&path, START_PATIENCE)?;
-            match journaling.open() {
-                Ok(known) => journaling.lineage = Lineage::of(&known),
-                Err(error) => journaling.failed(&error),
+            match open(&path) {
+                Ok((journal, known)) => {
+                    (journaling.journal, journaling.lineage) = (Some(journal), Lineage::of(&known));
+                }
+                Err(error) => journaling.failed(&error, sys::monotonic_ns()),
             }
             if journaling.attendance.is_none() {
                 journaling.attendance = journal::attend(&path, START_PATIENCE)?;
             }
         }
         Ok(journaling)
-    }
-
-    fn open(&mut self) -> Result<Outstanding, JournalError> {
-        let Some(path) = &self.path else { return Ok(Outstanding::default()) };
-        self.journal = Some(Journal::open(path)?.with_patience(PATIENCE));
-        let decoded = journal::read(path)?.unwrap_or_default();
-        if decoded.damaged > 0 {
-            tracing::warn!("the journal {} has {} damaged lines", path.display(), decoded.damaged);
-        }
-        Ok(journal::this_boots(decoded).0)
     }
 
     /// A thread is about to be given another mask.
@@ -118,45 +118,69 @@ impl Journaling {
         if self.late.1 == 0 || now_ns < self.retry_at_ns {
             return;
         }
-        let opened = if self.journal.is_none() { self.open().map(drop) } else { Ok(()) };
-        let written = opened.and_then(|()| match &mut self.journal {
-            Some(journal) => journal.append(&self.late.0),
-            None => Ok(()),
-        });
-        match written {
-            Ok(()) => {
+        match self.journal.as_mut().map(|journal| journal.append(&self.late.0)) {
+            Some(Ok(())) => {
                 self.counts.entries += self.late.1;
                 self.late.0.clear();
                 self.late.1 = 0;
+                self.failing_since_ns = None;
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 self.retry_at_ns = now_ns.saturating_add(PAUSE_NS);
-                self.failed(&error);
+                self.failed(&error, now_ns);
             }
+            // Why not has been said, or it is too early for that.
+            None => {}
         }
         self.counts.waiting = self.late.1;
     }
 
     /// Writes all that is left, and takes its time; nothing else is to be done any more.
     pub(super) async fn end(&mut self) {
-        if let Some(job) = self.rewriting.take()
-            && let Err(error) = flat(job.await)
-        {
-            tracing::warn!("{error:#}");
+        if let Some(job) = self.opening.take() {
+            self.opened(job.await, sys::monotonic_ns());
         }
-        self.journal = self.journal.take().map(|journal| journal.with_patience(END_PATIENCE));
+        let journal = self.journal.take().or_else(|| Journal::open(self.path.as_deref()?).ok());
+        self.journal = journal.map(|journal| journal.with_patience(END_PATIENCE));
         self.flush(u64::MAX);
         if self.late.1 > 0 {
             tracing::error!("{} changes could not be written down, and cannot be undone", self.late.1);
         }
     }
 
-    fn failed(&mut self, error: &JournalError) {
+    fn failed(&mut self, error: &JournalError, now_ns: u64) {
+        let since_ns = *self.failing_since_ns.get_or_insert(now_ns);
+        if matches!(error, JournalError::Busy(_)) && now_ns.saturating_sub(since_ns) < LOCKED_LONG_NS {
+            return;
+        }
         self.counts.failures += 1;
         if !std::mem::replace(&mut self.warned, true) {
             self.warning = Some(format!(
                 "what is changed is not written down for now, and could not be undone: {error}"
             ));
+        }
+    }
+
+    /// Has it opened on a thread of its own if it is not open, or if it has grown: it is rewritten then.
+    fn open_if_needed(&mut self) {
+        let needed = self.journal.as_ref().is_none_or(Journal::is_long);
+        if let Some(path) = self.path.clone().filter(|_| needed && self.opening.is_none()) {
+            self.opening = Some(tokio::task::spawn_blocking(move || Ok(Journal::open(&path)?)));
+        }
+    }
+
+    /// Goes on with what has been opened.
+    fn opened(&mut self, done: Done<Journal>, now_ns: u64) {
+        match flat(done).map_err(|error| error.downcast::<JournalError>()) {
+            Ok(journal) => {
+                self.journal = Some(journal.with_patience(PATIENCE));
+                self.flush(now_ns);
+            }
+            // It is appended to all the same.
+            Err(Ok(JournalError::Busy(_))) if self.journal.is_some() => {}
+            Err(Ok(error)) if self.journal.is_none() => self.failed(&error, now_ns),
+            Err(Ok(error)) => tracing::warn!("{error}"),
+            Err(Err(error)) => tracing::warn!("{error:#}"),
         }
     }
 
@@ -177,19 +201,10 @@ impl Journaling {
 }
 
 impl Agent {
-    /// Writes what could not be written before, and has a journal that has grown rewritten.
+    /// Writes what could not be written before, and has the journal opened where that is needed.
     pub(super) fn keep_journal(&mut self) {
-        let journaling = &mut self.executor.journaling;
-        journaling.flush(sys::monotonic_ns());
-        let long = journaling.journal.as_ref().is_some_and(Journal::is_long);
-        if long
-            && journaling.rewriting.is_none()
-            && let Some(path) = journaling.path.clone()
-        {
-            // On opening it is rewritten if it is long.
-            journaling.rewriting =
-                Some(tokio::task::spawn_blocking(move || Ok(Journal::open(&path).map(drop)?)));
-        }
+        self.executor.journaling.flush(sys::monotonic_ns());
+        self.executor.journaling.open_if_needed();
         if let Some(warning) = self.executor.journaling.take_warning() {
             self.engine.warn(warning);
         }
@@ -216,11 +231,20 @@ impl Agent {
         }
     }
 
-    pub(super) fn finish_rewriting(&mut self, done: Done<()>) {
-        // Else it would be found long again before anything was written.
-        let journal = self.executor.journaling.journal.as_mut();
-        if let Err(error) = flat(done).and_then(|()| Ok(journal.map_or(Ok(()), Journal::follow)?)) {
-            tracing::warn!("{error:#}");
-        }
+    pub(super) fn finish_opening(&mut self, done: Done<Journal>) {
+        self.executor.journaling.opened(done, sys::monotonic_ns());
     }
 }
+
+/// Opens it, and reads what it tells of this boot.
+fn open(path: &Path) -> Result<(Journal, Outstanding), JournalError> {
+    let journal = Journal::open(path)?.with_patience(PATIENCE);
+    let decoded = journal::read(path)?.unwrap_or_default();
+    if decoded.damaged > 0 {
+        tracing::warn!("the journal {} has {} damaged lines", path.display(), decoded.damaged);
+    }
+    Ok((journal, journal::this_boots(decoded).0))
+}
+
+#[cfg(test)]
+mod tests;

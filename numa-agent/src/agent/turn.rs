@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     core::{memory::numa_maps::Memory, outline::Outline, task::TaskId},
-    host::{notify::Word, scan::Scan, sys},
+    host::{journal::Journal, notify::Word, scan::Scan, sys},
 };
 
 /// Events handled before the loop looks at signals and timers again.
@@ -62,8 +62,8 @@ enum Input {
     Fenced(Done<Fenced>),
     /// A thread is due to be bound that had to wait.
     Due,
-    /// The journal has been rewritten.
-    Rewritten(Done<()>),
+    /// The journal has been opened, and rewritten if it was long.
+    Opened(Done<Journal>),
     /// Viewers want something.
     Wanted(Want),
     /// Metrics are asked for.
@@ -149,7 +149,7 @@ impl Agent {
                 report = finished(&mut self.reporting) => Input::Reported(report),
                 memory = finished(&mut self.memory) => Input::Settled(memory),
                 fenced = finished(&mut self.cgroups.job) => Input::Fenced(fenced),
-                rewritten = finished(&mut self.executor.journaling.rewriting) => Input::Rewritten(rewritten),
+                journal = finished(&mut self.executor.journaling.opening) => Input::Opened(journal),
                 () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => Input::Due,
                 _ = reconcile.tick() => Input::Reconcile,
                 _ = losses.tick() => Input::Losses,
@@ -191,7 +191,7 @@ impl Agent {
                     self.keep_journal();
                 }
                 Input::Due => self.do_what_is_due(),
-                Input::Rewritten(done) => self.finish_rewriting(done),
+                Input::Opened(done) => self.finish_opening(done),
                 Input::Sends => self.drain_sends(),
                 Input::Tick => self.tick(),
                 Input::Measure => {

@@ -221,16 +221,6 @@ impl Journal {
         self.length >= self.rewrite_at
     }
 
-    /// Goes over to the file that is there now, if another has rewritten it; the next to append would.
-    ///
-    /// # Errors
-    /// If it cannot be opened or locked.
-    pub fn follow(&mut self) -> Result<(), JournalError> {
-        self.lock()?;
-        drop(Lock(&self.file));
-        Ok(())
-    }
-
     /// Writes it anew, with one entry for each task that lives and each file. Others that have it open go over to the new one.
     /// What takes long is done before the lock is taken.
     ///
