@@ -79,12 +79,24 @@ pub fn restore(path: &Path, asked: &Asked) -> Result<Restored, RestoreError> {
         }
         restored.rows = tasks(&outstanding, asked.dry_run)?;
     }
-    for owed in outstanding.files.values().filter(|owed| wanted(owed.change.class.name())) {
-        restored.rows.push(file(owed, asked.dry_run));
-    }
+    let files = outstanding.files.values().filter(|owed| wanted(owed.change.class.name()));
+    let (lists, files): (Vec<_>, Vec<_>) = files.partition(|owed| owed.change.is_ban());
+    restored.rows.extend(files.into_iter().map(|owed| file(owed, asked.dry_run)));
     if let Some(held) = held {
         held.strike(&done(&restored.rows))?;
     }
+    // Irqbalance takes its time to answer, and nobody shall wait for it who has something to write.
+    let rows: Vec<Row> = lists.iter().map(|owed| bans(&owed.change, asked.dry_run)).collect();
+    if !asked.dry_run && !rows.is_empty() {
+        let held = Held::open(path)?;
+        let (now, _) = journal::this_boots(held.read()?);
+        // One that was given more meanwhile is not done.
+        let same = |owed: &&&Owed<FileChange>| now.files.get(&owed.change.path) == Some(**owed);
+        let same: BTreeSet<Subject> =
+            lists.iter().filter(same).map(|owed| Subject::File(owed.change.path.clone())).collect();
+        held.strike(&(&done(&rows) & &same))?;
+    }
+    restored.rows.extend(rows);
     Ok(restored)
 }
 
@@ -200,9 +212,8 @@ fn give_back(task: TaskId, mask: &CpuSet, online: &CpuSet) -> (Outcome, Option<C
     }
 }
 
-fn file(owed: &Owed<FileChange>, dry_run: bool) -> Row {
-    let change = &owed.change;
-    let mut row = Row {
+fn file_row(change: &FileChange, outcome: Outcome) -> Row {
+    Row {
         class: change.class.name(),
         task: None,
         what: change.what.clone(),
@@ -210,12 +221,13 @@ fn file(owed: &Owed<FileChange>, dry_run: bool) -> Row {
         before: change.before.clone(),
         given: Some(change.given.clone()),
         now: None,
-        outcome: Outcome::Gone,
-    };
-    if change.is_ban() {
-        row.outcome = bans(change, dry_run);
-        return row;
+        outcome,
     }
+}
+
+fn file(owed: &Owed<FileChange>, dry_run: bool) -> Row {
+    let change = &owed.change;
+    let mut row = file_row(change, Outcome::Gone);
     let gone =
         |error: &io::Error| [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind());
     let read = || fs::read_to_string(&change.path).map(|text| text.trim().to_owned());
@@ -243,7 +255,7 @@ fn file(owed: &Owed<FileChange>, dry_run: bool) -> Row {
 }
 
 /// A running irqbalance may move again what it was told not to.
-fn bans(change: &FileChange, dry_run: bool) -> Outcome {
+fn bans(change: &FileChange, dry_run: bool) -> Row {
     let undo = || match balancer::of_ban(change)? {
         Verdict::AsBefore | Verdict::Changed => Ok(Outcome::AsBefore),
         Verdict::Undo(_) if dry_run => Ok(Outcome::Planned),
@@ -251,10 +263,11 @@ fn bans(change: &FileChange, dry_run: bool) -> Outcome {
             balancer::set_bans(Path::new(&change.path), &wanted).map(|()| Outcome::Restored)
         }
     };
-    undo().unwrap_or_else(|error: balancer::BalancerError| match error.is_gone() {
+    let outcome = undo().unwrap_or_else(|error: balancer::BalancerError| match error.is_gone() {
         true => Outcome::Gone,
         false => Outcome::Failed(error.to_string()),
-    })
+    });
+    file_row(change, outcome)
 }
 
 /// All processes.
@@ -264,4 +277,56 @@ fn running(reader: &ProcReader) -> Result<Running, super::procfs::ProcError> {
         Some((pid, (u32::try_from(stat.ppid).unwrap_or(0), stat.starttime)))
     };
     Ok(reader.pids()?.into_iter().filter_map(process).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        os::unix::net::UnixListener,
+    };
+
+    use super::*;
+    use crate::{core::journal::FileClass, host::journal::Journal};
+
+    #[test]
+    fn while_irqbalance_is_asked_others_write_and_what_they_write_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, socket) = (dir.path().join("journal"), dir.path().join("irqbalance1.sock"));
+        let name = socket.display().to_string();
+        let told = move |given: &str| FileChange {
+            class: FileClass::Irq,
+            path: name.clone(),
+            what: "irqbalance's ban list".into(),
+            before: String::new(),
+            given: given.into(),
+        };
+        let mut journal = Journal::open(&path).unwrap();
+        journal.before_file(&told("24")).unwrap();
+        let listener = UnixListener::bind(&socket).unwrap();
+        // It has been told of 24 no more; the second time, somebody tells it of 25 while it is asked.
+        let answers = std::thread::spawn(move || {
+            for more in [None, Some("24 25")] {
+                let (mut stream, _) = listener.accept().unwrap();
+                assert!(stream.read(&mut [0; 99]).unwrap() > 0, "a command");
+                if let Some(given) = more {
+                    Journal::open(&path).unwrap().before_file(&told(given)).expect("nobody has it");
+                }
+                stream.write_all(b"SLEEP 10 BANNED 00000000").unwrap();
+            }
+        });
+        let path = dir.path().join("journal");
+        let undo = |dry_run| {
+            let rows = restore(&path, &Asked { dry_run, ..Asked::default() }).unwrap().rows;
+            rows.iter().map(|row| row.outcome.name()).collect::<Vec<_>>()
+        };
+        assert_eq!((undo(true), undo(false)), (vec!["unchanged"], vec!["unchanged"]));
+        answers.join().unwrap();
+        // It has ended by now.
+        assert_eq!(
+            (undo(false), undo(false)),
+            (vec!["gone"], vec![]),
+            "what was added is still to be undone"
+        );
+    }
 }
