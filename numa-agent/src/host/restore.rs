@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
+    fmt::Display,
     fs, io,
     path::Path,
 };
@@ -17,9 +18,9 @@ use super::{
     sysfs,
 };
 use crate::core::{
-    idset::CpuSet,
+    idset::{CpuSet, IdSet},
     journal::{
-        FileChange, Outstanding, Owed, Subject,
+        FileChange, FileClass, Outstanding, Owed, Subject,
         done::{Outcome, Restored, Row},
         undo::{self, Family, Running, Verdict},
     },
@@ -73,15 +74,22 @@ pub fn restore(path: &Path, asked: &Asked) -> Result<Restored, RestoreError> {
     let unknown = outstanding.unknown.len();
     let mut restored = Restored { rows: Vec::new(), damaged, unknown, over };
     let wanted = |class: &str| asked.classes.is_empty() || asked.classes.iter().any(|one| one == class);
+    let machine = sysfs::outline(Path::new("/sys"), &Cpuset::default()).map_err(unknown_machine)?;
     if wanted("task") && !outstanding.tasks.is_empty() {
         if !sys::in_initial_pid_namespace() {
             return Err(RestoreError::Namespace);
         }
-        restored.rows = tasks(&outstanding, asked.dry_run)?;
+        restored.rows = tasks(&outstanding, &machine.online, asked.dry_run)?;
     }
     let files = outstanding.files.values().filter(|owed| wanted(owed.change.class.name()));
     let (lists, files): (Vec<_>, Vec<_>) = files.partition(|owed| owed.change.is_ban());
-    restored.rows.extend(files.into_iter().map(|owed| file(owed, asked.dry_run)));
+    restored.rows.extend(files.into_iter().map(|owed| {
+        let online = match owed.change.class {
+            FileClass::Irq => &machine.online,
+            FileClass::Cpuset => &machine.memory,
+        };
+        file(owed, online, asked.dry_run)
+    }));
     if let Some(held) = held {
         held.strike(&done(&restored.rows))?;
     }
@@ -110,21 +118,22 @@ fn done(rows: &[Row]) -> BTreeSet<Subject> {
     done.filter_map(subject).collect()
 }
 
-fn tasks(outstanding: &Outstanding, dry_run: bool) -> Result<Vec<Row>, RestoreError> {
-    let unknown = |error: &dyn std::fmt::Display| RestoreError::Machine(error.to_string());
-    let online =
-        sysfs::outline(Path::new("/sys"), &Cpuset::default()).map_err(|error| unknown(&error))?.online;
+fn unknown_machine(error: impl Display) -> RestoreError {
+    RestoreError::Machine(error.to_string())
+}
+
+fn tasks(outstanding: &Outstanding, online: &CpuSet, dry_run: bool) -> Result<Vec<Row>, RestoreError> {
     let reader = ProcReader::new("/proc", Needs::default());
     let mut rows = BTreeMap::new();
     for _ in 0..MAX_ROUNDS {
-        let running = running(&reader).map_err(|error| unknown(&error))?;
+        let running = running(&reader).map_err(unknown_machine)?;
         let mut found = false;
         for (pid, family) in undo::families(outstanding, &running) {
             for thread in reader.threads(pid, &Host) {
                 if rows.contains_key(&thread.id) {
                     continue;
                 }
-                if let Some(row) = thread_row(outstanding, pid, &family, &thread, &online, dry_run) {
+                if let Some(row) = thread_row(outstanding, pid, &family, &thread, online, dry_run) {
                     found |= row.outcome == Outcome::Restored;
                     rows.insert(thread.id, row);
                 }
@@ -225,7 +234,7 @@ fn file_row(change: &FileChange, outcome: Outcome) -> Row {
     }
 }
 
-fn file(owed: &Owed<FileChange>, dry_run: bool) -> Row {
+fn file(owed: &Owed<FileChange>, online: &IdSet, dry_run: bool) -> Row {
     let change = &owed.change;
     let mut row = file_row(change, Outcome::Gone);
     let gone =
@@ -239,7 +248,7 @@ fn file(owed: &Owed<FileChange>, dry_run: bool) -> Row {
             return row;
         }
     };
-    row.outcome = match undo::of_file(owed, &current) {
+    row.outcome = match undo::of_file(owed, &current, online) {
         Verdict::AsBefore => Outcome::AsBefore,
         Verdict::Changed => Outcome::Changed,
         Verdict::Undo(_) if dry_run => Outcome::Planned,
@@ -287,7 +296,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{core::journal::FileClass, host::journal::Journal};
+    use crate::host::journal::Journal;
 
     #[test]
     fn while_irqbalance_is_asked_others_write_and_what_they_write_stays() {

@@ -9,7 +9,7 @@ use crate::{
     cli::{Incomplete, journal_args::JournalArgs},
     core::{
         irq::balancer::{arguments, list},
-        journal::{FileChange, FileClass},
+        journal::{FileChange, FileClass, undo},
     },
     host::irq::balancer::{self, Balancer, BalancerError},
     report::{
@@ -36,10 +36,14 @@ pub struct IrqApplyArgs {
 pub fn run(args: &IrqApplyArgs) -> anyhow::Result<()> {
     let what = &args.what;
     let mut report = what.report()?;
-    what.machine().check_applicable(&what.machine().topology()?)?;
-    let mut journal = args.journal.open_or_refuse()?.map(|(journal, _)| journal);
+    let topology = what.machine().topology()?;
+    what.machine().check_applicable(&topology)?;
+    let (mut journal, online) = (args.journal.open_or_refuse()?, topology.online());
     let mut note = |change: &FileChange| match &mut journal {
-        Some(journal) => journal.before_file(change).map_err(|error| error.to_string()),
+        Some((journal, known)) => {
+            let change = undo::traced(known, change, &online);
+            journal.before_file(&change).map_err(|error| error.to_string())
+        }
         None => Ok(()),
     };
     // First: it would move away what is set.

@@ -16,7 +16,10 @@ pub use self::{
     lineage::{Lineage, Who},
     outstanding::{Change, Outstanding, Owed, Subject, same_value},
 };
-use super::{idset::CpuSet, task::TaskId};
+use super::{
+    idset::{CpuSet, IdSet},
+    task::TaskId,
+};
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +80,22 @@ impl FileChange {
     #[must_use]
     pub fn is_ban(&self) -> bool {
         self.path.ends_with(".sock")
+    }
+
+    /// Whether it is of an interrupt.
+    fn is_interrupt(&self) -> bool {
+        self.name().starts_with("smp_affinity")
+    }
+
+    /// The CPUs or nodes that a text of this file says: `None` if it makes no sense.
+    fn set(&self, text: &str) -> Option<IdSet> {
+        let is_mask = self.name() == "smp_affinity" || self.name().ends_with("ps_cpus");
+        let set = if is_mask { IdSet::from_mask(text.trim()) } else { text.trim().parse() };
+        set.ok()
+    }
+
+    fn name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or_default()
     }
 }
 

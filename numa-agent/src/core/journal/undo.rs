@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{FileChange, Outstanding, Owed, TaskChange, same_value};
-use crate::core::{idset::CpuSet, task::TaskId};
+use crate::core::{
+    idset::{CpuSet, IdSet},
+    task::TaskId,
+};
 
 /// How far up a process's ancestors are followed.
 const MAX_ANCESTORS: usize = 64;
@@ -44,17 +47,44 @@ pub fn of_task(owed: &Owed<TaskChange>, current: &CpuSet, online: &CpuSet) -> Ve
     Verdict::Changed
 }
 
-/// What is to become of a file.
+/// What is to become of a file. `online` are the CPUs that are, or of a cpuset the memory nodes.
 #[must_use]
-pub fn of_file(owed: &Owed<FileChange>, current: &str) -> Verdict<String> {
+pub fn of_file(owed: &Owed<FileChange>, current: &str, online: &IdSet) -> Verdict<String> {
     let before = &owed.change.before;
     if same_value(current, before) {
         Verdict::AsBefore
-    } else if owed.gifts().any(|given| same_value(current, given)) {
+    } else if is_gift(owed, current, online) {
         Verdict::Undo(before.clone())
     } else {
         Verdict::Changed
     }
+}
+
+/// A change that is about to be made, with what the file had before us if what it holds was given to it.
+#[must_use]
+pub fn traced(known: &Outstanding, change: &FileChange, online: &IdSet) -> FileChange {
+    let owed = known.files.get(&change.path).filter(|owed| is_gift(owed, &change.before, online));
+    let before = owed.map_or(&change.before, |owed| &owed.change.before).clone();
+    FileChange { before, ..change.clone() }
+}
+
+fn is_gift(owed: &Owed<FileChange>, current: &str, online: &IdSet) -> bool {
+    let made_of = |given: &String| {
+        let sets = owed.change.set(current).zip(owed.change.set(given));
+        sets.is_some_and(|(current, given)| {
+            is(&current, &given, online)
+                || (owed.change.is_interrupt() && is_astray(&current, &given, online))
+        })
+    };
+    owed.gifts().any(|given| same_value(current, given) || made_of(given))
+}
+
+/// Whether an interrupt is where the kernel puts those whose last CPU goes offline: anywhere else (`migrate_one_irq` in
+/// `kernel/irq/cpuhotplug.c`). It stays there when that CPU returns.
+fn is_astray(current: &CpuSet, given: &CpuSet, online: &CpuSet) -> bool {
+    !current.is_empty()
+        && current.intersection(given).is_empty()
+        && online.difference(given).is_subset(current)
 }
 
 /// The processes with tasks in the journal, and those that descend from them, by pid.
@@ -145,11 +175,56 @@ mod tests {
             Entry::File(FileChange { class, path, what, before: text(before), given: text(given) })
         };
         let told = outstanding([file("0-3", "1"), file("1", "5")]);
-        let of = |current: &str| of_file(&told.files["/x"], current);
+        let of = |current: &str| of_file(&told.files["/x"], current, &online);
         assert_eq!(of("5\n"), Verdict::Undo(text("0-3")));
         assert_eq!(of("1\n"), Verdict::Undo(text("0-3")), "killed before the last change");
         assert_eq!(of("0,1-3\n"), Verdict::AsBefore);
         assert_eq!(of("2\n"), Verdict::Changed);
+    }
+
+    #[test]
+    fn what_the_kernel_made_of_it_as_cpus_went_offline_is_no_change_by_others() {
+        let file = |class, path: &str, before: &str, given: &str| {
+            let (path, before, given) = (path.to_owned(), before.to_owned(), given.to_owned());
+            FileChange { class, path, what: "x".into(), before, given }
+        };
+        let irq = "/proc/irq/9/smp_affinity_list";
+        let queue = "/sys/class/net/eth0/queues/rx-0/rps_cpus";
+        let nodes = "/sys/fs/cgroup/cpuset/a/cpuset.mems";
+        let told = outstanding([
+            Entry::File(file(FileClass::Irq, irq, "0-7", "2-3")),
+            Entry::File(file(FileClass::Irq, queue, "00", "0c")),
+            Entry::File(file(FileClass::Cpuset, nodes, "0-3", "1-2")),
+        ]);
+        let of =
+            |path: &str, current: &str, online: &str| match of_file(&told.files[path], current, &set(online))
+            {
+                Verdict::Undo(before) => before,
+                Verdict::AsBefore => "as before".into(),
+                Verdict::Changed => "changed".into(),
+            };
+        for (current, online, what) in [
+            ("0-1,4-7", "0-1,4-7", "both are offline"),
+            ("0-1,4-7", "0-2,4-7", "one has returned"),
+            ("0-1,4-7", "0-7", "so has the other"),
+            ("0-1,4-7", "0-1,4-6", "another has gone since"),
+            ("2", "0-2,4-7", "one is offline"),
+            ("2-3", "0-2,4-7", "one is offline, and the kernel does not tell"),
+        ] {
+            assert_eq!(of(irq, current, online), "0-7", "{what}");
+        }
+        for (current, online) in
+            [("2", "0-7"), ("0-1,4-6", "0-7"), ("0-2,4-7", "0-7"), ("5", "0-7"), ("", "0-7")]
+        {
+            assert_eq!(of(irq, current, online), "changed", "{current}");
+        }
+        assert_eq!(of(queue, "04", "0-2,4-7"), "00");
+        assert_eq!(of(queue, "f3", "0-7"), "changed", "queues do not go astray");
+        assert_eq!((of(nodes, "1", "0-1,3"), of(nodes, "1", "0-3")), ("0-3".into(), "changed".into()));
+
+        // The next to change it gives back what it had at first, too.
+        let again = |before: &str| traced(&told, &file(FileClass::Irq, irq, before, "4"), &set("0-7")).before;
+        assert_eq!((again("0-1,4-7"), again("2-3"), again("5")), ("0-7".into(), "0-7".into(), "5".into()));
     }
 
     #[test]
