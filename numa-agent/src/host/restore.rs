@@ -8,19 +8,21 @@ use std::{
     path::Path,
 };
 
+use nix::errno::Errno;
+
 use super::{
     binding,
     cpuset::Cpuset,
     irq::balancer,
     journal::{self, Held, JournalError},
     procfs::ProcReader,
-    sys::{self, Host},
+    sys::{self, Host, Kernel as _, SysError},
     sysfs,
 };
 use crate::core::{
     idset::{CpuSet, IdSet},
     journal::{
-        FileChange, FileClass, Outstanding, Owed, Subject,
+        FileChange, FileClass, Outstanding, Owed, Subject, TaskChange,
         done::{Outcome, Restored, Row},
         undo::{self, Family, Running, Verdict},
     },
@@ -179,7 +181,9 @@ fn thread_row(
         // It may have ended right now.
         return match Host.affinity(thread.id.tid) {
             Err(SysError { errno: Errno::ESRCH, .. }) => None,
-            Err(error) => Some(Row { outcome: Outcome::Failed(format!("cannot read its mask: {error}")), ..row }),
+            Err(error) => {
+                Some(Row { outcome: Outcome::Failed(format!("cannot read its mask: {error}")), ..row })
+            }
             Ok(_) => None,
         };
     };

@@ -8,10 +8,14 @@ use super::What;
 use crate::{
     cli::{Incomplete, journal_args::JournalArgs},
     core::{
+        idset::CpuSet,
         irq::balancer::{arguments, list},
-        journal::{FileChange, FileClass, undo},
+        journal::{FileChange, FileClass, Outstanding, undo},
     },
-    host::irq::balancer::{self, Balancer, BalancerError},
+    host::{
+        irq::balancer::{self, Balancer, BalancerError},
+        journal::Journal,
+    },
     report::{
         irq::{BalancerRow, IrqReport},
         units::counted,
@@ -40,10 +44,7 @@ pub fn run(args: &IrqApplyArgs) -> anyhow::Result<()> {
     what.machine().check_applicable(&topology)?;
     let (mut journal, online) = (args.journal.open_or_refuse()?, topology.online());
     let mut note = |change: &FileChange| match &mut journal {
-        Some((journal, known)) => {
-            let change = undo::traced(known, change, &online);
-            journal.before_file(&change).map_err(|error| error.to_string())
-        }
+        Some((journal, known)) => write_down(journal, known, change, &online),
         None => Ok(()),
     };
     // First: it would move away what is set.
@@ -59,6 +60,16 @@ pub fn run(args: &IrqApplyArgs) -> anyhow::Result<()> {
     report.applied = true;
     what.show(&report)?;
     verdict(&report)
+}
+
+/// With what it had before us, also if the kernel has moved it since.
+fn write_down(
+    journal: &mut Journal,
+    known: &Outstanding,
+    change: &FileChange,
+    online: &CpuSet,
+) -> Result<(), String> {
+    journal.before_file(&undo::traced(known, change, online)).map_err(|error| error.to_string())
 }
 
 /// Tells it which interrupts are not its to move.
@@ -122,5 +133,33 @@ fn verdict(report: &IrqReport) -> anyhow::Result<()> {
             counted(failed as u64, "interrupt or queue", "s")
         ))
         .into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::journal;
+
+    #[test]
+    fn what_the_kernel_has_moved_meanwhile_gets_back_what_it_had_before_us() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let mut journal = Journal::open(&path).unwrap();
+        let mut known = Outstanding::default();
+        // CPU 3 is offline by the second time.
+        for (before, given, online) in [("0-7", "3", "0-7"), ("0-2,4-7", "2", "0-2,4-7")] {
+            let change = FileChange {
+                class: FileClass::Irq,
+                path: "/proc/irq/9/smp_affinity_list".into(),
+                what: "irq 9".into(),
+                before: before.into(),
+                given: given.into(),
+            };
+            write_down(&mut journal, &known, &change, &online.parse().unwrap()).unwrap();
+            known = journal::this_boots(journal::read(&path).unwrap().unwrap()).0;
+        }
+        let owed = known.files.values().next().unwrap();
+        assert_eq!((owed.change.before.as_str(), owed.change.given.as_str()), ("0-7", "2"));
     }
 }

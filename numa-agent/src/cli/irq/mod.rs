@@ -41,11 +41,11 @@ pub enum IrqCommand {
 struct What {
     #[command(flatten)]
     plan: PlanArgs,
-    /// Read DIR instead of /sys: a captured tree, or where the host's is mounted.
-    #[arg(long, value_name = "DIR")]
+    /// Read DIR instead of /sys: a captured tree, or where the host's is mounted. Needs --procfs-root: interrupts are in both.
+    #[arg(long, value_name = "DIR", requires = "procfs_root")]
     sysfs_root: Option<PathBuf>,
-    /// Read DIR instead of /proc: its `interrupts`, and its `irq`.
-    #[arg(long, value_name = "DIR")]
+    /// Read DIR instead of /proc: its `interrupts`, and its `irq`. Needs --sysfs-root.
+    #[arg(long, value_name = "DIR", requires = "sysfs_root")]
     procfs_root: Option<PathBuf>,
     /// Only devices whose address, kind (npu, gpu, accelerator, network, storage) or name matches: 'npu', '^0000:c1', 'eth0'.
     #[arg(long, value_name = "REGEX")]

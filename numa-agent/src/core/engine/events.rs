@@ -105,7 +105,7 @@ impl Engine {
         // still there, the child stays with its parent, and the plan need not grow for it.
         let with_parent =
             matches!(self.settings.group_by, GroupBy::Pid).then(|| parent.instance.clone()).flatten();
-        if !self.admit_with(facts, event.at_ns, with_parent, None) {
+        if !self.admit_with(facts, event.at_ns, with_parent, &[]) {
             return vec![Action::Unmark { task: event.task }];
         }
         self.enter(event, comm, Cause::Fork)

@@ -31,7 +31,7 @@ use super::{
     plan::{Group, Kept, Plan, PlanError},
     rules::Rules,
     settings::{DriftPolicy, Policy, Settings},
-    task::{BindOutcome, ProcessFacts, ProcessRole, TaskId, ThreadRole},
+    task::{BindOutcome, ProcessFacts, ProcessRole, TaskId, ThreadFacts, ThreadRole},
     topology::{Socket, Topology},
 };
 
@@ -467,7 +467,7 @@ impl Engine {
     /// Takes a process in, or takes its changed facts over: role, instance and slot follow from the facts. `false` if it
     /// is not ours, or not any more. The caller sees to its threads.
     fn admit(&mut self, facts: ProcessFacts, as_of_ns: u64) -> bool {
-        self.admit_with(facts, as_of_ns, None, None)
+        self.admit_with(facts, as_of_ns, None, &[])
     }
 
     /// The same, to an instance that is known already, or with the mask that it was found running with.
@@ -476,7 +476,7 @@ impl Engine {
         facts: ProcessFacts,
         as_of_ns: u64,
         instance: Option<InstanceKey>,
-        mask: Option<&CpuSet>,
+        threads_found: &[ThreadFacts],
     ) -> bool {
         let pid = facts.pid;
         let role = (!self.own.contains(&facts.id())).then(|| self.rules.process_role(&facts)).flatten();
@@ -501,7 +501,7 @@ impl Engine {
             self.leave(pid, &previous, instance.as_ref(), &facts);
         }
         if let Some(instance) = &instance {
-            self.seat(instance, &facts, mask);
+            self.seat(instance, &facts, threads_found);
         }
         self.processes.insert(pid, Process { facts, role, instance, threads, as_of_ns });
         true
@@ -532,15 +532,14 @@ impl Engine {
 
     /// Gives an instance its slot, and makes room where the plan has as many groups as instances need. An instance that
     /// is found on a group's CPUs stays in that group: an agent before us has put it there.
-    fn seat(&mut self, instance: &InstanceKey, facts: &ProcessFacts, mask: Option<&CpuSet>) {
+    fn seat(&mut self, instance: &InstanceKey, facts: &ProcessFacts, threads: &[ThreadFacts]) {
         if self.slots.slot_of(instance).is_some() {
             return;
         }
         if self.grows() && self.slots.is_full() {
             self.grow_to(self.slots.instances() + 1);
         }
-        let found =
-            mask.and_then(|mask| self.plan.slots().iter().position(|group| group.primary_cpus == *mask));
+        let found = self.slot_under(facts.id(), threads);
         if found.is_some_and(|slot| self.slots.adopt(instance, &facts.subject(), slot)) {
             return;
         }
@@ -555,6 +554,26 @@ impl Engine {
             Ok(_) => {}
             Err(error) => self.warn_of_settings(format!("{instance}: {error}")),
         }
+    }
+
+    /// The slot on whose CPUs most of a process's threads are, its leader in case of doubt: others may have moved some of them away, also to
+    /// another group's.
+    fn slot_under(&self, leader: TaskId, threads: &[ThreadFacts]) -> Option<usize> {
+        let slots = self.plan.slots();
+        let counted = slots.iter().enumerate().rev().map(|(slot, group)| {
+            let at_home = |thread: &&ThreadFacts| {
+                thread
+                    .allowed
+                    .as_ref()
+                    .is_some_and(|mask| [&group.primary_cpus, &group.forward_cpus].contains(&mask))
+            };
+            let leads = threads.iter().filter(at_home).any(|thread| thread.id == leader);
+            (threads.iter().filter(at_home).count(), leads, slot)
+        });
+        counted
+            .filter(|(count, ..)| *count > 0)
+            .max_by_key(|(count, leads, _)| (*count, *leads))
+            .map(|(.., slot)| slot)
     }
 
     /// The socket of the NPU that a process uses, where that is known.

@@ -16,9 +16,7 @@ impl Engine {
         let before = self.threads_of(pid);
         let facts = self.newest_facts(snapshot);
         let as_of_ns = self.processes.get(&pid).map_or(0, |process| process.as_of_ns).max(snapshot.as_of_ns);
-        let leader = snapshot.threads.iter().find(|thread| thread.id == snapshot.facts.id());
-        let mask = leader.and_then(|leader| leader.allowed.as_ref());
-        if !self.admit_with(facts, as_of_ns, None, mask) {
+        if !self.admit_with(facts, as_of_ns, None, &snapshot.threads) {
             return before.into_iter().map(|task| Action::Unmark { task }).collect();
         }
         self.merge_threads(pid, snapshot);

@@ -598,3 +598,28 @@ fn a_setsid_moves_no_running_process() {
     assert_eq!(world.show(&mut engine), []);
     assert_eq!(placement(&engine), before);
 }
+
+#[test]
+fn an_instance_is_found_where_most_of_its_threads_are() {
+    let (mut world, mut engine) = (World::default(), paired(2));
+    let mut pids = Vec::new();
+    for session in [50, 51] {
+        let started = world.spawn(session, "worker");
+        let pid = started.event.pid;
+        world.tell(&mut engine, &started);
+        for _ in 0..2 {
+            let thread = world.thread(pid);
+            world.tell(&mut engine, &thread);
+        }
+        pids.push(pid);
+    }
+    let before = placement(&engine);
+    // Somebody puts the first one's leader among the other's threads; then comes another agent.
+    let leader = world.processes[&pids[0]].0.id();
+    let other = world.processes[&pids[1]].0.id();
+    world.masks.insert(leader, before[&other].2.clone());
+    let mut next = paired(2);
+    let binds = world.show(&mut next);
+    assert_eq!(placement(&next), before);
+    assert_eq!(binds.iter().map(|bind| bind.task).collect::<Vec<_>>(), [leader]);
+}

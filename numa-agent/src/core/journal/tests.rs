@@ -175,12 +175,19 @@ fn what_was_changed_before_a_boot_is_over() {
 
 #[test]
 fn values_are_the_same_however_they_are_printed() {
-    for (one, other) in [("0-1\n", "0,1"), ("3", "00000000,00000003"), ("", "\n"), ("max", "max"), ("1e", "01e")] {
+    for (one, other) in
+        [("0-1\n", "0,1"), ("3", "00000000,00000003"), ("", "\n"), ("max", "max"), ("1e", "01e")]
+    {
         assert!(same_value(one, other), "{one:?} {other:?}");
     }
-    for (one, other) in
-        [("0-1", "0-2"), ("ff", "7f"), ("", "0"), ("max", "min"), ("00000000,00000001", "00000001,00000000"), ("0,4", "4")]
-    {
+    for (one, other) in [
+        ("0-1", "0-2"),
+        ("ff", "7f"),
+        ("", "0"),
+        ("max", "min"),
+        ("00000000,00000001", "00000001,00000000"),
+        ("0,4", "4"),
+    ] {
         assert!(!same_value(one, other), "{one:?} {other:?}");
     }
 }
