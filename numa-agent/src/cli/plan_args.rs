@@ -12,7 +12,7 @@ use crate::{
         instance::GroupBy,
         settings::{Align, Layout, PolicyChoice, Settings},
     },
-    host::{journal, sys},
+    host::{sys, trust},
 };
 
 /// Flags stand over the configuration file; a list given by flag replaces the file's.
@@ -144,9 +144,15 @@ fn read_config(path: &Path) -> anyhow::Result<((String, String), Option<String>)
         anyhow::ensure!(facts.is_file(), "not a regular file");
         anyhow::ensure!(facts.len() <= MAX_CONFIG, "larger than {MAX_CONFIG} bytes");
         // What is somebody's own may be as they like.
-        let why = journal::distrust(&facts).filter(|_| sys::own_uid() == 0);
+        let why = match sys::own_uid() {
+            0 => match trust::distrust(&facts) {
+                Some(why) => Some(format!(" {why}")),
+                None => trust::distrust_place(path)?.map(|why| format!(": {why}")),
+            },
+            _ => None,
+        };
         let warning =
-            why.map(|why| format!("{} {why}: whoever may write it says what is bound", path.display()));
+            why.map(|why| format!("{}{why}: whoever may write it says what is bound", path.display()));
         Ok((std::fs::read_to_string(path)?, warning))
     };
     let (text, warning) = read()

@@ -27,3 +27,4 @@ pub mod surroundings;
 pub mod sys;
 pub mod sysfs;
 mod young;
+pub mod trust;

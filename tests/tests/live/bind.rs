@@ -31,6 +31,20 @@ fn a_configuration_that_others_may_write_is_said_to_be_so() {
         let text = format!("numa.json may be written by others (mode {mode:o})");
         assert_eq!(warnings.contains(&text), said, "{mode:o}: {warnings}");
     }
+    // Nor where others could put another in its place, or in that of what it is a link to.
+    let open = stage.dir.path().join("open");
+    fs::create_dir(&open).unwrap();
+    fs::rename(stage.config_path(), open.join("real.json")).unwrap();
+    std::os::unix::fs::symlink("open/real.json", stage.config_path()).unwrap();
+    for (mode, said) in [(0o777, true), (0o775, true), (0o1777, false), (0o755, false)] {
+        fs::set_permissions(&open, fs::Permissions::from_mode(mode)).unwrap();
+        let warnings = agent::json(args(&stage, &[]))["warnings"].to_string();
+        let text = format!("numa.json: the folder {} may be written by others", open.display());
+        assert_eq!(warnings.contains(&text), said, "{mode:o}: {warnings}");
+    }
+    fs::set_permissions(stage.dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let warnings = agent::json(args(&stage, &[]))["warnings"].to_string();
+    assert!(warnings.contains(&format!("the folder {} may be", stage.dir.path().display())), "{warnings}");
 }
 
 #[test]

@@ -25,7 +25,6 @@ use self::trust::{Open, open_trusted};
 pub use self::{
     alone::{Attendance, attend, keep_agents_out},
     held::Held,
-    trust::distrust,
 };
 use super::{
     listen,
