@@ -49,8 +49,9 @@ pub struct Journaling {
     retry_at_ns: u64,
     /// It could not be written since then.
     failing_since_ns: Option<u64>,
-    warned: bool,
+    /// What the user should know for as long as that lasts, and what has been said.
     warning: Option<String>,
+    said: Option<String>,
     counts: Journaled,
     /// It is being opened, which may wait for others and rewrite it: never on the event loop.
     pub(super) opening: Option<JoinHandle<anyhow::Result<Journal>>>,
@@ -123,7 +124,7 @@ impl Journaling {
                 self.counts.entries += self.late.1;
                 self.late.0.clear();
                 self.late.1 = 0;
-                self.failing_since_ns = None;
+                self.works();
             }
             Some(Err(error)) => {
                 self.retry_at_ns = now_ns.saturating_add(PAUSE_NS);
@@ -154,11 +155,13 @@ impl Journaling {
             return;
         }
         self.counts.failures += 1;
-        if !std::mem::replace(&mut self.warned, true) {
-            self.warning = Some(format!(
-                "what is changed is not written down for now, and could not be undone: {error}"
-            ));
-        }
+        self.warning.get_or_insert_with(|| {
+            format!("what is changed is not written down for now, and could not be undone: {error}")
+        });
+    }
+
+    fn works(&mut self) {
+        (self.failing_since_ns, self.warning) = (None, None);
     }
 
     /// Has it opened on a thread of its own if it is not open, or if it has grown: it is rewritten then.
@@ -174,7 +177,10 @@ impl Journaling {
         match flat(done).map_err(|error| error.downcast::<JournalError>()) {
             Ok(journal) => {
                 self.journal = Some(journal.with_patience(PATIENCE));
-                self.flush(now_ns);
+                match self.late.1 {
+                    0 => self.works(),
+                    _ => self.flush(now_ns),
+                }
             }
             // It is appended to all the same.
             Err(Ok(JournalError::Busy(_))) if self.journal.is_some() => {}
@@ -189,9 +195,13 @@ impl Journaling {
         self.path.is_some().then_some(self.counts)
     }
 
-    /// What the user has to be told, once.
-    pub(super) fn take_warning(&mut self) -> Option<String> {
-        self.warning.take()
+    /// Tells what the user should know, once, and takes it back when it is over.
+    fn tell(&mut self, engine: &mut Engine) {
+        if self.said != self.warning {
+            self.said.take().into_iter().for_each(|over| engine.take_back(&over));
+            self.warning.clone().into_iter().for_each(|warning| engine.warn(warning));
+            self.said.clone_from(&self.warning);
+        }
     }
 
     /// Forgets processes that are not managed any more.
@@ -205,9 +215,7 @@ impl Agent {
     pub(super) fn keep_journal(&mut self) {
         self.executor.journaling.flush(sys::monotonic_ns());
         self.executor.journaling.open_if_needed();
-        if let Some(warning) = self.executor.journaling.take_warning() {
-            self.engine.warn(warning);
-        }
+        self.executor.journaling.tell(&mut self.engine);
     }
 
     /// Undoes what is in the journal, if that is asked for; interrupts are not the agent's.

@@ -214,16 +214,36 @@ fn what_bind_has_done_is_undone_and_nothing_is_done_that_could_not_be() {
 #[test]
 fn an_agent_that_cannot_write_its_journal_goes_on_and_says_so() {
     let Some(stage) = stage("restore-unwritable") else { return };
-    let agent = stage.agent_with(&["--journal", &utf8(stage.dir.path())]);
-    let puppet = stage.puppet("worker");
-    stage.settle_on(puppet.pid(), &stage.members);
-    eventually(|| match agent.warnings("not written down").len() {
-        1 => Ok(()),
-        count => Err(format!("{count} warnings: {}", agent.stderr())),
-    });
-    let summary = agent.stop().events.pop().unwrap();
-    assert!(summary["journal"]["waiting"].as_u64() >= Some(1), "{summary}");
-    assert!(summary["journal"]["failures"].as_u64() >= Some(1), "{summary}");
+    // A folder is no journal.
+    let journal = stage.dir.path().join("journal");
+    for mends in [false, true] {
+        fs::create_dir(&journal).unwrap();
+        let agent = stage.agent_with(&["--journal", &utf8(&journal)]);
+        let puppet = stage.puppet("worker");
+        stage.settle_on(puppet.pid(), &stage.members);
+        eventually(|| match agent.warnings("not written down").len() {
+            1 => Ok(()),
+            count => Err(format!("{count} warnings: {}", agent.stderr())),
+        });
+        fs::remove_dir(&journal).unwrap();
+        if mends {
+            eventually(|| match fs::metadata(&journal) {
+                Ok(facts) if facts.len() > 100 => Ok(()),
+                other => Err(format!("{other:?}: {}", agent.stderr())),
+            });
+            // What the agent says of it once a second is said by now.
+            sleep(Duration::from_secs(2));
+        } else {
+            fs::create_dir(&journal).unwrap();
+        }
+        let summary = agent.stop().events.pop().unwrap();
+        assert_eq!(summary["journal"]["waiting"].as_u64() >= Some(1), !mends, "{summary}");
+        assert!(summary["journal"]["failures"].as_u64() >= Some(1), "{summary}");
+        assert_eq!(summary["warnings"].to_string().contains("not written down"), !mends, "{summary}");
+        if !mends {
+            fs::remove_dir(&journal).unwrap();
+        }
+    }
 }
 
 /// Threads that come, rename themselves and stay, children that stay, and programs that come and go, until it is told to end.

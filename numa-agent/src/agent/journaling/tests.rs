@@ -41,7 +41,7 @@ fn others_who_have_the_journal_hold_up_nothing_and_are_no_failure_for_a_while() 
     let start_ns = sys::monotonic_ns();
     journaling.write(change(1));
     journaling.flush(start_ns + 5 * SECOND_NS);
-    assert_eq!((journaling.take_warning(), journaling.counts.failures), (None, 0));
+    assert_eq!((&journaling.warning, journaling.counts.failures), (&None, 0));
     assert_eq!(journaling.counts().unwrap().waiting, 1);
     drop(held);
     journaling.flush(start_ns + 6 * SECOND_NS);
@@ -52,7 +52,7 @@ fn others_who_have_the_journal_hold_up_nothing_and_are_no_failure_for_a_while() 
     for (second, fails) in [(20, false), (29, false), (31, true)] {
         journaling.late = (Entry::Task(change(2)).encode(), 1);
         journaling.flush(start_ns + second * SECOND_NS);
-        assert_eq!(journaling.take_warning().is_some(), fails, "after {second} s");
+        assert_eq!(journaling.warning.is_some(), fails, "after {second} s");
     }
     drop(held);
 }
@@ -63,7 +63,7 @@ fn one_that_cannot_be_opened_is_opened_off_the_loop() {
     let (_dir, path) = place();
     fs::create_dir_all(&path).unwrap();
     let mut journaling = Journaling::start(Some(path.clone())).unwrap();
-    assert!(journaling.take_warning().is_some(), "a folder is no journal");
+    assert!(journaling.warning.is_some(), "a folder is no journal");
     fs::remove_dir(&path).unwrap();
     grow(&path);
     // Who opens it has to rewrite it, and waits for this one.
@@ -79,6 +79,7 @@ fn one_that_cannot_be_opened_is_opened_off_the_loop() {
     let done = runtime.block_on(journaling.opening.take().unwrap());
     journaling.opened(done, u64::MAX);
     assert_eq!((journaling.counts.waiting, journaling.counts.entries), (0, 1));
+    assert_eq!(journaling.warning, None, "it is over");
     // Of the long one nothing is left: nobody of it lives.
     assert_eq!(entries(&path), 2, "which boot, and the new one");
 }

@@ -1,6 +1,6 @@
 //! Live events into actions.
 
-use super::{Action, Caller, Cause, Engine, Process, Thread, drift::Answer};
+use super::{Action, Caller, Cause, Engine, Lasts, Process, Thread, drift::Answer};
 use crate::core::{
     event::{EventKind, TaskEvent},
     hold::Hold,
@@ -258,6 +258,7 @@ impl Engine {
         };
         // One warning for all its threads, and for all processes of that name; the news and `drift` name each.
         let what = format!("threads of process {} ({})", event.pid, process.facts.comm);
+        let lasts = Lasts::Process(process.facts.id());
         let by = if caller.pid == event.pid { "their own process" } else { &caller.comm };
         let warning = match answer {
             Answer::LetBe => {
@@ -270,7 +271,7 @@ impl Engine {
         };
         thread.let_be |= answer == Answer::LetBe;
         self.drift.note(&place, event.pid, Some(&caller));
-        warning.into_iter().for_each(|warning| self.warn_of_settings(warning));
+        warning.into_iter().for_each(|warning| self.add_warning(warning, lasts.clone()));
         match answer {
             Answer::PutBack => {
                 self.drift.put_back(&place);

@@ -58,12 +58,24 @@ pub struct Engine {
 }
 
 /// How long a warning is true.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Lasts {
     /// As long as the settings stay as they are.
     Settings,
-    /// For as long as the agent runs.
+    /// So too, and for as long as that instance is there.
+    Instance(InstanceKey),
+    /// So too, and for as long as that process is there.
+    Process(TaskId),
+    /// As long as that process has threads that are spared.
+    Spared(TaskId),
+    /// For as long as the agent runs, or until it is taken back.
     Run,
+}
+
+impl Lasts {
+    const fn depends_on_settings(&self) -> bool {
+        matches!(self, Self::Settings | Self::Instance(_) | Self::Process(_))
+    }
 }
 
 impl Engine {
@@ -117,7 +129,7 @@ impl Engine {
     ) -> Result<Self, PlanError> {
         let mut next = Self::new(topology, settings, self.own.iter().copied())?;
         next.warnings.extend(self.warnings.clone());
-        next.warnings.retain(|_, lasts| *lasts == Lasts::Run);
+        next.warnings.retain(|_, lasts| !lasts.depends_on_settings());
         self.followed_by(next, seen)
     }
 
@@ -249,12 +261,36 @@ impl Engine {
     }
 
     fn add_warning(&mut self, warning: String, lasts: Lasts) {
-        let warning = match self.warnings.len() {
-            ..MAX_WARNINGS => warning,
-            _ => format!("{MAX_WARNINGS} warnings so far; further ones are not shown"),
+        let (warning, lasts) = match self.warnings.len() {
+            ..MAX_WARNINGS => (warning, lasts),
+            _ => (full(), Lasts::Run),
         };
         if self.warnings.insert(warning.clone(), lasts).is_none() {
             self.news.push(warning);
+        }
+    }
+
+    /// Takes back one of [`Engine::warn`] that does not hold any more.
+    pub fn take_back(&mut self, warning: &str) {
+        self.warnings.remove(warning);
+    }
+
+    /// Forgets the warnings about what is gone.
+    fn forget_warnings(&mut self) {
+        let instances: BTreeSet<&InstanceKey> =
+            self.processes.values().filter_map(|process| process.instance.as_ref()).collect();
+        let spares = |process: &Process| {
+            process.threads.values().any(|thread| matches!(thread.outcome, Some(BindOutcome::Spared { .. })))
+        };
+        let of = |id: &TaskId| self.processes.get(&id.tid).filter(|process| process.facts.id() == *id);
+        self.warnings.retain(|_, lasts| match lasts {
+            Lasts::Settings | Lasts::Run => true,
+            Lasts::Instance(instance) => instances.contains(instance),
+            Lasts::Process(id) => of(id).is_some(),
+            Lasts::Spared(id) => of(id).is_some_and(spares),
+        });
+        if self.warnings.len() <= MAX_WARNINGS {
+            self.warnings.remove(&full());
         }
     }
 
@@ -356,15 +392,16 @@ impl Engine {
         };
         self.news.extend(self.cuts.note(&process.facts, &bind.cpus, &outcome));
         let spared = if let BindOutcome::Spared { class, .. } = &outcome {
-            Some(format!(
+            let text = format!(
                 "threads of process {} ({}) are {class}: real-time and deadline threads stay where they are",
                 bind.pid, process.facts.comm
-            ))
+            );
+            Some((text, Lasts::Spared(process.facts.id())))
         } else {
             None
         };
         thread.outcome = Some(outcome);
-        spared.into_iter().for_each(|warning| self.warn(warning));
+        spared.into_iter().for_each(|(warning, lasts)| self.add_warning(warning, lasts));
     }
 
     /// What others have done to the masks of managed threads.
@@ -526,7 +563,7 @@ impl Engine {
             process.is_some_and(|process| process.facts.id() == id && process.role == ProcessRole::Group)
         };
         let Instance { key, note } = instance_of(&self.settings.group_by, facts, is_group);
-        note.into_iter().for_each(|note| self.warn_of_settings(note));
+        note.into_iter().for_each(|note| self.add_warning(note, Lasts::Instance(key.clone())));
         key
     }
 
@@ -547,12 +584,14 @@ impl Engine {
             Ok(assignment) if assignment.shared => {
                 let group =
                     self.plan.slots().get(assignment.slot).map_or("?", |group| &group.name).to_owned();
-                self.warn_of_settings(format!(
-                    "more serving instances than groups: {instance} shares {group} with another"
-                ));
+                let text =
+                    format!("more serving instances than groups: {instance} shares {group} with another");
+                self.add_warning(text, Lasts::Instance(instance.clone()));
             }
             Ok(_) => {}
-            Err(error) => self.warn_of_settings(format!("{instance}: {error}")),
+            Err(error) => {
+                self.add_warning(format!("{instance}: {error}"), Lasts::Instance(instance.clone()));
+            }
         }
     }
 
@@ -636,6 +675,11 @@ impl Engine {
             self.slots.release(instance);
         }
     }
+}
+
+/// Said in place of those that there is no room for.
+fn full() -> String {
+    format!("{MAX_WARNINGS} warnings so far; further ones are not shown")
 }
 
 /// The instances that those processes make up.

@@ -32,7 +32,7 @@ impl Engine {
         actions
     }
 
-    /// Forgets the processes that a scan begun at `as_of_ns` did not find alive.
+    /// Forgets the processes that a scan begun at `as_of_ns` did not find alive, and the warnings that are over.
     pub fn sweep(&mut self, alive: &BTreeSet<TaskId>, as_of_ns: u64) {
         let gone = self.processes.values().filter(|process| process.as_of_ns < as_of_ns);
         let gone = gone.map(|process| process.facts.id()).filter(|id| !alive.contains(id));
@@ -49,6 +49,7 @@ impl Engine {
         });
         cuts.keep_those_of(cut);
         self.cuts = cuts;
+        self.forget_warnings();
     }
 
     /// What was captured at exec stays while it still makes the process ours: programs write over their arguments, and a

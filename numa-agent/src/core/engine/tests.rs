@@ -272,6 +272,50 @@ fn a_real_time_thread_is_tried_again_by_each_scan_and_bound_once_it_is_none() {
 }
 
 #[test]
+fn a_warning_about_what_is_gone_goes() {
+    let (mut world, mut engine) = (World::default(), paired(1));
+    let spare = |world: &mut World, engine: &mut Engine, session| {
+        let started = world.spawn(session, "worker");
+        let actions = engine.apply(&started.event, started.facts.clone());
+        let Some(Action::Bind(bind)) = actions.last() else { panic!("{actions:?}") };
+        let spared = BindOutcome::Spared { class: "SCHED_FIFO", actual: "30".parse().unwrap() };
+        engine.record(bind, spared, world.now_ns);
+        started
+    };
+    let has = |engine: &Engine, text: &str| {
+        engine.warnings().iter().filter(|warning| warning.contains(text)).count()
+    };
+    let sweep = |world: &mut World, engine: &mut Engine| {
+        world.tick();
+        let (_, alive, as_of_ns) = world.scan();
+        engine.sweep(&alive, as_of_ns);
+    };
+    // Groups for two instances, so the third shares one.
+    let all: Vec<_> = (0..3).map(|session| spare(&mut world, &mut engine, 50 + session)).collect();
+    engine.warn("the journal is not written".to_owned());
+    sweep(&mut world, &mut engine);
+    assert_eq!((has(&engine, "SCHED_FIFO"), has(&engine, "shares")), (3, 1));
+    // One is an ordinary thread by now, another has ended.
+    let last = &all[2].event;
+    let ended = world.exit_thread(last.pid, last.pid);
+    world.tell(&mut engine, &ended);
+    let Some(process) = engine.process(all[0].event.pid) else { panic!("not managed") };
+    let thread = &process.threads[&all[0].event.pid];
+    let bind = engine.bind(process, engine.group_of(process), thread, Cause::Reconcile, None);
+    world.carry_out(&mut engine, vec![bind]);
+    sweep(&mut world, &mut engine);
+    assert_eq!((has(&engine, "SCHED_FIFO"), has(&engine, "shares"), has(&engine, "journal")), (1, 0, 1));
+    engine.take_back("the journal is not written");
+    assert_eq!(has(&engine, "journal"), 0);
+    // Room for others.
+    (0..300).for_each(|number| engine.warn(format!("warning {number}")));
+    assert_eq!(has(&engine, "not shown"), 1);
+    engine.take_back("warning 7");
+    sweep(&mut world, &mut engine);
+    assert_eq!(has(&engine, "not shown"), 0);
+}
+
+#[test]
 fn what_a_scan_read_before_a_mask_was_set_is_not_what_it_is_now() {
     let (mut world, mut engine, started) = with_drift(DriftPolicy::Observe);
     let early = |world: &mut World, mask: &str| {
