@@ -63,6 +63,8 @@ pub(in crate::cli) struct Found {
     /// Whether scans found no end of new threads.
     settled: bool,
     memory: BTreeMap<TaskId, Verified>,
+    /// See [`Placement::unseen`].
+    unseen: u64,
     /// Real-time and deadline threads that are not where they are planned.
     spared: BTreeMap<TaskId, &'static str>,
     commands: Commands,
@@ -101,6 +103,7 @@ impl Found {
             unmet,
             settled,
             memory: BTreeMap::new(),
+            unseen: 0,
             spared: BTreeMap::new(),
             commands,
             agent,
@@ -168,6 +171,7 @@ impl Found {
             engine: self.engine.as_ref().map_err(String::as_str),
             unmet: &self.unmet,
             settled: self.settled,
+            unseen: self.unseen,
             spared: &self.spared,
             memory: &self.memory,
             observed: observed.as_ref().map_err(String::as_str),
@@ -182,9 +186,7 @@ impl Found {
             let snapshot =
                 snapshot(&args.socket, args.observe.unwrap_or(OBSERVE)).map_err(|why| why.to_string())?;
             if agent.compared && agent.differs.is_empty() {
-                // Those that have no such name have used a device, which only it has seen.
-                let forward = snapshot.threads.iter().filter(|thread| thread.role == ThreadRole::Forward);
-                forward.for_each(|thread| engine.uses_device(thread.pid, thread.task()));
+                self.unseen = plans::learn_forward(engine, &snapshot);
             }
             return Ok(observed_by(agent, &snapshot, engine));
         }

@@ -1,12 +1,12 @@
-//! Whether the agent that answers goes by the plan that is checked: what it tells of its groups, and of who is in them.
+//! What the agent that answers tells: whether it goes by the plan that is checked, and who is a forward thread.
 
 use std::collections::BTreeMap;
 
 use crate::core::{
     engine::Engine,
     idset::CpuSet,
-    task::TaskId,
-    view::{self, Status},
+    task::{TaskId, ThreadRole},
+    view::{self, Snapshot, Status},
 };
 
 /// What differs, in words; nothing if it goes by this plan. `lives`: whether a process that the agent does not know is still there.
@@ -84,4 +84,16 @@ fn seats(status: &Status, engine: &Engine, lives: impl Fn(TaskId) -> bool) -> Ve
         differs.push(format!("pid {} ({}): {there} there, {name} here", id.tid, process.facts.comm));
     }
     differs
+}
+
+/// Takes over who is a forward thread by the device that it uses, which only the agent has seen. How many more of those it counts than it lists.
+pub fn learn_forward(engine: &mut Engine, snapshot: &Snapshot) -> u64 {
+    let listed = snapshot.threads.iter().filter(|thread| thread.role == ThreadRole::Forward);
+    listed.for_each(|thread| engine.uses_device(thread.pid, thread.task()));
+    if engine.settings().forward_thread_devices.is_empty() {
+        return 0;
+    }
+    let threads = engine.processes().flat_map(|process| process.threads.values());
+    let known = threads.filter(|thread| thread.role == ThreadRole::Forward).count() as u64;
+    snapshot.critical.threads.saturating_sub(known)
 }

@@ -27,6 +27,8 @@ pub struct Placement<'a> {
     pub unmet: &'a [u32],
     /// Whether scans found no end of new threads.
     pub settled: bool,
+    /// How many threads the agent knows to be forward threads by the device that they use, and does not name: they are members here.
+    pub unseen: u64,
     /// The real-time and deadline threads among those that are not where they are planned, each with its class: they are left where they are.
     pub spared: &'a BTreeMap<TaskId, &'static str>,
     /// The memory of the processes, as far as it was read.
@@ -103,7 +105,7 @@ pub fn items(facts: &Placement) -> Vec<Item> {
     vec![
         plan(facts, engine),
         found(facts, engine),
-        forward(engine),
+        forward(facts, engine),
         affinity(facts, engine),
         policy(facts, engine),
         pages(facts, engine),
@@ -177,7 +179,7 @@ fn found(facts: &Placement, engine: &Engine) -> Item {
     FOUND.judge(good, findings)
 }
 
-fn forward(engine: &Engine) -> Item {
+fn forward(facts: &Placement, engine: &Engine) -> Item {
     let tenants = tenants(engine);
     if tenants.is_empty() {
         return FORWARD.skipped("no process of a group runs", first(FOUND.0));
@@ -193,6 +195,10 @@ fn forward(engine: &Engine) -> Item {
             good.push(format!("{name}: {count}"));
             continue;
         }
+        if facts.unseen > 0 {
+            findings.push((Verdict::Skipped, remedy::plan::unseen(name, facts.unseen)));
+            continue;
+        }
         let names: BTreeSet<&str> = threads().map(|thread| thread.comm.as_str()).collect();
         let shown: Vec<&str> = names.iter().take(MOST_NAMES).copied().collect();
         let pid = processes.first().map_or(0, |process| process.facts.pid);
@@ -204,11 +210,18 @@ fn forward(engine: &Engine) -> Item {
 
 fn affinity(facts: &Placement, engine: &Engine) -> Item {
     let (mut findings, mut right) = (Vec::new(), 0);
+    // By group: threads that are where forward threads belong, and may be some.
+    let mut open: BTreeMap<&str, u64> = BTreeMap::new();
     for process in engine.processes() {
         for thread in process.threads.values() {
             let planned = engine.cpus_of(process, thread.role);
             if thread.actual.as_ref() == Some(planned) {
                 right += 1;
+                continue;
+            }
+            let group = engine.group_of(process).filter(|_| facts.unseen > 0);
+            if let Some(group) = group.filter(|group| thread.actual.as_ref() == Some(&group.forward_cpus)) {
+                *open.entry(&group.name).or_default() += 1;
                 continue;
             }
             let name = format!(
@@ -228,6 +241,10 @@ fn affinity(facts: &Placement, engine: &Engine) -> Item {
             });
         }
     }
+    findings.extend(open.into_iter().map(|(group, threads)| {
+        let what = format!("{group}: {} on CPUs of forward threads", many(threads, "member", "s"));
+        (Verdict::Skipped, remedy::plan::unseen(&what, facts.unseen))
+    }));
     if findings.is_empty() && right == 0 {
         return AFFINITY.skipped("no process matched", first(FOUND.0));
     }

@@ -110,6 +110,19 @@ pub fn no_forward(group: &str, patterns: &[&str], names: &[&str], more: bool, pi
     )
 }
 
+/// Who the forward threads are is not known of all: `what` depends on it.
+#[must_use]
+pub fn unseen(what: &str, threads: u64) -> Finding {
+    Finding::new(
+        "forward",
+        format!(
+            "{what}: not judged, because the agent knows {} by the device that they use than it lists",
+            many(threads, "more forward thread", "s")
+        ),
+        "numa-agent watch # tells how many threads are off plan, of all: the agent puts them back",
+    )
+}
+
 /// A thread that may run elsewhere than planned. `thread` says which; `actual` is `None` where it cannot be read.
 #[must_use]
 pub fn strayed(thread: &str, planned: &CpuSet, actual: Option<&CpuSet>, commands: &Commands) -> Finding {

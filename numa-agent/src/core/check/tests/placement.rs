@@ -31,6 +31,7 @@ struct Facts {
     masks: BTreeMap<u32, &'static str>,
     unmet: Vec<u32>,
     settled: bool,
+    unseen: u64,
     /// Classes of real-time threads, by tid.
     spared: BTreeMap<u32, &'static str>,
     /// Policy and MiB by node, as `numa_maps` has them.
@@ -49,6 +50,7 @@ fn good() -> Facts {
         masks: BTreeMap::new(),
         unmet: Vec::new(),
         settled: true,
+        unseen: 0,
         spared: BTreeMap::new(),
         memory: ("interleave:0-1", vec![(0, 500), (1, 500)]),
         observed: Ok(observed),
@@ -114,6 +116,7 @@ fn judged(facts: &Facts) -> Vec<Item> {
         unmet: &facts.unmet,
         spared: &spared,
         settled: facts.settled,
+        unseen: facts.unseen,
         memory: &memory,
         observed: facts.observed.as_ref().map_err(String::as_str),
         commands: &commands(),
@@ -170,6 +173,29 @@ fn a_thread_elsewhere_is_named() {
             )]
         );
     }
+}
+
+#[test]
+fn who_may_be_a_forward_thread_that_the_agent_does_not_name_is_not_judged() {
+    let item = expect("B3", Verdict::Skipped, "numa-agent watch", |facts| {
+        facts.names = vec!["helper"];
+        facts.unseen = 3;
+    });
+    assert!(item.found[0].starts_with("socket0_group0: not judged"), "{item:?}");
+    assert!(item.found[0].contains("3 more forward threads by the device"), "{item:?}");
+    let item = expect("B4", Verdict::Skipped, "numa-agent watch", |facts| {
+        facts.masks = [(22, "8-15"), (10, "8-15")].into();
+        facts.unseen = 3;
+    });
+    assert!(item.found[0].starts_with("socket0_group0: 2 members on CPUs of forward threads"), "{item:?}");
+    let strayed = |facts: &mut Facts| facts.masks = [(22, "8-15")].into();
+    expect("B4", Verdict::Fail, BIND, strayed);
+    // Wherever forward threads belong, it is not there.
+    let item = expect("B4", Verdict::Fail, BIND, |facts| {
+        facts.masks = [(22, "0-31"), (10, "8-15")].into();
+        facts.unseen = 3;
+    });
+    assert_eq!(item.found.len(), 2, "{item:?}");
 }
 
 #[test]
