@@ -5,7 +5,8 @@ use std::{
     io::{IoSliceMut, Write},
     os::{
         fd::AsRawFd,
-        unix::net::{UnixListener, UnixStream},
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixListener, UnixStream},
     },
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -24,6 +25,7 @@ use nix::{
 /// One that answers until the test is over.
 #[derive(Debug)]
 pub struct Irqbalance {
+    address: SocketAddr,
     bans: Arc<Mutex<BTreeSet<u32>>>,
 }
 
@@ -34,27 +36,43 @@ impl Irqbalance {
     /// If it cannot be started.
     #[must_use]
     pub fn start(proc: &Path, sockets: &Path, pid: u32, banned: &[u32]) -> Self {
-        let listener = listen(proc, sockets, pid);
-        setsockopt(&listener, PassCred, &true).expect("credentials");
-        let bans = Arc::new(Mutex::new(banned.iter().copied().collect()));
-        let kept = Arc::clone(&bans);
-        thread::spawn(move || listener.incoming().flatten().for_each(|stream| serve(stream, &kept)));
-        Self { bans }
+        std::fs::create_dir_all(sockets).expect("a folder");
+        let address = SocketAddr::from_pathname(sockets.join(name(pid))).expect("a path");
+        Self::listen(address, proc, pid, banned)
     }
 
-    /// One that is stopped: as many connections as it takes wait for it, and it looks at none. Until this is dropped.
+    /// The same of a version before 1.5: its socket has no file. `pid` is that of no other in this network namespace.
     ///
     /// # Panics
     /// If it cannot be started.
     #[must_use]
-    pub fn stopped(proc: &Path, sockets: &Path, pid: u32) -> (UnixListener, Vec<UnixStream>) {
-        let listener = listen(proc, sockets, pid);
+    pub fn start_old(proc: &Path, pid: u32, banned: &[u32]) -> Self {
+        let address = SocketAddr::from_abstract_name(name(pid)).expect("a name");
+        Self::listen(address, proc, pid, banned)
+    }
+
+    fn listen(address: SocketAddr, proc: &Path, pid: u32, banned: &[u32]) -> Self {
+        let folder = proc.join(pid.to_string());
+        std::fs::create_dir_all(&folder).expect("a process");
+        std::fs::write(folder.join("comm"), "irqbalance\n").expect("its name");
+        let listener = UnixListener::bind_addr(&address).expect("a socket");
         // Irqbalance's own number.
         listen_for(&listener, Backlog::new(1).expect("a number")).expect("a shorter queue");
-        let path = sockets.join(format!("irqbalance{pid}.sock"));
-        let waiting = (0..2).map(|_| UnixStream::connect(&path).expect("a place in its queue"));
-        let waiting = waiting.collect();
-        (listener, waiting)
+        setsockopt(&listener, PassCred, &true).expect("credentials");
+        let bans = Arc::new(Mutex::new(banned.iter().copied().collect()));
+        let kept = Arc::clone(&bans);
+        thread::spawn(move || listener.incoming().flatten().for_each(|stream| serve(stream, &kept)));
+        Self { address, bans }
+    }
+
+    /// Stops it until what is given is dropped: it waits for the first to say something, and as many as it takes wait for it.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn stop(&self) -> Vec<UnixStream> {
+        let connect = |_| UnixStream::connect_addr(&self.address).expect("a place in its queue");
+        (0..3).map(connect).collect()
     }
 
     /// What it leaves alone.
@@ -64,12 +82,8 @@ impl Irqbalance {
     }
 }
 
-fn listen(proc: &Path, sockets: &Path, pid: u32) -> UnixListener {
-    let folder = proc.join(pid.to_string());
-    std::fs::create_dir_all(&folder).expect("a process");
-    std::fs::write(folder.join("comm"), "irqbalance\n").expect("its name");
-    std::fs::create_dir_all(sockets).expect("a folder");
-    UnixListener::bind(sockets.join(format!("irqbalance{pid}.sock"))).expect("a socket")
+fn name(pid: u32) -> String {
+    format!("irqbalance{pid}.sock")
 }
 
 /// Reads once, and heeds who has the right to speak.

@@ -352,14 +352,38 @@ fn irqbalance_is_told_once_and_keeps_its_own_bans() {
 #[test]
 fn an_irqbalance_that_is_stopped_holds_nothing_up() {
     let host = small();
-    let irqbalance = Irqbalance::stopped(&host.path("proc"), &host.path("sockets"), 88);
+    let irqbalance = Irqbalance::start(&host.path("proc"), &host.path("sockets"), 88, &[]);
+    let stopped = irqbalance.stop();
     let began = Instant::now();
     let output = host.run("apply", &["--device", "npu"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     assert!(stderr.contains("process 88") && stderr.contains("no answer in 5s"), "{stderr}");
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
-    drop(irqbalance);
+    drop(stopped);
+}
+
+#[test]
+fn an_irqbalance_that_is_stopped_is_not_gone_whatever_socket_it_has() {
+    let [new, old] = [(); 2].map(|()| small());
+    // No process has a number like that, nor a test that runs beside this one.
+    let pid = u32::MAX - std::process::id();
+    let new_one = Irqbalance::start(&new.path("proc"), &new.path("sockets"), pid, &[9]);
+    let old_one = Irqbalance::start_old(&old.path("proc"), pid, &[9]);
+    for (host, irqbalance) in [(new, new_one), (old, old_one)] {
+        host.json("apply", &[]);
+        assert_eq!(irqbalance.bans(), [9, 500, 501, 2753].into());
+        let stopped = irqbalance.stop();
+        let output = host.run("restore", &[]);
+        let (text, stderr) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{text}{stderr}");
+        assert!(text.contains("no answer in 5s"), "{text}");
+        drop(stopped);
+        // It is still owed.
+        assert_eq!(results(&host.json("restore", &[]), "changes"), ["restored"]);
+        assert_eq!(irqbalance.bans(), [9].into());
+    }
 }
 
 #[test]

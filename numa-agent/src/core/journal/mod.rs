@@ -79,7 +79,7 @@ impl FileChange {
     /// Whether it is of a list that irqbalance keeps: the path is its socket then.
     #[must_use]
     pub fn is_ban(&self) -> bool {
-        self.path.ends_with(".sock")
+        is_socket(&self.path)
     }
 
     /// Whether it is of an interrupt.
@@ -97,6 +97,12 @@ impl FileChange {
     fn name(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or_default()
     }
+}
+
+/// Whether such a path is irqbalance's socket.
+#[must_use]
+pub fn is_socket(path: &str) -> bool {
+    path.ends_with(".sock")
 }
 
 /// Sorts of files, each with commands of its own.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     fs, io,
     io::{Read, Write},
     os::unix::net::UnixStream,
@@ -130,15 +131,16 @@ pub fn of_ban(change: &FileChange) -> Result<Verdict<BTreeSet<u32>>, BalancerErr
 /// One command, in one write: it reads once. It asks its socket for the sender's credentials, so the kernel adds them.
 fn ask(socket: &Path, command: &str) -> Result<String, BalancerError> {
     let talk = || -> io::Result<String> {
-        let mut stream = connect(socket)?;
+        let end = Instant::now() + PATIENCE;
+        let mut stream = connect(socket, end)?;
         // Any process may be called irqbalance, and anybody may have an abstract name.
         let peer = getsockopt(&stream, PeerCredentials)?;
         if ![0, sys::own_uid()].contains(&peer.uid()) {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "who listens there is not root's"));
         }
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(left(end)?))?;
         stream.write_all(command.as_bytes())?;
-        let answer = read(&mut stream, Instant::now() + PATIENCE)?;
+        let answer = read(&mut stream, end)?;
         Ok(String::from_utf8_lossy(&answer).into_owned())
     };
     let said = |error: io::Error| match error.kind() {
@@ -154,11 +156,7 @@ fn ask(socket: &Path, command: &str) -> Result<String, BalancerError> {
 fn read(stream: &mut UnixStream, end: Instant) -> io::Result<Vec<u8>> {
     let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
     while answer.len() < MAX_ANSWER {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
+        stream.set_read_timeout(Some(left(end)?))?;
         match stream.read(&mut piece) {
             Ok(0) => break,
             Ok(length) => answer.extend_from_slice(&piece[..length]),
@@ -169,14 +167,32 @@ fn read(stream: &mut UnixStream, end: Instant) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// One that does not accept has room for few who wait: nobody waits for longer than an answer may take.
-fn connect(socket: &Path) -> io::Result<UnixStream> {
-    match client::open(socket, PATIENCE) {
+/// The time until then.
+fn left(end: Instant) -> io::Result<Duration> {
+    let left = end.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+/// One that does not accept has room for few who wait: nobody waits for longer than an answer may take, and who does has found somebody.
+fn connect(socket: &Path, end: Instant) -> io::Result<UnixStream> {
+    match client::open(socket, left(end)?) {
         Err(Errno::ENOENT) => {
-            let name = socket.file_name().unwrap_or_default();
-            let address = UnixAddr::new_abstract(name.as_encoded_bytes())?;
-            client::open_address(&address, PATIENCE).map_err(|_| Errno::ENOENT.into())
+            let address = UnixAddr::new_abstract(name(socket).as_encoded_bytes())?;
+            Ok(client::open_address(&address, left(end)?)?)
         }
         other => Ok(other?),
     }
+}
+
+/// Its name without the folder: the abstract one of versions before 1.5.
+fn name(socket: &Path) -> &OsStr {
+    socket.file_name().unwrap_or_default()
+}
+
+/// Whether there is an abstract socket of that name, without a word to whoever has it. Yes, if that cannot be told.
+#[must_use]
+pub fn has_abstract(socket: &Path) -> bool {
+    let ending = [b" @".as_slice(), name(socket).as_encoded_bytes()].concat();
+    let sockets = fs::read("/proc/net/unix");
+    sockets.map_or(true, |all| all.split(|byte| *byte == b'\n').any(|line| line.ends_with(&ending)))
 }

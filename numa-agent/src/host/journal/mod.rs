@@ -27,6 +27,7 @@ pub use self::{
     held::Held,
 };
 use super::{
+    irq::balancer,
     listen,
     sys::{self, Host, Kernel},
 };
@@ -343,7 +344,7 @@ fn refuse_foreign(file: &File, path: &Path) -> Result<(), JournalError> {
     if decode(&bytes).entries.is_empty() { Err(JournalError::Foreign(path.to_owned())) } else { Ok(()) }
 }
 
-/// Whether a task has ended, a cgroup was removed, an interrupt has no handler any more.
+/// Whether a task has ended, a cgroup was removed, an interrupt has no handler any more, irqbalance does not run any more.
 fn is_gone(subject: &Subject) -> bool {
     match subject {
         // Elsewhere tids mean something else, and nobody would be there.
@@ -351,7 +352,9 @@ fn is_gone(subject: &Subject) -> bool {
             sys::in_initial_pid_namespace() && Host.start_time(task.tid) != Some(task.start_time)
         }
         Subject::File(path) => {
+            // An old irqbalance's socket has no file.
             fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+                && !(journal::is_socket(path) && balancer::has_abstract(path.as_ref()))
         }
     }
 }

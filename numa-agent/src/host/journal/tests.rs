@@ -1,6 +1,12 @@
 use std::{
     fs::OpenOptions,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            fs::{PermissionsExt, symlink},
+            net::{SocketAddr, UnixListener},
+        },
+    },
 };
 
 use super::*;
@@ -124,6 +130,21 @@ fn it_is_rewritten_with_those_that_live_and_others_follow() {
     fs::remove_file(&path).unwrap();
     other.before_file(&file_change("/d")).unwrap();
     assert_eq!(entries(&path), [Entry::File(file_change("/d"))]);
+}
+
+#[test]
+fn the_ban_list_of_an_irqbalance_whose_socket_has_no_file_is_kept_while_that_is_there() {
+    let (_dir, path) = place();
+    let name = format!("irqbalance-{}.sock", std::process::id());
+    let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let mut journal = Journal::open(&path).unwrap();
+    let ban = file_change(&format!("/no/such/{name}"));
+    journal.before_file(&ban).unwrap();
+    journal.rewrite().unwrap();
+    assert_eq!(entries(&path), [Entry::File(ban)]);
+    drop(listener);
+    journal.rewrite().unwrap();
+    assert_eq!(entries(&path), []);
 }
 
 #[test]
