@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 
 use super::{
     cpuset::{self, CpusetError},
+    irq::balancer,
     sysfs::{self, SysfsError},
 };
 use crate::core::{
@@ -120,8 +121,12 @@ fn daemons(root: &Path) -> Vec<Daemon> {
     pids.into_iter().filter_map(daemon).collect()
 }
 
-/// What irqbalance's environment forbids it: `IRQBALANCE_BANNED_CPULIST` (since 1.8), `IRQBALANCE_BANNED_CPUS`, a mask.
+/// What is forbidden to irqbalance: by its own word, which only root gets, else by its environment: `IRQBALANCE_BANNED_CPULIST` (since 1.8), `IRQBALANCE_BANNED_CPUS`, a mask.
 fn banned(root: &Path, pid: u32) -> Option<CpuSet> {
+    let folder = root.join(balancer::FOLDER.trim_start_matches('/'));
+    if let Ok(cpus) = balancer::cpu_bans(&balancer::socket_of(&folder, pid)) {
+        return Some(cpus);
+    }
     let environ = environ(root, pid)?;
     let value = |name: &str| environ.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     let list = value("IRQBALANCE_BANNED_CPULIST").and_then(|list| list.parse().ok());
@@ -243,6 +248,11 @@ fn placing_lines(root: &Path, name: &str) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{Read, Write},
+        os::unix::net::UnixListener,
+    };
+
     use super::*;
 
     fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -306,6 +316,30 @@ mod tests {
             found,
             [(10, banned("40-79")), (11, banned("32-35")), (12, banned("")), (13, DaemonKind::Numad)]
         );
+    }
+
+    #[test]
+    fn an_irqbalance_that_answers_knows_better_than_its_environment() {
+        let dir = tree(&[
+            ("proc/10/comm", "irqbalance\n"),
+            ("proc/10/environ", "IRQBALANCE_BANNED_CPULIST=40-79\0"),
+            ("run/irqbalance/here", ""),
+        ]);
+        let listener = UnixListener::bind(dir.path().join("run/irqbalance/irqbalance10.sock")).unwrap();
+        let says = |answer: &'static str| {
+            let listener = listener.try_clone().unwrap();
+            std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut command = [0; 16];
+                let length = stream.read(&mut command).unwrap();
+                assert_eq!(&command[..length], b"setup");
+                stream.write_all(answer.as_bytes()).unwrap();
+            });
+            daemons(dir.path()).remove(0).kind
+        };
+        let banned = |list: &str| DaemonKind::Irqbalance(Some(list.parse().unwrap()));
+        assert_eq!(says("SLEEP 10 BANNED 0000000f,00000000"), banned("32-35"));
+        assert_eq!(says("no such thing"), banned("40-79"));
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub struct Daemon {
 /// Which daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DaemonKind {
-    /// `irqbalance`, with the CPUs that it was told to leave alone; `None` where its environment cannot be read.
+    /// `irqbalance`, with the CPUs that it was told to leave alone; `None` where neither it nor its environment tells.
     Irqbalance(Option<CpuSet>),
     /// `numad`.
     Numad,

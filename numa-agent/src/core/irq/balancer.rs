@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::core::idset::CpuSet;
+
 /// Asks for the settings.
 pub const SETUP: &str = "setup";
 
@@ -19,6 +21,14 @@ pub fn banned(answer: &str) -> Option<BTreeSet<u32>> {
     }
     let numbers = words.windows(2).filter(|pair| pair[0] == "IRQ").map(|pair| pair[1].parse().ok());
     numbers.collect()
+}
+
+/// The CPUs that it puts no interrupts on, by environment, socket or what isolates them, from the same answer; `None`: that is no answer.
+#[must_use]
+pub fn banned_cpus(answer: &str) -> Option<CpuSet> {
+    let mut words = answer.trim_end_matches('\0').split_whitespace();
+    words.next().filter(|word| *word == "SLEEP")?;
+    CpuSet::from_mask(words.skip_while(|word| *word != "BANNED").nth(1)?).ok()
 }
 
 /// Replaces the ban list. `None`: more than it takes.
@@ -59,6 +69,12 @@ mod tests {
         let answer =
             "SLEEP 10 IRQ 24 LOAD 0 DIFF 0 CLASS 4 IRQ 1311 LOAD 7 DIFF 1 CLASS 5 BANNED 00000000,00000003";
         assert_eq!(banned(answer), Some([24, 1311].into()));
+        assert_eq!(banned_cpus(answer), "0-1".parse().ok());
+        assert_eq!(banned_cpus("SLEEP 10 BANNED 00000001,00000000\0"), "32".parse().ok());
+        assert_eq!(
+            ["", "SLEEP 10", "SLEEP 10 BANNED x", "BANNED 0"].map(banned_cpus),
+            [None, None, None, None]
+        );
         assert_eq!(banned("SLEEP 10 BANNED 0"), Some(BTreeSet::new()));
         assert_eq!(banned("SLEEP 10 IRQ x LOAD"), None);
         assert_eq!(banned(""), None);

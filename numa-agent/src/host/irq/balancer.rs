@@ -17,7 +17,8 @@ use nix::{
 
 use crate::{
     core::{
-        irq::balancer::{SETUP, ban, banned, listed},
+        idset::CpuSet,
+        irq::balancer::{SETUP, ban, banned, banned_cpus, listed},
         journal::{FileChange, undo::Verdict},
     },
     host::{client, sys},
@@ -90,7 +91,13 @@ pub fn running(procfs: &Path, folder: &Path) -> Vec<Balancer> {
         let comm = fs::read_to_string(procfs.join(pid.to_string()).join("comm")).unwrap_or_default();
         comm.trim_end() == "irqbalance"
     });
-    pids.map(|pid| Balancer { pid, socket: folder.join(format!("irqbalance{pid}.sock")) }).collect()
+    pids.map(|pid| Balancer { pid, socket: socket_of(folder, pid) }).collect()
+}
+
+/// Where the process with that id listens.
+#[must_use]
+pub fn socket_of(folder: &Path, pid: u32) -> PathBuf {
+    folder.join(format!("irqbalance{pid}.sock"))
 }
 
 /// The interrupts that it was told not to move, by command line or socket.
@@ -98,8 +105,20 @@ pub fn running(procfs: &Path, folder: &Path) -> Vec<Balancer> {
 /// # Errors
 /// [`BalancerError`] if it does not answer.
 pub fn bans(socket: &Path) -> Result<BTreeSet<u32>, BalancerError> {
+    setup(socket, banned)
+}
+
+/// The CPUs that it puts no interrupts on.
+///
+/// # Errors
+/// [`BalancerError`] if it does not answer.
+pub fn cpu_bans(socket: &Path) -> Result<CpuSet, BalancerError> {
+    setup(socket, banned_cpus)
+}
+
+fn setup<T>(socket: &Path, read: fn(&str) -> Option<T>) -> Result<T, BalancerError> {
     let answer = ask(socket, SETUP)?;
-    banned(&answer).ok_or_else(|| BalancerError::Answer {
+    read(&answer).ok_or_else(|| BalancerError::Answer {
         socket: socket.to_owned(),
         answer: answer.chars().take(80).collect(),
     })
