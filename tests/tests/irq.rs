@@ -418,3 +418,29 @@ fn what_was_changed_by_a_relative_path_or_a_link_is_undone_from_elsewhere() {
     host.json("restore", &[]);
     assert_eq!(host.values(), before);
 }
+
+#[test]
+fn one_root_alone_would_mix_two_machines() {
+    let host = small();
+    let before = host.values();
+    for (root, name) in [("--sysfs-root", "sys"), ("--procfs-root", "proc")] {
+        for command in ["plan", "apply"] {
+            let output =
+                agent::command(["irq", command, root]).arg(host.path(name)).output().expect("it starts");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            assert!(said.contains("-root <DIR>"), "{said}");
+        }
+    }
+    assert_eq!(host.values(), before);
+}
+
+#[test]
+fn a_journal_that_is_not_there_is_no_success() {
+    for command in [&["irq", "restore"][..], &["restore"]] {
+        let output = agent::run(command.iter().chain(&["--journal", "/nonexistent/journal"]));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("/nonexistent/journal") && said.contains("nothing is undone"), "{said}");
+    }
+}

@@ -30,7 +30,7 @@ use crate::{
     host::{
         binding, cgroup, container,
         journal::Journal,
-        numa_maps,
+        numa_maps::{self, Unread},
         procfs::{self, ProcReader},
         scan::Scanner,
         sys::{self, Host, Kernel},
@@ -114,6 +114,7 @@ pub fn run(args: &BindArgs) -> anyhow::Result<()> {
     let settled = enforce(&mut engine, &mut hand)?;
     let unmet = unmet_pids(&mut engine, &settings).len();
     let mut report = report_of(&engine, args.apply)?;
+    report.warnings.extend(unseen());
     if args.memory {
         verify_memory(&engine, &mut report);
         if args.machine.is_ours() {
@@ -256,11 +257,21 @@ pub(super) fn memory_of(engine: &Engine) -> BTreeMap<TaskId, Verified> {
     let start = Instant::now();
     let of = |process: &Process| {
         let left = numa_maps::PATIENCE.saturating_sub(start.elapsed());
-        let read = numa_maps::read(process.facts.id(), left).map_err(|why| why.to_string());
+        let read = match numa_maps::read(process.facts.id(), left) {
+            // It is of no interest any more.
+            Err(Unread::Gone) => return None,
+            read => read.map_err(|why| why.to_string()),
+        };
         let planned = engine.group_of(process).and_then(Group::memory_policy);
-        (process.facts.id(), Verified::new(planned, read, &holders))
+        Some((process.facts.id(), Verified::new(planned, read, &holders)))
     };
-    engine.processes().map(of).collect()
+    engine.processes().filter_map(of).collect()
+}
+
+/// Why processes may not be seen that are there.
+pub(super) fn unseen() -> Option<String> {
+    let text = "in a pid namespace of its own none but its processes are seen: run it on the host, or in a container with the host's pids (hostPID, --pid=host)";
+    (!sys::in_initial_pid_namespace()).then(|| text.to_owned())
 }
 
 /// What works against memory on the planned nodes.
@@ -343,5 +354,5 @@ fn thread_row(engine: &Engine, process: &Process, thread: &Thread) -> ThreadRow 
 /// Writes the report where the settings say.
 fn write_report(settings: &Settings, report: &BindReport) -> anyhow::Result<()> {
     let path = Path::new(&settings.report);
-    report_file::keep(path, settings.report_asked, &Format::of_path(path).render(report))
+    report_file::keep(path, settings.report_asked, &Format::of_path(path).render(report)).map(drop)
 }

@@ -36,8 +36,8 @@ pub(super) fn check_writable(path: &Path) -> anyhow::Result<()> {
     open().with_context(|| unwritable(path))
 }
 
-/// Writes a report; if it was not asked for, a place that cannot be written is only a warning.
-pub(super) fn keep(path: &Path, asked: bool, text: &str) -> anyhow::Result<()> {
+/// Writes a report; if it was not asked for, a place that cannot be written is only a warning. Whether it is there.
+pub(super) fn keep(path: &Path, asked: bool, text: &str) -> anyhow::Result<bool> {
     let write = || {
         make_folder(path)?;
         std::fs::write(path, text)
@@ -45,9 +45,9 @@ pub(super) fn keep(path: &Path, asked: bool, text: &str) -> anyhow::Result<()> {
     match write().with_context(|| unwritable(path)) {
         Err(error) if !asked => {
             super::complain(&format!("warning: {error:#}"));
-            Ok(())
+            Ok(false)
         }
-        other => other,
+        other => other.map(|()| true),
     }
 }
 

@@ -1,7 +1,11 @@
 //! `numa-agent restore`: what was changed gets back what it had.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use super::{Format, Incomplete};
@@ -24,9 +28,9 @@ moved stay where they are, and the memory policy that a process was started with
 Exit status: 0 if everything was undone, or has been changed by others, or has ended; 1 if some of it could not be, or an agent runs; \
 2 bad usage.")]
 pub struct RestoreArgs {
-    /// The journal.
-    #[arg(long, value_name = "PATH", default_value = journal::DEFAULT_PATH)]
-    journal: PathBuf,
+    /// The journal. [default: /run/numa-agent/journal]
+    #[arg(long, value_name = "PATH")]
+    journal: Option<PathBuf>,
     /// Only this sort of change. Repeatable.
     #[arg(long, value_enum)]
     class: Vec<Class>,
@@ -70,14 +74,27 @@ impl Class {
 pub fn run(args: &RestoreArgs) -> anyhow::Result<()> {
     let kept = args.class.is_empty() || args.class.iter().any(|class| class.is_kept_by_the_agent());
     // Until the end: an agent that starts meanwhile waits.
-    let alone = if kept && !args.dry_run { journal::keep_agents_out(&args.journal) } else { Ok(None) };
+    let path = journal_at(args.journal.as_deref())?;
+    let alone = if kept && !args.dry_run { journal::keep_agents_out(path) } else { Ok(None) };
     let _alone = if args.force { alone.unwrap_or(None) } else { alone? };
-    undo(&args.journal, &args.class, args.dry_run, args.format)
+    undo(path, &args.class, args.dry_run, args.format)
+}
+
+/// Where it is. One that was asked for by its path is there, or the path is wrong: who changes something makes it first.
+fn journal_at(asked: Option<&Path>) -> anyhow::Result<&Path> {
+    match asked {
+        Some(path) => {
+            let facts = fs::symlink_metadata(path);
+            facts.with_context(|| format!("the journal {}: nothing is undone", path.display()))?;
+            Ok(path)
+        }
+        None => Ok(Path::new(journal::DEFAULT_PATH)),
+    }
 }
 
 /// The same for interrupts alone, of which no running agent is in the way.
-pub fn interrupts(journal: &Path, dry_run: bool, format: Format) -> anyhow::Result<()> {
-    undo(journal, &[Class::Irq], dry_run, format)
+pub fn interrupts(journal: Option<&Path>, dry_run: bool, format: Format) -> anyhow::Result<()> {
+    undo(journal_at(journal)?, &[Class::Irq], dry_run, format)
 }
 
 fn undo(journal: &Path, classes: &[Class], dry_run: bool, format: Format) -> anyhow::Result<()> {

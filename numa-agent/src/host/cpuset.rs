@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::errno::Errno;
+
 use crate::core::idset::{CpuSet, IdSet, ListError, NodeSet};
 
 /// A cgroup's limits; `None`: no limit known, everything allowed.
@@ -192,6 +194,8 @@ pub(super) fn text(path: &Path) -> Result<Option<String>, CpusetError> {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Ok(None)
         }
+        // Of a process that has ended in between.
+        Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(None),
         Err(source) => Err(CpusetError::Read { path: path.to_owned(), source }),
     }
 }

@@ -26,5 +26,5 @@ pub mod scan;
 pub mod surroundings;
 pub mod sys;
 pub mod sysfs;
-mod young;
 pub mod trust;
+mod young;

@@ -136,6 +136,7 @@ pub fn run(args: &CheckArgs, messages: LineQueue) -> anyhow::Result<()> {
         items.extend(found.preconditions(about, programs.as_ref())?);
     }
     if sections.contains(&Section::B) {
+        bind::unseen().iter().for_each(|why| super::complain(&format!("warning: {why}")));
         items.extend(found.placement(args, messages));
     }
     let comparison = runs.as_ref().map(|runs| runs.compare(limits()));
@@ -156,7 +157,7 @@ pub fn run(args: &CheckArgs, messages: LineQueue) -> anyhow::Result<()> {
         bind: bind.as_ref(),
         comparison: comparison.as_ref(),
     };
-    report_file::keep(path, args.report.is_some(), &format.render(&report))?;
+    let kept = report_file::keep(path, args.report.is_some(), &format.render(&report))?;
     super::print(&args.format.render(&report))?;
     let fails = |section: &&Section| !Tally::of(&report.items, **section).passes(args.strict);
     let failed: Vec<String> = report.sections.iter().filter(fails).map(ToString::to_string).collect();
@@ -164,12 +165,8 @@ pub fn run(args: &CheckArgs, messages: LineQueue) -> anyhow::Result<()> {
         return Ok(());
     }
     let sections = if failed.len() == 1 { "section" } else { "sections" };
-    Err(Incomplete(format!(
-        "{sections} {} did not pass; the report is in {}",
-        failed.join(", "),
-        path.display()
-    ))
-    .into())
+    let place = if kept { format!("; the report is in {}", path.display()) } else { String::new() };
+    Err(Incomplete(format!("{sections} {} did not pass{place}", failed.join(", "))).into())
 }
 
 impl CheckArgs {

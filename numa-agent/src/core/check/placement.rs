@@ -263,7 +263,7 @@ fn memories<'a>(
     engine
         .processes()
         .filter_map(verified)
-        .filter(|(_, verified)| verified.verdict != MemoryVerdict::NotPlanned)
+        .filter(|(_, verified)| verified.planned.is_some() && verified.verdict != MemoryVerdict::NotPlanned)
 }
 
 fn policy(facts: &Placement, engine: &Engine) -> Item {
