@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     os::unix::{net::UnixListener, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -342,6 +342,20 @@ fn a_report_that_cannot_be_written_fails_if_it_was_asked_for() {
     let output = run_in(dir.path(), &["bind", "--preset", "a3"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(stderr(&output).contains("workflow_visualization"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_report_for_a_fifo_that_nobody_reads_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("report.md");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let report = || run_in(dir.path(), &["bind", "--preset", "a3", "--report", fifo.to_str().unwrap()]);
+    assert_refused(&report(), 1, &["report.md", "nobody reads"], "a FIFO");
+    let mut reader = fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+    assert_eq!(report().status.code(), Some(0));
+    let mut first = [0; 2];
+    reader.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"# ");
 }
 
 #[test]

@@ -227,7 +227,9 @@ fn what_cannot_be_read_is_an_error_that_names_it() {
     assert!(stderr.contains("proc/irq/2753/smp_affinity_list") && stderr.contains("0-x"), "{stderr}");
     std::fs::remove_file(host.path("proc/interrupts")).unwrap();
     let output = host.run("plan", &[]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("proc/interrupts"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("proc/interrupts"), "{stderr}");
+    assert_eq!(stderr.matches("No such file").count(), 1, "{stderr}");
 }
 
 /// A machine that fits on this one: two nodes with a CPU each.

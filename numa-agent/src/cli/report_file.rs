@@ -1,8 +1,17 @@
 //! Where a command leaves its report, and in which format by the file's ending.
 
-use std::{io, path::Path};
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
 
 use anyhow::Context;
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
+};
 
 /// What a file's ending asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +40,7 @@ impl Kind {
 pub(super) fn check_writable(path: &Path) -> anyhow::Result<()> {
     let open = || {
         make_folder(path)?;
-        std::fs::OpenOptions::new().append(true).create(true).open(path).map(drop)
+        opened(path, OpenOptions::new().append(true)).map(drop)
     };
     open().with_context(|| unwritable(path))
 }
@@ -40,7 +49,7 @@ pub(super) fn check_writable(path: &Path) -> anyhow::Result<()> {
 pub(super) fn keep(path: &Path, asked: bool, text: &str) -> anyhow::Result<bool> {
     let write = || {
         make_folder(path)?;
-        std::fs::write(path, text)
+        opened(path, OpenOptions::new().write(true).truncate(true))?.write_all(text.as_bytes())
     };
     match write().with_context(|| unwritable(path)) {
         Err(error) if !asked => {
@@ -49,6 +58,20 @@ pub(super) fn keep(path: &Path, asked: bool, text: &str) -> anyhow::Result<bool>
         }
         other => other.map(|()| true),
     }
+}
+
+/// Opens it, made if need be. A FIFO that nobody reads is refused, and not waited for.
+fn opened(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let file = match options.create(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path) {
+        Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) => {
+            return Err(io::Error::other("nobody reads what is written there"));
+        }
+        other => other?,
+    };
+    // Who reads slowly is waited for.
+    let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+    fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
+    Ok(file)
 }
 
 fn make_folder(path: &Path) -> io::Result<()> {

@@ -21,12 +21,12 @@ use crate::core::{
 #[derive(Debug, thiserror::Error)]
 pub enum IrqError {
     /// A file that cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {error}")]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        error: io::Error,
     },
     /// A file that holds no set of CPUs.
     #[error("{path} holds {content:?}: {source}")]
@@ -87,7 +87,7 @@ impl Roots {
     /// [`IrqError`], naming the file.
     pub fn inventory(&self) -> Result<Inventory, IrqError> {
         let path = self.procfs.join("interrupts");
-        let text = fs::read_to_string(&path).map_err(|source| IrqError::Read { path, source })?;
+        let text = fs::read_to_string(&path).map_err(|error| IrqError::Read { path, error })?;
         let listed = interrupts::parse(&text);
         let mut found = Inventory { local: listed.local, ..Inventory::default() };
         for number in self.numbers()? {
@@ -111,7 +111,7 @@ impl Roots {
     /// The interrupts that have a folder.
     fn numbers(&self) -> Result<Vec<u32>, IrqError> {
         let path = self.procfs.join("irq");
-        let failed = |source| IrqError::Read { path: path.clone(), source };
+        let failed = |error| IrqError::Read { path: path.clone(), error };
         let mut numbers = Vec::new();
         for entry in fs::read_dir(&path).map_err(failed)? {
             numbers.extend(
@@ -131,9 +131,7 @@ impl Roots {
         let path = self.sysfs.join(format!("kernel/debug/irq/irqs/{irq}"));
         match text_of(&path) {
             // Not for everybody's eyes, and only a hint.
-            Err(IrqError::Read { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
-                Ok(None)
-            }
+            Err(IrqError::Read { error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
             other => Ok(other?.map(|text| text.contains("IRQD_AFFINITY_MANAGED"))),
         }
     }
@@ -171,7 +169,7 @@ fn names(folder: &Path) -> Result<Vec<String>, IrqError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(IrqError::Read { path: folder.to_owned(), source }),
+        Err(error) => return Err(IrqError::Read { path: folder.to_owned(), error }),
     };
     Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }
@@ -179,7 +177,7 @@ fn names(folder: &Path) -> Result<Vec<String>, IrqError> {
 /// The file's text without its end of line, nor the NULs that `tar` fills files of sysfs with; `None` if there is none.
 fn text_of(path: &Path) -> Result<Option<String>, IrqError> {
     let text = cpuset::text(path).map_err(|error| match error {
-        cpuset::CpusetError::Read { path, source } => IrqError::Read { path, source },
+        cpuset::CpusetError::Read { path, source } => IrqError::Read { path, error: source },
         other => IrqError::Sysfs(sysfs::SysfsError::Cpuset(other)),
     })?;
     Ok(text.map(|text| text.trim_matches(|c: char| c == '\0' || c.is_whitespace()).to_owned()))
