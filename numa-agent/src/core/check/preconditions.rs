@@ -250,7 +250,7 @@ fn of_host(facts: &Preconditions, used: &Used, host: Host) -> Vec<Item> {
         binds_itself(app, host.processes),
         started_bound(started, host.processes),
         governors(speed, &host, used),
-        smt(smt_point, &host),
+        smt(smt_point, facts.topology, &host),
         clock(clock_point, &host),
         programs(programs_point, &host),
         agent(agent_point, &host, facts.commands),
@@ -495,9 +495,11 @@ fn governors(point: Point, host: &Host, used: &Used) -> Item {
     point.judge(|| "cpufreq governor performance on all planned CPUs".to_owned(), findings.collect())
 }
 
-fn smt(point: Point, host: &Host) -> Item {
+fn smt(point: Point, topology: &Topology, host: &Host) -> Item {
     let control = host.surroundings.smt.as_deref();
-    let findings = (control == Some("on")).then(|| (Verdict::Warn, remedy::machine::smt()));
+    // A kernel for arm64 may have no control of it, whatever its cores have.
+    let shared = topology.cores_of(&topology.online()).iter().any(|core| core.len() > 1);
+    let findings = (shared || control == Some("on")).then(|| (Verdict::Warn, remedy::machine::smt()));
     point.judge(|| format!("SMT: {}", control.unwrap_or("not there")), findings.into_iter().collect())
 }
 

@@ -254,6 +254,11 @@ fn speed_clock_and_agent() {
     });
     expect("A16", Skipped, "", |facts| facts.surroundings.governors.clear());
     expect("A17", Warn, "smt/control", |facts| facts.surroundings.smt = Some("on".into()));
+    expect("A17", Warn, "smt/control", |facts| {
+        facts.surroundings.smt = Some("notimplemented".into());
+        facts.topology.cpus[1].core = facts.topology.cpus[0].core.union(&facts.topology.cpus[1].core);
+        facts.topology.cpus[0].core = facts.topology.cpus[1].core.clone();
+    });
     expect("A18", Warn, "echo tsc >", |facts| {
         facts.surroundings.clock = Some(("hpet".into(), vec!["tsc".into(), "hpet".into()]));
     });
