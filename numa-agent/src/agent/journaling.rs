@@ -215,6 +215,10 @@ impl Agent {
     pub(super) fn keep_journal(&mut self) {
         self.executor.journaling.flush(sys::monotonic_ns());
         self.executor.journaling.open_if_needed();
+        if self.executor.journaling.lineage.is_long() {
+            // Scans do that too, where there are some.
+            self.executor.journaling.sweep(&self.engine);
+        }
         self.executor.journaling.tell(&mut self.engine);
     }
 

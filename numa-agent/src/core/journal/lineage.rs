@@ -10,10 +10,15 @@ use crate::core::{
     task::{BindOutcome, TaskId},
 };
 
+/// So many processes are worth no look at which of them have ended.
+const FEW: usize = 1024;
+
 /// The processes that we have given masks to.
 #[derive(Debug, Clone, Default)]
 pub struct Lineage {
     families: BTreeMap<u32, Family>,
+    /// How many there were when those that had ended were forgotten.
+    kept: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -116,6 +121,13 @@ impl Lineage {
     /// Forgets the processes of which `lives` does not say that they are there.
     pub fn retain(&mut self, lives: impl Fn(u32) -> bool) {
         self.families.retain(|pid, _| lives(*pid));
+        self.kept = self.families.len();
+    }
+
+    /// Whether it has grown so that those that have ended should be forgotten.
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        self.families.len() >= 2 * self.kept.max(FEW)
     }
 
     fn family(&self, process: TaskId) -> Option<&Family> {
@@ -151,6 +163,21 @@ mod tests {
     fn who(tid: u32, pid: u32, parent: u32) -> Who {
         let id = |tid| TaskId { tid, start_time: 7 };
         Who { task: id(tid), comm: "x".into(), process: id(pid), parent, online: set("0-7") }
+    }
+
+    #[test]
+    fn those_that_have_ended_are_forgotten_in_time() {
+        let mut lineage = Lineage::default();
+        let mut most = 0;
+        // Each ends before the next comes, but for the first hundred.
+        for pid in 1..100_000 {
+            lineage.change(&who(pid, pid, 0), &set("0-7"), &set("2"));
+            most = most.max(lineage.families.len());
+            if lineage.is_long() {
+                lineage.retain(|one| one <= 100 || one == pid);
+            }
+        }
+        assert!(most <= 2 * FEW && lineage.families.contains_key(&100), "{most}");
     }
 
     #[test]

@@ -231,7 +231,9 @@ impl Journal {
         loop {
             let mut bytes = read_from(&self.file, 0).map_err(failed(&path, "reading"))?;
             bytes.truncate(bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
-            let (mut outstanding, _) = this_boots(decode(&bytes));
+            let decoded = decode(&bytes);
+            let damaged = decoded.damaged;
+            let (mut outstanding, _) = this_boots(decoded);
             let gone: BTreeSet<Subject> = outstanding.subjects().filter(is_gone).collect();
             if self.lock()? == Locked::Another {
                 sys::lock(&self.file, false).map_err(|errno| failed(&path, "unlocking")(errno.into()))?;
@@ -245,6 +247,12 @@ impl Journal {
             let text = outstanding.encode();
             let file = replace(&path, text.as_bytes()).map_err(failed(&path, "rewriting"))?;
             drop(lock);
+            if damaged > 0 {
+                tracing::warn!(
+                    "{damaged} damaged lines of the journal {} are dropped: what was changed as they told cannot be undone",
+                    path.display()
+                );
+            }
             self.take(file, text.len() as u64);
             return Ok(());
         }
