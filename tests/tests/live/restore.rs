@@ -327,6 +327,7 @@ fn an_agent_that_ends_in_a_storm_leaves_nobody_bound() {
     let Some(stage) = stage("restore-exit-storm") else { return };
     let rounds = AtomicU64::new(0);
     let mut puppets = [stage.puppet("worker"), stage.puppet("worker")];
+    let mut calm = stage.puppet("worker");
     let mut bound = 0;
     while_it_storms(&mut puppets, &rounds, || {
         for _ in 0..5 {
@@ -338,7 +339,9 @@ fn an_agent_that_ends_in_a_storm_leaves_nobody_bound() {
             });
             // It finds events in its ring that came before the signal.
             agent.signal(Signal::SIGSTOP);
-            sleep(Duration::from_millis(200));
+            for name in ["helper", "forward_1"] {
+                calm.thread(name).unwrap();
+            }
             agent.signal(Signal::SIGTERM);
             agent.signal(Signal::SIGCONT);
             let left = agent.stop();
