@@ -40,6 +40,7 @@ mount -t overlay overlay -o lowerdir=/usr/bin,upperdir=bin,workdir=bin.work /usr
 cd /
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /var/lib
+test -e /sys/kernel/tracing/events || mount -t tracefs tracefs /sys/kernel/tracing
 # By this a manager knows that the machine runs systemd.
 mkdir -p /run/systemd/system
 export XDG_RUNTIME_DIR=/run XDG_CONFIG_HOME=/var/lib XDG_STATE_HOME=/var/lib

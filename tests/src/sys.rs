@@ -7,9 +7,9 @@ use std::{
     mem::MaybeUninit,
     os::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-        unix::process::{CommandExt, ExitStatusExt},
+        unix::process::CommandExt,
     },
-    process::{Child, Command, ExitStatus},
+    process::Command,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
@@ -105,19 +105,6 @@ pub fn go_first() -> io::Result<()> {
     priority.sched_priority = 1;
     // SAFETY: the priority lives for the call.
     done(unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &priority) }).map(drop)
-}
-
-/// Waits for the end of a child; with it comes the most memory that it had, in KiB.
-///
-/// # Errors
-/// As `wait4(2)`.
-pub fn wait_with_peak(child: Child) -> io::Result<(ExitStatus, u64)> {
-    let (mut status, mut usage) = (0, MaybeUninit::<libc::rusage>::zeroed());
-    // SAFETY: both live for the call. The child has not been waited for: that takes the `Child`.
-    done(unsafe { libc::wait4(child.id().cast_signed(), &mut status, 0, usage.as_mut_ptr()) })?;
-    // SAFETY: all of it are numbers, which may be zero.
-    let usage = unsafe { usage.assume_init() };
-    Ok((ExitStatus::from_raw(status), usage.ru_maxrss.cast_unsigned()))
 }
 
 /// How a thread is scheduled.
