@@ -175,17 +175,16 @@ fn thread_row(
     dry_run: bool,
 ) -> Option<Row> {
     let owed = outstanding.tasks.get(&thread.id);
-    let Some(now) = &thread.allowed else {
-        // Who is owed nothing may be none of ours.
-        let row = owed.map(|owed| owed_row(thread.id, owed))?;
-        // It may have ended right now.
-        return match Host.affinity(thread.id.tid) {
-            Err(SysError { errno: Errno::ESRCH, .. }) => None,
-            Err(error) => {
-                Some(Row { outcome: Outcome::Failed(format!("cannot read its mask: {error}")), ..row })
-            }
-            Ok(_) => None,
-        };
+    // The scan keeps no reason; it may have ended right then.
+    let read = thread.allowed.clone().map_or_else(|| Host.affinity(thread.id.tid), Ok);
+    let now = match &read {
+        Ok(mask) => mask,
+        Err(SysError { errno: Errno::ESRCH, .. }) => return None,
+        Err(error) => {
+            // Who is owed nothing may be none of ours.
+            let row = owed.map(|owed| owed_row(thread.id, owed))?;
+            return Some(Row { outcome: Outcome::Failed(format!("cannot read its mask: {error}")), ..row });
+        }
     };
     let (before, verdict) = match owed {
         Some(owed) => (owed.change.before.clone(), undo::of_task(owed, now, online)),

@@ -92,7 +92,7 @@ fn peak_kib(stage: &Stage, args: &[String]) -> (Value, u64) {
     let mut peak_kib = 0;
     // Not by `wait4`: what that tells of a child begins with the peak of the process that it was forked off (`exec_mmap` of fs/exec.c, 6.18).
     let status = loop {
-        peak_kib = peak_of(child.id()).unwrap_or(peak_kib);
+        peak_kib = figure_of(child.id(), "VmHWM").unwrap_or(peak_kib);
         match child.try_wait().unwrap() {
             Some(status) => break status,
             None => sleep(Duration::from_millis(5)),
@@ -103,16 +103,15 @@ fn peak_kib(stage: &Stage, args: &[String]) -> (Value, u64) {
     (serde_json::from_slice(&fs::read(&path).unwrap()).unwrap(), peak_kib)
 }
 
-/// The most memory that a process has had so far, in KiB; `None`: it has ended.
-fn peak_of(pid: u32) -> Option<u64> {
+/// A figure of a process; `None`: it has ended.
+fn figure_of(pid: u32, key: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_whitespace().next()?.parse().ok()
+    let value = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    value.split_whitespace().next()?.parse().ok()
 }
 
 fn status_of(pid: u32, key: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let value = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).unwrap();
-    value.split_whitespace().next().unwrap().parse().unwrap()
+    figure_of(pid, key).unwrap_or_else(|| panic!("no {key} of {pid}"))
 }
 
 /// What the storm's threads have seen of themselves would fill a disk in time.

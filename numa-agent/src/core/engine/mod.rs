@@ -598,21 +598,22 @@ impl Engine {
     /// The slot on whose CPUs most of a process's threads are, its leader in case of doubt: others may have moved some of them away, also to
     /// another group's.
     fn slot_under(&self, leader: TaskId, threads: &[ThreadFacts]) -> Option<usize> {
+        // There may be a thousand groups, and many thousand threads.
+        let mut on = BTreeMap::<&CpuSet, (usize, bool)>::new();
+        for thread in threads {
+            let Some(mask) = &thread.allowed else { continue };
+            let (count, leads) = on.entry(mask).or_default();
+            *count += 1;
+            *leads |= thread.id == leader;
+        }
+        let at_home = |group: &Group| {
+            let cpus = BTreeSet::from([&group.primary_cpus, &group.forward_cpus]);
+            let found = cpus.into_iter().filter_map(|cpus| on.get(cpus));
+            found.fold((0, false), |(count, leads), (more, also)| (count + more, leads | also))
+        };
         let slots = self.plan.slots();
-        let counted = slots.iter().enumerate().rev().map(|(slot, group)| {
-            let at_home = |thread: &&ThreadFacts| {
-                thread
-                    .allowed
-                    .as_ref()
-                    .is_some_and(|mask| [&group.primary_cpus, &group.forward_cpus].contains(&mask))
-            };
-            let leads = threads.iter().filter(at_home).any(|thread| thread.id == leader);
-            (threads.iter().filter(at_home).count(), leads, slot)
-        });
-        counted
-            .filter(|(count, ..)| *count > 0)
-            .max_by_key(|(count, leads, _)| (*count, *leads))
-            .map(|(.., slot)| slot)
+        let found = slots.iter().map(|group| at_home(group)).enumerate().filter(|(_, (count, _))| *count > 0);
+        found.rev().max_by_key(|(_, home)| *home).map(|(slot, _)| slot)
     }
 
     /// The socket of the NPU that a process uses, where that is known.
