@@ -2,9 +2,9 @@
 //!
 //! Builds the programs and hands over; what is measured is in `tests/src/bench`, which may depend on the tests' crate.
 
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 
 use crate::{build::Build, sh};
@@ -20,12 +20,14 @@ pub struct BenchArgs {
 /// Builds the agent, the loads and the bench, and runs it.
 ///
 /// # Errors
-/// If something does not build, or the bench fails or misses a bound.
-pub fn run(args: &BenchArgs, tools: &Build) -> Result<()> {
+/// If something does not build, or the bench cannot be run; what it found is in its exit code, which is ours.
+pub fn run(args: &BenchArgs, tools: &Build) -> Result<ExitCode> {
     tools.agent()?;
     for program in ["bench-load", "bench-target", "bench-connector"] {
         tools.test_program(program)?;
     }
     let mut bench = Command::new(tools.test_program("bench")?);
-    sh::run(bench.args(&args.args).current_dir(sh::root()))
+    let status = bench.args(&args.args).current_dir(sh::root()).status().context("cannot run the bench")?;
+    // One that was ended by a signal has no code.
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }

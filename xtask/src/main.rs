@@ -108,8 +108,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Bench(args) => {
             setup::ensure(Purpose::Build)?;
-            bench::run(&args, &Build::new(true)?)?;
-            Ok(ExitCode::SUCCESS)
+            bench::run(&args, &Build::new(true)?)
         }
         Command::Dist(args) => {
             args.archs().into_iter().try_for_each(|arch| setup::ensure(Purpose::Static(arch)))?;

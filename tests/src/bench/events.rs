@@ -169,39 +169,32 @@ fn switch_row(series: &Series) -> Vec<String> {
 }
 
 fn load_bounds(load: &str, all: &[Series]) -> Vec<Bound> {
-    let of = |observer: Observer, figure: &dyn Fn(&Sample) -> f64| {
-        let found = |series: &&Series| series.observer == observer && !series.samples.is_empty();
-        Some(all.iter().find(found)?.median(figure))
+    let of = |observer: Observer| {
+        all.iter().find(|series| series.observer == observer && !series.samples.is_empty())
     };
-    let bound = |what: &str, measured: Option<f64>, at_most: f64| {
-        let what = format!("{load}, {what}");
-        measured.map(|measured| Bound { what, measured, at_most, unit: "ns" })
+    let bound = |series: &Series, what: &str, figure: &dyn Fn(&Sample) -> f64, at_most: f64| Bound {
+        what: format!("{load}, {what}"),
+        measured: series.median(figure),
+        at_most,
+        unit: "ns",
+        noisy: series.is_noisy(),
     };
-    let half = of(Observer::Runqlat, &hot_ns).map(|theirs| theirs / 2.0);
-    [
-        bound(
-            "load managed: switch program, net",
-            of(Observer::Managed, &|sample| each_ns(sample, Hook::Switch)),
-            SWITCH_AT_MOST_NS,
-        ),
-        half.and_then(|half| {
+    let (switch, wake) =
+        (|sample: &_| each_ns(sample, Hook::Switch), |sample: &_| each_ns(sample, Hook::Wake));
+    let mut bounds = Vec::new();
+    if let Some(ours) = of(Observer::Managed) {
+        bounds.push(bound(ours, "load managed: switch program, net", &switch, SWITCH_AT_MOST_NS));
+        bounds.extend(of(Observer::Runqlat).map(|theirs| {
             let what = "load managed: switch and wake-up for each switch, net, to half of runqlat's";
-            bound(what, of(Observer::Managed, &hot_ns), half)
-        }),
-        bound(
-            "load not managed: switch program, net",
-            of(Observer::Unmanaged, &|sample| each_ns(sample, Hook::Switch)),
-            UNMANAGED_AT_MOST_NS,
-        ),
-        bound(
-            "load not managed: wake-up program, net",
-            of(Observer::Unmanaged, &|sample| each_ns(sample, Hook::Wake)),
-            UNMANAGED_AT_MOST_NS,
-        ),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+            let bound = bound(ours, what, &hot_ns, theirs.median(hot_ns) / 2.0);
+            Bound { noisy: bound.noisy || theirs.is_noisy(), ..bound }
+        }));
+    }
+    if let Some(ours) = of(Observer::Unmanaged) {
+        bounds.push(bound(ours, "load not managed: switch program, net", &switch, UNMANAGED_AT_MOST_NS));
+        bounds.push(bound(ours, "load not managed: wake-up program, net", &wake, UNMANAGED_AT_MOST_NS));
+    }
+    bounds
 }
 
 #[cfg(test)]
@@ -262,5 +255,25 @@ mod tests {
         assert!(bounds[0].holds());
         assert_eq!((bounds[1].measured, bounds[1].at_most), (100.0, 90.0));
         assert!(!bounds[1].holds());
+        assert!(!bounds[0].noisy && !bounds[1].noisy);
+    }
+
+    #[test]
+    fn a_bound_is_as_noisy_as_the_noisier_side_and_one_quiet_sample_is_enough() {
+        let series = |observer, stolen: &[f64]| {
+            let of = |stolen: &f64| Sample {
+                noise: Noise { stolen: *stolen, foreign: 0.0 },
+                ..sample(vec![program("switch", 1400, 10)])
+            };
+            let samples = stolen.iter().map(of).collect();
+            Series { load: "pipe", observer, samples, not_measured: None }
+        };
+        let noisy = |ours: &[f64], theirs: &[f64]| {
+            let all = [series(Observer::Managed, ours), series(Observer::Runqlat, theirs)];
+            load_bounds("pipe", &all).iter().map(|bound| bound.noisy).collect::<Vec<_>>()
+        };
+        assert_eq!(noisy(&[0.5, 0.0], &[0.0]), [false, false]);
+        assert_eq!(noisy(&[0.0], &[0.5, 0.5]), [false, true]);
+        assert_eq!(noisy(&[0.5], &[0.0]), [true, true]);
     }
 }

@@ -25,6 +25,12 @@ pub fn best(values: &[f64]) -> Option<f64> {
     values.iter().copied().min_by(f64::total_cmp)
 }
 
+/// How many samples there are, and how many of them are noisy, for tables.
+#[must_use]
+pub fn samples(all: usize, noisy: usize) -> String {
+    if noisy == 0 { all.to_string() } else { format!("{all} ({noisy} noisy)") }
+}
+
 /// A figure that must not be larger than a bound.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bound {
@@ -36,6 +42,8 @@ pub struct Bound {
     pub at_most: f64,
     /// Unit of both.
     pub unit: &'static str,
+    /// Whether it comes of noisy samples alone: then neither verdict proves anything.
+    pub noisy: bool,
 }
 
 impl Bound {
@@ -43,6 +51,35 @@ impl Bound {
     #[must_use]
     pub fn holds(&self) -> bool {
         self.measured <= self.at_most
+    }
+
+    /// What is said of it.
+    #[must_use]
+    pub fn verdict(&self) -> &'static str {
+        match (self.holds(), self.noisy) {
+            (true, false) => "held",
+            (true, true) => "held (noisy)",
+            (false, false) => "MISSED",
+            (false, true) => "MISSED (noisy)",
+        }
+    }
+}
+
+/// Exit code: a bound was missed, and not by noisy samples alone.
+pub const MISSED: u8 = 3;
+/// Exit code: none was, but at least one was judged by noisy samples alone.
+pub const UNPROVEN: u8 = 4;
+
+/// How the bench ends that has measured everything: 0 if every bound is held, and each by a sample that is not noisy.
+#[must_use]
+pub fn exit_code<'a>(bounds: impl IntoIterator<Item = &'a Bound> + Clone) -> u8 {
+    let any = |what: fn(&Bound) -> bool| bounds.clone().into_iter().any(what);
+    if any(|bound| !bound.noisy && !bound.holds()) {
+        MISSED
+    } else if any(|bound| bound.noisy) {
+        UNPROVEN
+    } else {
+        0
     }
 }
 
@@ -67,7 +104,24 @@ mod tests {
 
     #[test]
     fn a_bound_includes_its_limit() {
-        let bound = |measured| Bound { what: String::new(), measured, at_most: 1.2, unit: "x" };
-        assert!(bound(1.2).holds() && !bound(1.21).holds() && !bound(f64::NAN).holds());
+        assert!(bound(1.2, false).holds() && !bound(1.21, false).holds() && !bound(f64::NAN, false).holds());
+    }
+
+    fn bound(measured: f64, noisy: bool) -> Bound {
+        Bound { what: String::new(), measured, at_most: 1.2, unit: "x", noisy }
+    }
+
+    #[test]
+    fn noise_alone_proves_nothing() {
+        let (held, missed) = (bound(1.0, false), bound(2.0, false));
+        let (held_in_noise, missed_in_noise) = (bound(1.0, true), bound(2.0, true));
+        assert_eq!(
+            [&held, &held_in_noise, &missed, &missed_in_noise].map(Bound::verdict),
+            ["held", "held (noisy)", "MISSED", "MISSED (noisy)"]
+        );
+        assert_eq!((exit_code([]), exit_code([&held])), (0, 0));
+        assert_eq!(exit_code([&held, &held_in_noise]), UNPROVEN);
+        assert_eq!(exit_code([&held, &missed_in_noise]), UNPROVEN);
+        assert_eq!(exit_code([&missed_in_noise, &missed, &held]), MISSED);
     }
 }

@@ -37,7 +37,7 @@ use tempfile::TempDir;
 use self::{
     empty::{Empty, Hooks},
     fdinfo::Program,
-    figures::{best, median},
+    figures::{best, median, samples},
     load::{Load, Took, Waiting},
     machine::{Facts, Noise, Stretch},
     observer::{Observer, missing_program},
@@ -112,11 +112,17 @@ impl Series {
     /// How many samples there are, and how many were not quiet.
     #[must_use]
     pub fn count(&self) -> String {
-        let noisy = self.samples.iter().filter(|sample| !sample.noise.is_quiet()).count();
-        if noisy == 0 {
-            return self.samples.len().to_string();
-        }
-        format!("{} ({noisy} noisy)", self.samples.len())
+        samples(self.samples.len(), self.noisy())
+    }
+
+    /// Whether no sample was quiet.
+    #[must_use]
+    pub fn is_noisy(&self) -> bool {
+        self.noisy() == self.samples.len()
+    }
+
+    fn noisy(&self) -> usize {
+        self.samples.iter().filter(|sample| !sample.noise.is_quiet()).count()
     }
 }
 

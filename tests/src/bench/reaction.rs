@@ -210,6 +210,8 @@ struct Figures {
     /// CPU time off plan, likewise.
     off_plan_us: Vec<f64>,
     samples: String,
+    /// No turn was quiet.
+    noisy: bool,
 }
 
 impl Figures {
@@ -230,6 +232,7 @@ impl Figures {
             } else {
                 format!("{} ({noisy} of {} turns noisy)", reactions.len(), all.len())
             },
+            noisy: noisy == all.len(),
         };
         (!reactions.is_empty()).then_some(figures)
     }
@@ -296,6 +299,7 @@ fn bounds(turns: &[Turn]) -> Vec<Bound> {
                 measured: figures.late(),
                 at_most,
                 unit: "%",
+                noisy: figures.noisy,
             }));
         }
         let Some(ours) = of(Binder::Peer(Peer::Agent), Change::Rename) else { continue };
@@ -304,13 +308,15 @@ fn bounds(turns: &[Turn]) -> Vec<Bound> {
             measured,
             at_most: OFF_PLAN_AT_MOST_US,
             unit: "us",
+            noisy: ours.noisy,
         }));
-        let floor = of(Binder::Floor, Change::Rename).and_then(|floor| median(&floor.after_us));
-        bounds.extend(median(&ours.after_us).zip(floor).map(|(ours, floor)| Bound {
+        let Some(floor) = of(Binder::Floor, Change::Rename) else { continue };
+        bounds.extend(median(&ours.after_us).zip(median(&floor.after_us)).map(|(after, floors)| Bound {
             what: what("rename: time to the mask, median to the floor's"),
-            measured: ours / floor,
+            measured: after / floors,
             at_most: FLOOR_AT_MOST,
             unit: "x",
+            noisy: ours.noisy || floor.noisy,
         }));
     }
     bounds
@@ -347,7 +353,7 @@ mod tests {
         assert!(figures.samples.contains("1 of 2 turns noisy"), "{}", figures.samples);
         let bounds = bounds(&turns);
         assert_eq!(bounds.len(), 1);
-        assert!(!bounds[0].holds());
+        assert_eq!(bounds[0].verdict(), "MISSED");
     }
 
     #[test]
@@ -361,5 +367,15 @@ mod tests {
             bounds.iter().filter(|bound| !bound.holds()).map(|bound| bound.what.as_str()).collect();
         assert_eq!(missed, ["rename: time to the mask, median to the floor's, quiet"]);
         assert_eq!(bounds.len(), 2);
+    }
+
+    #[test]
+    fn a_noisy_floor_makes_the_ratio_noisy_and_nothing_else() {
+        let turns = [
+            turn(Binder::Floor, Change::Rename, 0.5, &[(Some(40_000), 40_000)]),
+            turn(Binder::Peer(Peer::Agent), Change::Rename, 0.0, &[(Some(50_000), 50_000)]),
+        ];
+        let verdicts: Vec<&str> = bounds(&turns).iter().map(Bound::verdict).collect();
+        assert_eq!(verdicts, ["held", "MISSED (noisy)"]);
     }
 }

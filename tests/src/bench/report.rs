@@ -79,8 +79,8 @@ pub fn text(facts: &Facts, rounds: usize, sections: &[Section]) -> String {
     if !bounds.is_empty() {
         let row = |bound: &&Bound| {
             let figure = |value: f64| format!("{value:.2} {}", bound.unit);
-            let verdict = if bound.holds() { "held" } else { "MISSED" };
-            vec![bound.what.clone(), figure(bound.measured), figure(bound.at_most), verdict.to_owned()]
+            let verdict = bound.verdict().to_owned();
+            vec![bound.what.clone(), figure(bound.measured), figure(bound.at_most), verdict]
         };
         let table = Table {
             title: "Bounds".to_owned(),
@@ -105,8 +105,9 @@ fn machine(facts: &Facts, rounds: usize) -> String {
 #[must_use]
 pub fn json(facts: &Facts, rounds: usize, sections: &[Section]) -> Value {
     let bound = |bound: &Bound| {
-        let Bound { what, measured, at_most, unit } = bound;
-        json!({ "what": what, "measured": measured, "at_most": at_most, "unit": unit, "holds": bound.holds() })
+        let Bound { what, measured, at_most, unit, noisy } = bound;
+        let holds = bound.holds();
+        json!({ "what": what, "measured": measured, "at_most": at_most, "unit": unit, "holds": holds, "noisy": noisy })
     };
     let section = |section: &Section| {
         let bounds: Vec<Value> = section.bounds.iter().map(bound).collect();
@@ -142,13 +143,20 @@ mod tests {
             virtual_machine: true,
             date: "2026-01-01".to_owned(),
         };
-        let bound = Bound { what: "switch".to_owned(), measured: 131.0, at_most: 130.0, unit: "ns" };
-        let section = Section { name: "events", bounds: vec![bound], ..Section::default() };
-        assert!(
-            text(&facts, 3, std::slice::from_ref(&section)).contains("131.00 ns | 130.00 ns |  MISSED |")
-        );
+        let bound =
+            |noisy| Bound { what: "switch".to_owned(), measured: 131.0, at_most: 130.0, unit: "ns", noisy };
+        let section =
+            Section { name: "events", bounds: vec![bound(false), bound(true)], ..Section::default() };
+        let text = text(&facts, 3, std::slice::from_ref(&section));
+        for verdict in
+            ["131.00 ns | 130.00 ns |         MISSED |", "131.00 ns | 130.00 ns | MISSED (noisy) |"]
+        {
+            assert!(text.contains(verdict), "{text}");
+        }
         let json = json(&facts, 3, &[section]);
-        assert_eq!(json["sections"][0]["bounds"][0]["holds"], false);
+        let bounds = &json["sections"][0]["bounds"];
+        assert_eq!((&bounds[0]["holds"], &bounds[0]["noisy"]), (&json!(false), &json!(false)));
+        assert_eq!((&bounds[1]["holds"], &bounds[1]["noisy"]), (&json!(false), &json!(true)));
         assert_eq!(json["machine"]["kernel"], "6.18");
     }
 }

@@ -1,6 +1,7 @@
 //! What grows with the machine and the number of threads: the plan, scans, reports, the agent's memory; and how soon a new agent binds.
 
 use std::{
+    cell::OnceCell,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -33,7 +34,7 @@ use serde_json::{Value, json};
 
 use super::{
     Session,
-    figures::{Bound, best, median},
+    figures::{Bound, best, median, samples},
     halves::Halves,
     load::{Load, Waiting},
     machine::Stretch,
@@ -76,23 +77,33 @@ struct Timed {
     ms: Vec<f64>,
     /// CPU time of it, of whichever process: what others take the CPU for is not in it.
     cpu_ms: Vec<f64>,
-    noisy: usize,
+    /// Whether others disturbed it.
+    noisy: Vec<bool>,
 }
 
 impl Timed {
     fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), ms: Vec::new(), cpu_ms: Vec::new(), noisy: 0 }
+        Self { what: what.into(), ms: Vec::new(), cpu_ms: Vec::new(), noisy: Vec::new() }
     }
 
-    /// Measures once. `family` also did what it took, which is not foreign.
+    /// Measures once.
     fn measure(&mut self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.measure_with(work, || Ok(0))
+    }
+
+    /// The same; `others_ns` tells the CPU time of whoever else belongs to it and still lives, which is not foreign.
+    fn measure_with(
+        &mut self,
+        work: impl FnOnce() -> Result<()>,
+        others_ns: impl FnOnce() -> Result<u64>,
+    ) -> Result<()> {
         let (stretch, before) = (Stretch::begin()?, own_ns()?);
         let begin = Instant::now();
         work()?;
         self.ms.push(begin.elapsed().as_secs_f64() * 1e3);
-        let used_ns = own_ns()?.saturating_sub(before);
+        let used_ns = own_ns()?.saturating_sub(before) + others_ns()?;
         self.cpu_ms.push(used_ns as f64 / 1e6);
-        self.noisy += usize::from(!stretch.end(used_ns)?.is_quiet());
+        self.noisy.push(!stretch.end(used_ns)?.is_quiet());
         Ok(())
     }
 
@@ -100,15 +111,24 @@ impl Timed {
         best(&self.ms).unwrap_or(f64::NAN)
     }
 
+    /// Of the quiet ones, if there are any.
     fn median(&self) -> f64 {
-        median(&self.ms).unwrap_or(f64::NAN)
+        let kept = self.ms.iter().zip(&self.noisy).filter(|(_, noisy)| self.is_noisy() || !**noisy);
+        median(&kept.map(|(ms, _)| *ms).collect::<Vec<_>>()).unwrap_or(f64::NAN)
+    }
+
+    /// Whether none was quiet.
+    fn is_noisy(&self) -> bool {
+        self.noisy.iter().all(|noisy| *noisy)
+    }
+
+    /// A bound for it.
+    fn bound(&self, what: &str, measured: f64, at_most: f64, unit: &'static str) -> Bound {
+        Bound { what: format!("{}, {what}", self.what), measured, at_most, unit, noisy: self.is_noisy() }
     }
 
     fn row(&self) -> Vec<String> {
-        let samples = match self.noisy {
-            0 => self.ms.len().to_string(),
-            noisy => format!("{} ({noisy} noisy)", self.ms.len()),
-        };
+        let samples = samples(self.ms.len(), self.noisy.iter().filter(|noisy| **noisy).count());
         let cpu = best(&self.cpu_ms).unwrap_or(f64::NAN);
         let figures = [self.median(), self.best(), cpu].map(|ms| format!("{ms:.2}"));
         [&[self.what.clone()][..], &figures, &[samples]].concat()
@@ -182,12 +202,7 @@ fn plan(session: &Session, timed: &mut Vec<Timed>, bounds: &mut Vec<Bound>) -> R
         })?;
         command.measure(|| quietly(agent::command(["topology", "--sysfs-root"]).arg(&tree)))?;
     }
-    bounds.push(Bound {
-        what: format!("{}, median", alone.what),
-        measured: alone.median(),
-        at_most: PLAN_AT_MOST_MS,
-        unit: "ms",
-    });
+    bounds.push(alone.bound("median", alone.median(), PLAN_AT_MOST_MS, "ms"));
     timed.extend([alone, reading, command]);
     Ok(())
 }
@@ -262,18 +277,10 @@ fn scans(
                 bind.measure(|| quietly(command.arg(report)))?;
             }
         }
-        bounds.push(Bound {
-            what: format!("{}, to ps's time, best to best", scan.what),
-            measured: scan.best() / ps.best(),
-            at_most: SCAN_AT_MOST,
-            unit: "x",
-        });
-        bounds.push(Bound {
-            what: format!("{}, median, of one thread", scan.what),
-            measured: scan.median() * 1e3 / f64::from(count),
-            at_most: SCAN_AT_MOST_US,
-            unit: "us",
-        });
+        let times = scan.bound("to ps's time, best to best", scan.best() / ps.best(), SCAN_AT_MOST, "x");
+        bounds.push(Bound { noisy: times.noisy || ps.is_noisy(), ..times });
+        let each_us = scan.median() * 1e3 / f64::from(count);
+        bounds.push(scan.bound("median, of one thread", each_us, SCAN_AT_MOST_US, "us"));
         loads.drain(..).try_for_each(Waiting::end)?;
         timed.extend([scan, ps].into_iter().chain((!bind.ms.is_empty()).then_some(bind)));
     }
@@ -337,30 +344,26 @@ fn first_bind(session: &Session, timed: &mut Vec<Timed>, bounds: &mut Vec<Bound>
         let (pid, place) = (waiting.pid(), halves.members.clone());
         let (told, bound) = mpsc::channel();
         let watch = thread::spawn(move || watch_for(pid, &place, &told));
-        let mut running = None;
+        let running = OnceCell::new();
         let begin = Instant::now();
-        first.measure(|| {
-            running = Some(Agent::start(&arguments));
+        let start = || {
+            let _ = running.set(Agent::start(&arguments));
             Ok(())
-        })?;
+        };
+        let used_ns = || cpu_ns(running.get().context("it runs")?.pid());
+        first.measure_with(start, used_ns)?;
         let at: Instant = bound.recv_timeout(Duration::from_secs(10)).context("the agent binds nobody")?;
         // Ready comes later; what counts is the bind. The CPU time is that until the agent is ready, its own.
-        let agent = running.as_ref().context("it runs")?;
-        let used_ns = cpu_ns(agent.pid())?;
+        let used_ns = used_ns()?;
         if let (Some(ms), Some(cpu_ms)) = (first.ms.last_mut(), first.cpu_ms.last_mut()) {
             *ms = at.duration_since(begin).as_secs_f64() * 1e3;
             *cpu_ms = used_ns as f64 / 1e6;
         }
         watch.join().expect("it does not panic");
-        running.map(Agent::stop);
+        running.into_inner().map(Agent::stop);
         waiting.end()?;
     }
-    bounds.push(Bound {
-        what: format!("{}, median", first.what),
-        measured: first.median(),
-        at_most: FIRST_BIND_AT_MOST_MS,
-        unit: "ms",
-    });
+    bounds.push(first.bound("median", first.median(), FIRST_BIND_AT_MOST_MS, "ms"));
     timed.push(first);
     Ok(())
 }
@@ -410,20 +413,13 @@ fn memory(session: &Session, bounds: &mut Vec<Bound>) -> Result<(Table, Value)> 
     ensure!(managed >= u64::from(living), "the agent has managed {managed} threads only: {summary}");
     let per_thread = (with.1 - after.1) / f64::from(living);
     let sizes = [idle, after, with, gone];
+    // What others do with the CPUs makes no difference to it.
+    let bound = |what: String, measured, at_most, unit| Bound { what, measured, at_most, unit, noisy: false };
     for (what, bytes) in &sizes[..2] {
-        bounds.push(Bound {
-            what: format!("agent's RSS {what}"),
-            measured: bytes / 1e6,
-            at_most: IDLE_AT_MOST_MB,
-            unit: "MB",
-        });
+        bounds.push(bound(format!("agent's RSS {what}"), bytes / 1e6, IDLE_AT_MOST_MB, "MB"));
     }
-    bounds.push(Bound {
-        what: format!("agent's RSS with {living} managed threads, each"),
-        measured: per_thread,
-        at_most: THREAD_AT_MOST_BYTES,
-        unit: "bytes",
-    });
+    let each = format!("agent's RSS with {living} managed threads, each");
+    bounds.push(bound(each, per_thread, THREAD_AT_MOST_BYTES, "bytes"));
     let mut rows: Vec<Vec<String>> =
         sizes.iter().map(|(what, bytes)| vec![what.clone(), format!("{:.1}", bytes / 1e6)]).collect();
     rows.push(vec!["a managed thread".to_owned(), format!("{:.5}", per_thread / 1e6)]);
@@ -433,4 +429,24 @@ fn memory(session: &Session, bounds: &mut Vec<Bound>) -> Result<(Table, Value)> 
         rows,
     };
     Ok((table, json!(sizes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_is_of_the_quiet_samples_and_its_verdict_tells_when_there_are_none() {
+        let timed = |noisy: [bool; 3]| Timed {
+            what: "scan".to_owned(),
+            ms: vec![9.0, 1.0, 3.0],
+            cpu_ms: vec![1.0; 3],
+            noisy: noisy.to_vec(),
+        };
+        let (some, all) = (timed([true, false, false]), timed([true; 3]));
+        assert_eq!((some.median(), all.median()), (2.0, 3.0));
+        assert_eq!(some.row()[4], "3 (1 noisy)");
+        let verdict = |timed: &Timed| timed.bound("median", timed.median(), 2.5, "ms").verdict();
+        assert_eq!((verdict(&some), verdict(&all)), ("held", "MISSED (noisy)"));
+    }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     Session,
-    figures::{Bound, best, median},
+    figures::{Bound, best, median, samples},
     halves::Halves,
     load::{Load, Waiting},
     machine::{Noise, Stretch},
@@ -121,6 +121,14 @@ impl Series {
 
     fn best(&self, figure: impl Fn(&Sample) -> f64) -> f64 {
         best(&self.samples.iter().map(figure).collect::<Vec<_>>()).unwrap_or(f64::NAN)
+    }
+
+    fn noisy(&self) -> usize {
+        self.samples.iter().filter(|sample| !sample.noise.is_quiet()).count()
+    }
+
+    fn is_noisy(&self) -> bool {
+        self.noisy() == self.samples.len()
     }
 
     /// Of all samples: what was lost is lost.
@@ -267,7 +275,6 @@ fn row(series: &Series, base: &Series) -> Vec<String> {
         return vec![format!("{title}: {why}")];
     }
     let (median, best) = (series.median(wall_ms), series.best(wall_ms));
-    let noisy = series.samples.iter().filter(|sample| !sample.noise.is_quiet()).count();
     let unbound: Option<usize> = series.samples.iter().map(|sample| sample.unbound).sum();
     let unbound = unbound.map_or(String::new(), |count| format!("; {count} left unbound"));
     vec![
@@ -278,11 +285,7 @@ fn row(series: &Series, base: &Series) -> Vec<String> {
         format!("{:.2}", median / base.median(wall_ms)),
         format!("{:.1}", series.median(cpu_percent)),
         series.lost().map_or("?".to_owned(), |lost| lost.to_string()) + &unbound,
-        if noisy == 0 {
-            series.samples.len().to_string()
-        } else {
-            format!("{} ({noisy} noisy)", series.samples.len())
-        },
+        samples(series.samples.len(), series.noisy()),
     ]
 }
 
@@ -290,25 +293,30 @@ fn storm_bounds(all: &[Series]) -> Vec<Bound> {
     let of = |observer: Observer| {
         all.iter().find(|series| series.observer == observer && !series.samples.is_empty())
     };
-    let mut bounds = Vec::new();
-    let mut bound = |series: &Series, what: &str, measured: f64, at_most: f64, unit: &'static str| {
+    let bound = |series: &Series, what: &str, measured: f64, at_most: f64, unit: &'static str| {
         let what = format!("{}, {}: {what}", series.storm, series.observer.title());
-        bounds.push(Bound { what, measured, at_most, unit });
+        Bound { what, measured, at_most, unit, noisy: series.is_noisy() }
     };
-    let base = of(Observer::Nobody).map_or(f64::NAN, |nobody| nobody.best(wall_ms));
+    let lost = |series: &Series| {
+        let lost = series.lost().map_or(f64::NAN, |lost| lost as f64);
+        bound(series, "events lost", lost, 0.0, "")
+    };
+    let mut bounds = Vec::new();
+    let nobody = of(Observer::Nobody);
     for (matches, cpu_at_most) in [(true, CPU_AT_MOST), (false, IDLE_CPU_AT_MOST)] {
         let Some(series) = of(Observer::Peer(Peer::Agent, matches)) else { continue };
-        bound(series, "time, best to best", series.best(wall_ms) / base, SLOWDOWN_AT_MOST, "x");
-        bound(series, "the agent's CPU, median", series.median(cpu_percent), cpu_at_most, "%");
-        bound(series, "events lost", series.lost().map_or(f64::NAN, |lost| lost as f64), 0.0, "");
+        let times = series.best(wall_ms) / nobody.map_or(f64::NAN, |nobody| nobody.best(wall_ms));
+        let slowdown = bound(series, "time, best to best", times, SLOWDOWN_AT_MOST, "x");
+        bounds.push(Bound { noisy: slowdown.noisy || nobody.is_some_and(Series::is_noisy), ..slowdown });
+        let cpu = series.median(cpu_percent);
+        bounds.push(bound(series, "the agent's CPU, median", cpu, cpu_at_most, "%"));
+        bounds.push(lost(series));
     }
     for small_ring in [false, true] {
         let Some(series) = of(Observer::Stopped { small_ring }) else { continue };
         let unbound: usize = series.samples.iter().filter_map(|sample| sample.unbound).sum();
-        bound(series, "living programs left unbound", unbound as f64, 0.0, "");
-        if !small_ring {
-            bound(series, "events lost", series.lost().map_or(f64::NAN, |lost| lost as f64), 0.0, "");
-        }
+        bounds.push(bound(series, "living programs left unbound", unbound as f64, 0.0, ""));
+        bounds.extend((!small_ring).then(|| lost(series)));
     }
     bounds
 }
@@ -334,5 +342,14 @@ mod tests {
         assert_eq!((missed(Some(0)), missed(Some(1)), missed(None)), (0, 1, 1));
         let slow = [base.clone(), series(ours, 1_200_000, 200_000, Some(0))];
         assert_eq!(storm_bounds(&slow).iter().filter(|bound| !bound.holds()).count(), 2);
+    }
+
+    #[test]
+    fn noise_of_what_it_is_compared_with_is_told_too() {
+        let ours = series(Observer::Peer(Peer::Agent, true), 1_050_000, 50_000, Some(0));
+        let mut base = series(Observer::Nobody, 1_000_000, 0, None);
+        base.samples[0].noise.stolen = 0.5;
+        let verdicts: Vec<&str> = storm_bounds(&[base, ours]).iter().map(Bound::verdict).collect();
+        assert_eq!(verdicts, ["held (noisy)", "held", "held"]);
     }
 }

@@ -88,11 +88,12 @@ fn rows(all: &[Series]) -> Vec<Vec<String>> {
 }
 
 fn pipe_bound(all: &[Series]) -> Option<Bound> {
-    let best = |observer| Some(of(all, observer)?.best(cpu_ms));
+    let (managed, nothing) = (of(all, Observer::Managed)?, of(all, Observer::Nothing)?);
     Some(Bound {
         what: "pipe, load managed: CPU time, best to best of nothing attached".to_owned(),
-        measured: best(Observer::Managed)? / best(Observer::Nothing)?,
+        measured: managed.best(cpu_ms) / nothing.best(cpu_ms),
         at_most: PIPE_AT_MOST,
         unit: "x",
+        noisy: managed.is_noisy() || nothing.is_noisy(),
     })
 }
