@@ -81,6 +81,12 @@ pub enum Load {
         #[arg(long)]
         count: u32,
     },
+    /// A thread that is born where it does not belong, and looks when it is bound
+    Born {
+        /// How long it looks
+        #[arg(long)]
+        patience_ms: u32,
+    },
     /// Programs that look when they are bound
     Execs {
         /// How many, one after the other
@@ -134,6 +140,7 @@ impl Load {
             Self::Storm => "storm",
             Self::Starts { .. } => "starts",
             Self::Births { .. } => "births",
+            Self::Born { .. } => "born",
             Self::Execs { .. } => "execs",
             Self::Renames { .. } => "renames",
         }
@@ -148,6 +155,7 @@ impl Load {
             Self::Storm => "storm".to_owned(),
             Self::Starts { count } => format!("starts --count {count}"),
             Self::Births { count } => format!("births --count {count}"),
+            Self::Born { patience_ms } => format!("born --patience-ms {patience_ms}"),
             Self::Execs { count, patience_ms } => {
                 format!("execs --count {count} --patience-ms {patience_ms}")
             }
@@ -181,6 +189,7 @@ impl Load {
                 on_all_cpus(1, Some(count), move || start_and_wait(program.as_os_str()))?;
             }
             Self::Births { count } => on_all_cpus(1, Some(count), birth)?,
+            Self::Born { patience_ms } => reactions.push(target::born(patience(patience_ms))?),
             Self::Execs { count, patience_ms } => reactions = target::execs(count, patience(patience_ms))?,
             Self::Renames { count, patience_ms, helper } => {
                 reactions = target::renames(count, patience(patience_ms), helper)?;

@@ -158,7 +158,7 @@ impl Peer {
         let hold = self == Self::AgentHold;
         // Programs by name, and the loads whose threads rename themselves.
         let pattern = match (program, hold) {
-            (PROGRAM, false) => format!("^{PROGRAM} |bench-load (renames|births)"),
+            (PROGRAM, false) => format!("^{PROGRAM} |bench-load (renames|births|born)"),
             _ => format!("^{program} "),
         };
         let mut arguments = halves.arguments(dir, &pattern, &json!({ "hold": hold }))?;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
@@ -35,6 +35,10 @@ const BEFORE_STALL: Duration = Duration::from_millis(100);
 const STAYING: usize = 20;
 /// How long they may wait for it.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long who binds at all may take for one thread after the storm: more than twice what the slowest of them sleeps.
+const TO_BIND_MS: u32 = 2500;
+/// How many programs are started after a storm until one is bound: not everybody sees each.
+const PROBES: usize = 3;
 /// A ring that half a second of a storm does not fit into.
 const SMALL_RING: u32 = 64 << 10;
 
@@ -79,6 +83,19 @@ impl Observer {
         }
     }
 
+    /// Whether it is to bind what starts.
+    fn is_asked(self) -> bool {
+        matches!(self, Self::Peer(_, true) | Self::Stopped { .. })
+    }
+
+    fn is_ours(self) -> bool {
+        match self {
+            Self::Peer(peer, _) => peer.is_ours(),
+            Self::Stopped { .. } => true,
+            Self::Nobody => false,
+        }
+    }
+
     fn missing(self) -> Option<String> {
         match self {
             Self::Peer(peer, _) => peer.missing(),
@@ -98,6 +115,8 @@ struct Sample {
     lost: Option<u64>,
     /// Of the programs that started while the agent was stopped: those that were not bound afterwards.
     unbound: Option<usize>,
+    /// Whether it binds what the storm is made of; `None`: it is not asked to.
+    binds: Option<bool>,
 }
 
 /// A storm's samples with one observer.
@@ -129,6 +148,17 @@ impl Series {
 
     fn is_noisy(&self) -> bool {
         self.noisy() == self.samples.len()
+    }
+
+    /// Whether it binds what starts in this storm; `None`: it is not asked to.
+    fn binds(&self) -> Option<bool> {
+        self.samples.iter().filter_map(|sample| sample.binds).reduce(|a, b| a || b)
+    }
+
+    /// What tables call it. Who has nothing to do with such a storm does not compete in it, and its row must not look as if.
+    fn title(&self) -> String {
+        let title = self.observer.title();
+        if self.binds() == Some(false) { title + " (binds none of these)" } else { title }
     }
 
     /// Of all samples: what was lost is lost.
@@ -220,8 +250,11 @@ fn measure(session: &Session, observer: Observer, storm: Load, halves: &Halves) 
     let observer_cpu_ns = cpu_ns()?.saturating_sub(before);
     let noise = stretch.end(done.took.cpu_ns + observer_cpu_ns)?;
     let unbound = staying.map(unbound).transpose()?;
+    let binds = observer.is_asked().then(|| binds(storm, halves)).transpose()?;
+    // One that does not would make us look cheap.
+    ensure!(!observer.is_ours() || binds != Some(false), "the agent binds nothing in {}", storm.name());
     let lost = binding.map(lost).transpose()?.flatten();
-    Ok(Sample { wall_ns: done.took.wall_ns, noise, observer_cpu_ns, lost, unbound })
+    Ok(Sample { wall_ns: done.took.wall_ns, noise, observer_cpu_ns, lost, unbound, binds })
 }
 
 /// Ends the observer; how many events it says it has lost. The connector says only that there were some.
@@ -258,6 +291,20 @@ fn unbound(staying: Vec<Stayer>) -> Result<usize> {
     Ok(left)
 }
 
+/// Whether somebody puts one more of what the storm was made of where it belongs.
+fn binds(storm: Load, halves: &Halves) -> Result<bool> {
+    if let Load::Births { .. } = storm {
+        let born = Waiting::start(Load::Born { patience_ms: TO_BIND_MS })?.run()?;
+        return Ok(born.reactions.iter().any(|thread| thread.after_ns.is_some()));
+    }
+    for _ in 0..PROBES {
+        if unbound(vec![Stayer::start(halves)?])? == 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 const COLUMNS: [&str; 8] = [
     "observer",
     "ms, median",
@@ -270,7 +317,7 @@ const COLUMNS: [&str; 8] = [
 ];
 
 fn row(series: &Series, base: &Series) -> Vec<String> {
-    let title = series.observer.title();
+    let title = series.title();
     if let Some(why) = &series.not_measured {
         return vec![format!("{title}: {why}")];
     }
@@ -327,7 +374,7 @@ mod tests {
 
     fn series(observer: Observer, wall_ns: u64, observer_cpu_ns: u64, lost: Option<u64>) -> Series {
         let noise = Noise { stolen: 0.0, foreign: 0.0 };
-        let sample = Sample { wall_ns, noise, observer_cpu_ns, lost, unbound: Some(0) };
+        let sample = Sample { wall_ns, noise, observer_cpu_ns, lost, unbound: Some(0), binds: None };
         Series { storm: "starts", observer, samples: vec![sample], not_measured: None }
     }
 
@@ -342,6 +389,20 @@ mod tests {
         assert_eq!((missed(Some(0)), missed(Some(1)), missed(None)), (0, 1, 1));
         let slow = [base.clone(), series(ours, 1_200_000, 200_000, Some(0))];
         assert_eq!(storm_bounds(&slow).iter().filter(|bound| !bound.holds()).count(), 2);
+    }
+
+    #[test]
+    fn who_binds_nothing_in_a_storm_does_not_look_as_if_it_competed() {
+        let title = |binds: &[Option<bool>]| {
+            let mut all = series(Observer::Peer(Peer::Connector, true), 1, 1, Some(0));
+            let sample = all.samples.remove(0);
+            all.samples.extend(binds.iter().map(|binds| Sample { binds: *binds, ..sample.clone() }));
+            row(&all, &all)[0].clone()
+        };
+        assert_eq!(title(&[Some(false), Some(false)]), "proc connector, SCHED_FIFO (binds none of these)");
+        // Once is enough: it may have missed that one.
+        assert_eq!(title(&[Some(false), Some(true)]), "proc connector, SCHED_FIFO");
+        assert_eq!(title(&[None]), "proc connector, SCHED_FIFO");
     }
 
     #[test]

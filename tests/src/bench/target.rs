@@ -204,6 +204,22 @@ pub fn renames(count: u32, patience: Duration, class: Option<Class>) -> Result<V
     thread::spawn(work).join().expect("it does not panic")
 }
 
+/// Has a thread begin on one CPU of those where it belongs, and look whether anybody lets it have all. It says nothing of itself, as those of a
+/// storm do not: who goes by names has nothing to do with it.
+///
+/// # Errors
+/// If our own mask cannot be read or set.
+pub fn born(patience: Duration) -> Result<Reaction> {
+    let place = Halves::whole()?.members;
+    let narrow = place.iter().take(1).collect();
+    sys::set_affinity(0, &narrow).context("cannot go where no thread belongs")?;
+    let look = move || {
+        let first = Sight::now();
+        Reaction::watch(first.at_ns, &first, &place, patience)
+    };
+    Ok(thread::spawn(look).join().expect("it does not panic"))
+}
+
 /// The program, started elsewhere than where it belongs; it stays until it is told to end.
 #[derive(Debug)]
 pub struct Stayer {
