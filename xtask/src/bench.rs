@@ -23,7 +23,7 @@ pub struct BenchArgs {
 /// If something does not build, or the bench cannot be run; what it found is in its exit code, which is ours.
 pub fn run(args: &BenchArgs, tools: &Build) -> Result<ExitCode> {
     tools.agent()?;
-    for program in ["bench-load", "bench-target", "bench-connector"] {
+    for program in ["bench-measure", "bench-load", "bench-target", "bench-connector"] {
         tools.test_program(program)?;
     }
     let mut bench = Command::new(tools.test_program("bench")?);

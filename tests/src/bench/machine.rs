@@ -1,10 +1,11 @@
 //! The machine that is measured on, and what else goes on there meanwhile.
 
-use std::{fs, time::Instant};
+use std::{env, fs, time::Instant};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use super::scratch::is_in_memory;
 use crate::sys;
 
 /// What a reader of the figures has to know of the machine.
@@ -22,6 +23,8 @@ pub struct Facts {
     pub virtual_machine: bool,
     /// When, in UTC.
     pub date: String,
+    /// Whether the agent's journal is in memory, as on hosts.
+    pub files_in_memory: bool,
 }
 
 impl Facts {
@@ -44,6 +47,7 @@ impl Facts {
             cpus: sys::affinity(0)?.len(),
             virtual_machine: field("flags").is_some_and(|flags| flags.contains("hypervisor")),
             date: date(now.as_secs()),
+            files_in_memory: is_in_memory(&env::temp_dir()),
         })
     }
 }

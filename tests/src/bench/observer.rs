@@ -279,18 +279,27 @@ pub fn cpu_ns(pid: u32) -> Result<u64> {
 /// CPU time of a process and of all that has descended from it, in nanoseconds; of those that have ended in clock ticks.
 ///
 /// # Errors
-/// If it is gone, or `/proc` cannot be read.
+/// If `/proc` cannot be read.
 pub fn family_cpu_ns(pid: u32) -> Result<u64> {
+    let family = family(pid)?;
+    let ended = |stat: &Stat| (stat.cutime + stat.cstime).max(0).cast_unsigned() * TICK_NS;
+    let ended: u64 = family.iter().map(ended).sum();
+    // One that has just ended is in nobody's account yet.
+    let alive = family.iter().filter_map(|stat| cpu_ns(stat.pid.cast_unsigned()).ok());
+    Ok(alive.sum::<u64>() + ended)
+}
+
+/// A process and all that have descended from it.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn family(pid: u32) -> Result<Vec<Stat>> {
     let all: Vec<Stat> = all_processes()?.flatten().filter_map(|p| p.stat().ok()).collect();
     let mut family = BTreeSet::from([pid.cast_signed()]);
     while let Some(child) = all.iter().find(|one| family.contains(&one.ppid) && !family.contains(&one.pid)) {
         family.insert(child.pid);
     }
-    let ended = |stat: &Stat| (stat.cutime + stat.cstime).max(0).cast_unsigned() * TICK_NS;
-    let ended: u64 = all.iter().filter(|stat| family.contains(&stat.pid)).map(ended).sum();
-    // One that has just ended is in nobody's account yet.
-    let alive = family.iter().filter_map(|pid| cpu_ns(pid.cast_unsigned()).ok());
-    Ok(alive.sum::<u64>() + ended)
+    Ok(all.into_iter().filter(|stat| family.contains(&stat.pid)).collect())
 }
 
 #[cfg(test)]

@@ -65,10 +65,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long it may take to bind somebody; then the next one is started.
 const TO_BIND: Duration = Duration::from_secs(2);
 
-/// TuneD with its own configuration, state and log, in a mount namespace of its own: `$1` is the directory with the profile.
+/// TuneD with its own configuration, state and log, in a mount namespace of its own: `$1` is the directory with the profile, which may be one
+/// of those that are not seen there.
 const TUNED: &str = "mount --bind \"$1\" /etc/tuned && mount -t tmpfs tmpfs /run && \
      { ! [ -d /var/lib/tuned ] || mount -t tmpfs tmpfs /var/lib/tuned; } && \
-     exec tuned --no-dbus --no-socket --log \"$1/tuned.log\" --pid \"$1/tuned.pid\" --profile bench";
+     exec tuned --no-dbus --no-socket --log /etc/tuned/tuned.log --pid /etc/tuned/tuned.pid --profile bench";
 
 /// What bpftrace prints, and a shell that binds: `$1` is the program, `$2` where programs and members belong, `$3` where forward threads do.
 const BPFTRACE: &str = "bpftrace -B line -e 'tracepoint:sched:sched_process_exec { printf(\"%d %s\\n\", args->pid, str(args->filename)); } \

@@ -93,12 +93,15 @@ pub fn text(facts: &Facts, rounds: usize, sections: &[Section]) -> String {
 }
 
 fn machine(facts: &Facts, rounds: usize) -> String {
-    let Facts { kernel, arch, cpu, cpus, virtual_machine, date } = facts;
+    let Facts { kernel, arch, cpu, cpus, virtual_machine, date, files_in_memory } = facts;
     let place = if *virtual_machine { ", virtual machine" } else { "" };
-    format!(
-        "{date}, Linux {kernel} {arch}, {cpus} CPUs ({cpu}{place}), {rounds} round{}",
-        if rounds == 1 { "" } else { "s" }
-    )
+    let files = if *files_in_memory {
+        "files in memory"
+    } else {
+        "files on disk: the agent binds later than on hosts, where its journal is in memory"
+    };
+    let s = if rounds == 1 { "" } else { "s" };
+    format!("{date}, Linux {kernel} {arch}, {cpus} CPUs ({cpu}{place}), {rounds} round{s}, {files}")
 }
 
 /// All of it as JSON.
@@ -142,6 +145,7 @@ mod tests {
             cpus: 2,
             virtual_machine: true,
             date: "2026-01-01".to_owned(),
+            files_in_memory: false,
         };
         let bound =
             |noisy| Bound { what: "switch".to_owned(), measured: 131.0, at_most: 130.0, unit: "ns", noisy };
@@ -157,6 +161,10 @@ mod tests {
         let bounds = &json["sections"][0]["bounds"];
         assert_eq!((&bounds[0]["holds"], &bounds[0]["noisy"]), (&json!(false), &json!(false)));
         assert_eq!((&bounds[1]["holds"], &bounds[1]["noisy"]), (&json!(false), &json!(true)));
-        assert_eq!(json["machine"]["kernel"], "6.18");
+        assert_eq!(
+            (&json["machine"]["kernel"], &json["machine"]["files_in_memory"]),
+            (&json!("6.18"), &json!(false))
+        );
+        assert!(text.contains("(x, virtual machine), 3 rounds, files on disk: "), "{text}");
     }
 }
