@@ -12,7 +12,7 @@ use crate::{build::Build, sh};
 /// What `cargo xtask bench` takes.
 #[derive(Args)]
 pub struct BenchArgs {
-    /// What the bench program takes: FILTER, --rounds N, --quick, --format text|json, --help
+    /// What the bench program takes: FILTER..., --rounds N, --quick, --alone, --format text|json, --help
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     args: Vec<String>,
 }

@@ -52,7 +52,8 @@ fn section(session: &Session, name: &'static str, load: Load) -> Result<Section>
         rows: all.iter().map(switch_row).collect(),
     };
     let bounds = load_bounds(load.name(), &all);
-    Ok(Section { name, tables: vec![programs, switches], bounds, data: serde_json::to_value(&all)? })
+    let (failures, data) = (Series::failures(&all), serde_json::to_value(&all)?);
+    Ok(Section { name, tables: vec![programs, switches], bounds, failures, data })
 }
 
 /// Which of the two hot tracepoints a program is on, by its name.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     Session,
-    figures::{Bound, median, quantile},
+    figures::{median, quantile},
     progress,
     report::{Section, Table},
 };
@@ -87,8 +87,8 @@ pub fn section(session: &Session) -> Result<Section> {
     Ok(Section {
         name: "hold",
         tables: vec![table],
-        bounds: Vec::<Bound>::new(),
         data: data.collect::<Vec<Value>>().into(),
+        ..Section::default()
     })
 }
 

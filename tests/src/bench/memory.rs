@@ -78,7 +78,8 @@ pub fn section(session: &Session) -> Result<Section> {
         noisy: false,
     };
     let data = json!({ "process": [without, with], "maps": maps });
-    Ok(Section { name: "memory", tables: vec![process, kernel_memory(&maps)], bounds: vec![bound], data })
+    let tables = vec![process, kernel_memory(&maps)];
+    Ok(Section { name: "memory", tables, bounds: vec![bound], data, ..Section::default() })
 }
 
 /// A thread is managed once the agent has said what its mask is.

@@ -4,11 +4,13 @@
 //! rotates, so that a machine that gets faster or slower in the course of time does so for all. A measurement during which the
 //! machine was not quiet is repeated, and flagged if that did not help.
 
+pub mod args;
 pub mod connector;
 pub mod empty;
 pub mod events;
 pub mod fdinfo;
 pub mod figures;
+pub mod gap;
 pub mod halves;
 pub mod hold;
 pub mod keeper;
@@ -40,9 +42,10 @@ use self::{
     empty::{Empty, Hooks},
     fdinfo::Program,
     figures::{best, median, samples},
+    gap::{Gap, PERF, Tool},
     load::{Load, Took, Waiting},
     machine::{Facts, Noise, Stretch},
-    observer::{Observer, missing_program},
+    observer::Observer,
 };
 use crate::sys;
 
@@ -58,6 +61,7 @@ pub struct Session {
     pub rounds: usize,
     /// Small loads, nothing repeated: shows that it works, and no more.
     pub quick: bool,
+    alone: bool,
     hooks: Hooks,
     dir: TempDir,
 }
@@ -89,7 +93,7 @@ pub struct Series {
     /// Its measurements.
     pub samples: Vec<Sample>,
     /// Why there are none, or no more.
-    pub not_measured: Option<String>,
+    pub not_measured: Option<Gap>,
 }
 
 impl Series {
@@ -103,6 +107,13 @@ impl Series {
     #[must_use]
     pub fn median(&self, figure: impl Fn(&Sample) -> f64) -> f64 {
         median(&self.each(figure)).unwrap_or(f64::NAN)
+    }
+
+    /// Those that should have been measured, and why they were not.
+    #[must_use]
+    pub fn failures(all: &[Self]) -> Vec<String> {
+        let of = |series: &Self| series.not_measured.as_ref()?.failure(series.observer.title());
+        all.iter().filter_map(of).collect()
     }
 
     fn each(&self, figure: impl Fn(&Sample) -> f64) -> Vec<f64> {
@@ -133,9 +144,15 @@ impl Session {
     ///
     /// # Errors
     /// If this machine cannot run BPF programs.
-    pub fn new(rounds: usize, quick: bool) -> Result<Self> {
+    pub fn new(rounds: usize, quick: bool, alone: bool) -> Result<Self> {
         let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
-        Ok(Self { facts: Facts::gather()?, rounds, quick, hooks: Hooks::find()?, dir })
+        Ok(Self { facts: Facts::gather()?, rounds, quick, alone, hooks: Hooks::find()?, dir })
+    }
+
+    /// Why what takes `tool` is not measured; `None` if it is.
+    #[must_use]
+    pub fn without(&self, tool: Option<Tool>) -> Option<Gap> {
+        if self.alone { tool.map(|_| Gap::Missing("left out".to_owned())) } else { Gap::without(tool?) }
     }
 
     /// Two processes that pass a byte to and fro, on the last CPU: interrupts tend to go to the first.
@@ -156,15 +173,12 @@ impl Session {
     /// Measures every observer with a load, in rounds. One that fails is left out from then on, and that is said.
     #[must_use]
     pub fn compare(&self, observers: &[Observer], load: Load, statistics: bool) -> Vec<Series> {
-        let missing = match load {
-            Load::Messaging { .. } => missing_program("perf", "linux-perf"),
-            _ => None,
-        };
+        let missing = self.without(matches!(load, Load::Messaging { .. }).then_some(PERF));
         let series = |observer: &Observer| Series {
             load: load.name(),
             observer: *observer,
             samples: Vec::new(),
-            not_measured: missing.clone().or_else(|| observer.missing()),
+            not_measured: missing.clone().or_else(|| self.without(observer.tool())),
         };
         let mut all: Vec<Series> = observers.iter().map(series).collect();
         let count = all.len();
@@ -178,7 +192,7 @@ impl Session {
                 progress(&format!("{}, round {} of {}: {title}", load.name(), round + 1, self.rounds));
                 match self.measure(series.observer, load, statistics) {
                     Ok(sample) => series.samples.push(sample),
-                    Err(error) => series.not_measured = Some(format!("not measured: {error:#}")),
+                    Err(error) => series.not_measured = Some(Gap::failed(&error)),
                 }
             }
         }

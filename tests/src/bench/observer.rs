@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -21,6 +21,7 @@ use serde_json::json;
 use super::{
     empty::{Empty, Hooks},
     fdinfo,
+    gap::{BPFTRACE, PERF, Tool},
     machine::TICK_NS,
 };
 use crate::{
@@ -90,16 +91,15 @@ impl Observer {
         }
     }
 
-    /// Why it cannot be measured here; `None` if it can.
+    /// What of others it takes.
     #[must_use]
-    pub fn missing(self) -> Option<String> {
-        let (program, package) = match self {
-            Self::Nothing | Self::Empty | Self::Managed | Self::Unmanaged => return None,
-            Self::Runqlat => ("runqlat", "libbpf-tools"),
-            Self::Bpftrace => ("bpftrace", "bpftrace"),
-            Self::PerfSched => ("perf", "linux-perf"),
-        };
-        missing_program(program, package)
+    pub fn tool(self) -> Option<Tool> {
+        match self {
+            Self::Nothing | Self::Empty | Self::Managed | Self::Unmanaged => None,
+            Self::Runqlat => Some(Tool { program: "runqlat", package: "libbpf-tools" }),
+            Self::Bpftrace => Some(BPFTRACE),
+            Self::PerfSched => Some(PERF),
+        }
     }
 
     /// Starts it for the load with that pid, and waits until it is attached. Its files go into `dir`.
@@ -142,15 +142,6 @@ impl Observer {
         running.wait_until_attached()?;
         Ok(running)
     }
-}
-
-/// Why what needs `program` cannot be measured; `None` if it is in `PATH`.
-#[must_use]
-pub fn missing_program(program: &str, package: &str) -> Option<String> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&path).any(|dir| dir.join(program).is_file());
-    (!found)
-        .then(|| format!("not measured: no {program}; install {package} or run `cargo xtask setup --bench`"))
 }
 
 /// A shell where tracefs is mounted, up to the `-c` before its script.
@@ -305,16 +296,6 @@ pub fn family(pid: u32) -> Result<Vec<Stat>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_not_installed_is_said_with_its_package() {
-        assert_eq!(missing_program("sh", "dash"), None);
-        let missing = missing_program("no-such-program-here", "some-package").unwrap();
-        assert!(
-            missing.starts_with("not measured: ") && missing.contains("install some-package"),
-            "{missing}"
-        );
-    }
 
     #[test]
     fn cpu_time_is_that_of_all_threads() {

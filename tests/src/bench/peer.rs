@@ -18,8 +18,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
+    gap::{self, Tool},
     halves::Halves,
-    observer::{family_cpu_ns, missing_program, tracefs_shell},
+    observer::{family_cpu_ns, tracefs_shell},
     target::{FORWARD, MEMBER, PROGRAM, Stayer},
 };
 use crate::{
@@ -114,12 +115,12 @@ impl Peer {
         matches!(self, Self::Agent | Self::AgentOrdinary | Self::AgentHold)
     }
 
-    /// Why it cannot be measured here; `None` if it can.
+    /// What of others it takes.
     #[must_use]
-    pub fn missing(self) -> Option<String> {
+    pub fn tool(self) -> Option<Tool> {
         match self {
-            Self::Tuned => missing_program("tuned", "tuned"),
-            Self::Bpftrace => missing_program("bpftrace", "bpftrace"),
+            Self::Tuned => Some(Tool { program: "tuned", package: "tuned" }),
+            Self::Bpftrace => Some(gap::BPFTRACE),
             _ => None,
         }
     }

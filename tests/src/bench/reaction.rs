@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{
     Session,
     figures::{Bound, median, quantile},
+    gap::Gap,
     halves::Halves,
     load::{Load, Waiting},
     machine::{Noise, Stretch},
@@ -104,7 +105,7 @@ struct Turn {
 /// A binder, and why there is no more of it.
 struct Series {
     binder: Binder,
-    not_measured: Option<String>,
+    not_measured: Option<Gap>,
 }
 
 /// Measures it.
@@ -113,12 +114,14 @@ struct Series {
 /// If this machine has a single CPU, or a load does not run.
 pub fn section(session: &Session) -> Result<Section> {
     let halves = Halves::of(Pid::this())?;
-    let missing = |binder: Binder| match binder {
-        Binder::Peer(peer) => peer.missing(),
-        Binder::Floor | Binder::FloorOrdinary => None,
+    let series = |binder: Binder| {
+        let tool = match binder {
+            Binder::Peer(peer) => peer.tool(),
+            Binder::Floor | Binder::FloorOrdinary => None,
+        };
+        Series { binder, not_measured: session.without(tool) }
     };
-    let mut all: Vec<Series> =
-        Binder::all().into_iter().map(|binder| Series { binder, not_measured: missing(binder) }).collect();
+    let mut all: Vec<Series> = Binder::all().into_iter().map(series).collect();
     let (mut turns, count) = (Vec::new(), all.len());
     for round in 0..session.rounds {
         for turn in 0..count {
@@ -130,7 +133,7 @@ pub fn section(session: &Session) -> Result<Section> {
             progress(&format!("reaction, round {} of {}: {title}", round + 1, session.rounds));
             match measure(session, series.binder, &halves) {
                 Ok(measured) => turns.extend(measured),
-                Err(error) => series.not_measured = Some(format!("not measured: {error:#}")),
+                Err(error) => series.not_measured = Some(Gap::failed(&error)),
             }
         }
     }
@@ -143,8 +146,10 @@ pub fn section(session: &Session) -> Result<Section> {
         })
     });
     let bounds = bounds(&turns);
+    let failure = |series: &Series| series.not_measured.as_ref()?.failure(series.binder.title());
+    let failures = all.iter().filter_map(failure).collect();
     let data = serde_json::to_value(&turns)?;
-    Ok(Section { name: "reaction", tables: tables.concat(), bounds, data })
+    Ok(Section { name: "reaction", tables: tables.concat(), bounds, failures, data })
 }
 
 /// One turn of a binder.
@@ -152,7 +157,8 @@ fn measure(session: &Session, binder: Binder, halves: &Halves) -> Result<Vec<Tur
     // Who looks once a second takes half of one each time.
     let slow = matches!(binder, Binder::Peer(Peer::Ps));
     let count = match (session.quick, slow) {
-        (true, _) => 4,
+        (true, true) => 1,
+        (true, false) => 4,
         (false, true) => 10,
         (false, false) => 100,
     };
@@ -270,9 +276,9 @@ fn row(series: &Series, turns: &[Turn], surroundings: Surroundings, change: Chan
                 return None;
             }
             (Binder::Peer(Peer::Tuned), Change::Rename) if series.not_measured.is_none() => {
-                "goes by command lines, and knows no threads by name"
+                "goes by command lines, and knows no threads by name".to_owned()
             }
-            _ => series.not_measured.as_deref()?,
+            _ => series.not_measured.as_ref()?.to_string(),
         };
         return Some(vec![format!("{title}: {why}")]);
     };

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{figures::Bound, machine::Facts};
+use super::{
+    figures::{self, Bound},
+    machine::Facts,
+};
 
 /// Version of the JSON.
 pub const SCHEMA: u32 = 1;
@@ -16,8 +19,40 @@ pub struct Section {
     pub tables: Vec<Table>,
     /// What was to be held.
     pub bounds: Vec<Bound>,
+    /// What should have been measured and was not, and why.
+    pub failures: Vec<String>,
     /// All measurements.
     pub data: Value,
+}
+
+impl Section {
+    /// One that was not measured at all.
+    #[must_use]
+    pub fn failed(name: &'static str, error: &anyhow::Error) -> Self {
+        Self { name, failures: vec![format!("{error:#}")], ..Self::default() }
+    }
+
+    /// What is not there and should be: failures, and figures that are none.
+    #[must_use]
+    pub fn gaps(&self) -> Vec<String> {
+        let cells = |table: &Table| {
+            let rows = table.rows.iter().filter(|row| row.iter().any(|cell| cell.contains("NaN")));
+            rows.map(|row| format!("{}: {}: no figure", table.title, row[0])).collect::<Vec<_>>()
+        };
+        let bounds = self.bounds.iter().filter(|bound| bound.measured.is_nan() || bound.at_most.is_nan());
+        let bounds = bounds.map(|bound| format!("{}: no figure", bound.what));
+        let all = self.failures.iter().cloned().chain(self.tables.iter().flat_map(cells)).chain(bounds);
+        all.map(|what| format!("{}: {what}", self.name)).collect()
+    }
+}
+
+/// How the bench ends: 1 if something is not there that should be; otherwise by the bounds, of which small loads prove nothing.
+#[must_use]
+pub fn exit_code(sections: &[Section], quick: bool) -> u8 {
+    if sections.iter().any(|section| !section.gaps().is_empty()) {
+        return 1;
+    }
+    if quick { 0 } else { figures::exit_code(sections.iter().flat_map(|section| &section.bounds)) }
 }
 
 /// A table, in Markdown when printed.
@@ -89,6 +124,10 @@ pub fn text(facts: &Facts, rounds: usize, sections: &[Section]) -> String {
         };
         text += &format!("\n{}", table.markdown());
     }
+    let gaps: Vec<String> = sections.iter().flat_map(Section::gaps).collect();
+    if !gaps.is_empty() {
+        text += &format!("\nNOT MEASURED\n\n- {}\n", gaps.join("\n- "));
+    }
     text
 }
 
@@ -114,7 +153,7 @@ pub fn json(facts: &Facts, rounds: usize, sections: &[Section]) -> Value {
     };
     let section = |section: &Section| {
         let bounds: Vec<Value> = section.bounds.iter().map(bound).collect();
-        json!({ "name": section.name, "bounds": bounds, "data": section.data })
+        json!({ "name": section.name, "bounds": bounds, "not_measured": section.gaps(), "data": section.data })
     };
     let sections: Vec<Value> = sections.iter().map(section).collect();
     json!({ "schema": SCHEMA, "machine": facts, "rounds": rounds, "sections": sections })
@@ -134,6 +173,32 @@ mod tests {
         let expected =
             "T\n\n| who  |    ns |\n| ---- | ----: |\n| ours | 12345 |\n| theirs: not measured |       |\n";
         assert_eq!(table.markdown(), expected);
+    }
+
+    #[test]
+    fn what_should_be_there_and_is_not_fails_the_bench_in_any_case() {
+        let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
+        let with = |rows: Vec<Vec<String>>, measured: f64, failures: &[&str]| Section {
+            name: "storm",
+            tables: vec![Table { title: "T".to_owned(), columns: vec!["who", "x"], rows }],
+            bounds: vec![Bound { what: "x".to_owned(), measured, at_most: 1.0, unit: "x", noisy: false }],
+            failures: row(failures),
+            data: Value::Null,
+        };
+        let quick = |section: Section| exit_code(&[section], true);
+        // Who is not installed, a dash and a missed bound are no gaps.
+        let whole = with(
+            vec![row(&["ours", "2.00"]), row(&["theirs: not measured: no such"]), row(&["-", "-"])],
+            2.0,
+            &[],
+        );
+        assert_eq!((quick(whole.clone()), exit_code(&[whole], false)), (0, figures::MISSED));
+        assert_eq!(quick(with(vec![row(&["ours", "NaN"])], 1.0, &[])), 1);
+        assert_eq!(quick(with(Vec::new(), f64::NAN, &[])), 1);
+        let failed = with(Vec::new(), 1.0, &["numa-agent: it fell over"]);
+        assert_eq!(failed.gaps(), ["storm: numa-agent: it fell over"]);
+        assert_eq!(quick(Section::failed("scale", &anyhow::anyhow!("no"))), 1);
+        assert_eq!(exit_code(&[failed], false), 1);
     }
 
     #[test]

@@ -169,7 +169,7 @@ pub fn section(session: &Session) -> Result<Section> {
     let (memory, sizes) = memory(session, &mut bounds)?;
     progress("");
     let data = json!({ "times": timed.iter().map(Timed::json).collect::<Vec<_>>(), "memory": sizes });
-    Ok(Section { name: "scale", tables: vec![times, memory], bounds, data })
+    Ok(Section { name: "scale", tables: vec![times, memory], bounds, data, ..Section::default() })
 }
 
 /// The plan for an A3 server with 1024 groups, and reading such a machine's captured tree.

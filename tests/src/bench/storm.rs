@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{
     Session,
     figures::{Bound, best, median, samples},
+    gap::{Gap, Tool},
     halves::Halves,
     load::{Load, Waiting},
     machine::{Noise, Stretch},
@@ -96,9 +97,9 @@ impl Observer {
         }
     }
 
-    fn missing(self) -> Option<String> {
+    fn tool(self) -> Option<Tool> {
         match self {
-            Self::Peer(peer, _) => peer.missing(),
+            Self::Peer(peer, _) => peer.tool(),
             Self::Nobody | Self::Stopped { .. } => None,
         }
     }
@@ -125,7 +126,7 @@ struct Series {
     storm: &'static str,
     observer: Observer,
     samples: Vec<Sample>,
-    not_measured: Option<String>,
+    not_measured: Option<Gap>,
 }
 
 impl Series {
@@ -183,19 +184,26 @@ pub fn section(session: &Session) -> Result<Section> {
     let scale = if session.quick { 20 } else { 1 };
     let storms = [Load::Starts { count: 6000 / scale }, Load::Births { count: 60_000 / scale }];
     let halves = Halves::whole()?;
-    let (mut tables, mut bounds, mut data) = (Vec::new(), Vec::new(), Vec::new());
+    let mut section = Section { name: "storm", ..Section::default() };
+    let mut data = Vec::new();
     for storm in storms {
         let all = compare(session, storm, &halves);
-        tables.push(Table {
+        section.tables.push(Table {
             title: format!("storm: {storm:?}"),
             columns: COLUMNS.to_vec(),
             rows: all.iter().map(|series| row(series, &all[0])).collect(),
         });
-        bounds.extend(storm_bounds(&all));
+        section.bounds.extend(storm_bounds(&all));
+        let failure = |series: &Series| {
+            let what = format!("{}, {}", series.storm, series.observer.title());
+            series.not_measured.as_ref()?.failure(&what)
+        };
+        section.failures.extend(all.iter().filter_map(failure));
         data.extend(all);
     }
     progress("");
-    Ok(Section { name: "storm", tables, bounds, data: serde_json::to_value(&data)? })
+    section.data = serde_json::to_value(&data)?;
+    Ok(section)
 }
 
 fn compare(session: &Session, storm: Load, halves: &Halves) -> Vec<Series> {
@@ -203,7 +211,7 @@ fn compare(session: &Session, storm: Load, halves: &Halves) -> Vec<Series> {
         storm: storm.name(),
         observer,
         samples: Vec::new(),
-        not_measured: observer.missing(),
+        not_measured: session.without(observer.tool()),
     };
     let mut all: Vec<Series> = Observer::ALL.into_iter().map(series).collect();
     let count = all.len();
@@ -217,7 +225,7 @@ fn compare(session: &Session, storm: Load, halves: &Halves) -> Vec<Series> {
             progress(&format!("{}, round {} of {}: {title}", storm.name(), round + 1, session.rounds));
             match measure(session, series.observer, storm, halves) {
                 Ok(sample) => series.samples.push(sample),
-                Err(error) => series.not_measured = Some(format!("not measured: {error:#}")),
+                Err(error) => series.not_measured = Some(Gap::failed(&error)),
             }
         }
     }

@@ -36,7 +36,8 @@ fn section(session: &Session, name: &'static str, load: Load) -> Result<(Section
     let title = format!("{name}: {load:?}, without run statistics");
     let table = Table { title, columns: COLUMNS.to_vec(), rows: rows(&all) };
     let data = serde_json::to_value(&all)?;
-    Ok((Section { name, tables: vec![table], bounds: Vec::new(), data }, all))
+    let failures = Series::failures(&all);
+    Ok((Section { name, tables: vec![table], bounds: Vec::new(), failures, data }, all))
 }
 
 const COLUMNS: [&str; 9] = [
