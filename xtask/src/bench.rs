@@ -12,7 +12,7 @@ use crate::{build::Build, sh};
 /// What `cargo xtask bench` takes.
 #[derive(Args)]
 pub struct BenchArgs {
-    /// What the bench program takes: FILTER..., --rounds N, --quick, --alone, --format text|json, --help
+    /// What the bench program takes: FILTER..., --rounds N, --quick, --alone, --format text|json; `-- --help` explains them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     args: Vec<String>,
 }
@@ -30,4 +30,27 @@ pub fn run(args: &BenchArgs, tools: &Build) -> Result<ExitCode> {
     let status = bench.args(&args.args).current_dir(sh::root()).status().context("cannot run the bench")?;
     // One that was ended by a signal has no code.
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use clap::Parser as _;
+
+    use crate::{Cli, sh};
+
+    #[test]
+    fn what_the_document_says_to_type_is_a_command() {
+        let document = fs::read_to_string(sh::root().join("docs/performance.md")).unwrap();
+        let typed = document.split(['`', '\n']).filter_map(|code| code.split_once("cargo xtask ")?.1.into());
+        // Other arguments of `bench` are the bench's, which has a test of its own.
+        let typed: Vec<&str> = typed.filter(|words: &&str| !words.contains('[')).collect();
+        assert!(typed.iter().any(|words| words.starts_with("vm ")) && typed.len() > 10, "{typed:?}");
+        for words in typed {
+            if let Err(error) = Cli::try_parse_from(["xtask"].into_iter().chain(words.split(' '))) {
+                panic!("cargo xtask {words}: {error}");
+            }
+        }
+    }
 }
