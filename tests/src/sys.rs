@@ -32,7 +32,7 @@ pub fn affinity(tid: u32) -> io::Result<CpuSet> {
     };
     let bytes = usize::try_from(written).map_err(|_| io::Error::last_os_error())?;
     words.truncate(bytes.div_ceil(8));
-    Ok(CpuSet::from_words(words))
+    Ok(CpuSet::from_words(&words))
 }
 
 /// Makes task `tid` (0: the caller) run on `cpus` only.
@@ -75,7 +75,7 @@ pub fn memory_policy() -> io::Result<(i32, NodeSet)> {
         let (mode, words) = (&raw mut mode, words.as_mut_ptr());
         libc::syscall(libc::SYS_get_mempolicy, mode, words, NODE_WORDS * 64 + 1, 0usize, 0usize)
     };
-    if result == 0 { Ok((mode, NodeSet::from_words(words))) } else { Err(io::Error::last_os_error()) }
+    if result == 0 { Ok((mode, NodeSet::from_words(&words))) } else { Err(io::Error::last_os_error()) }
 }
 
 /// For each page of `memory` that begins in it, the node where it is; negative: an errno, as of a page that was never touched.

@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smallvec::SmallVec;
 
 /// The largest id a set holds. Far above any kernel's `NR_CPUS` (8192 on x86_64, 6.18 `arch/x86/Kconfig`), small
 /// enough that a hostile list cannot exhaust memory.
@@ -12,7 +13,8 @@ pub const MAX_ID: u32 = 65_535;
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IdSet {
     /// Bit `i % 64` of word `i / 64`; no trailing zero words, so that equal sets are equal values.
-    words: Vec<u64>,
+    /// Up to 128 ids take no memory beyond the set itself, of which there are several for each managed thread.
+    words: SmallVec<[u64; 2]>,
 }
 
 /// A set of logical CPU numbers.
@@ -51,7 +53,7 @@ impl IdSet {
     /// The empty set.
     #[must_use]
     pub const fn new() -> Self {
-        Self { words: Vec::new() }
+        Self { words: SmallVec::new_const() }
     }
 
     /// Adds `id`.
@@ -139,10 +141,9 @@ impl IdSet {
 
     /// The set with those bits, lowest ids first.
     #[must_use]
-    pub fn from_words(words: Vec<u64>) -> Self {
-        let mut set = Self { words };
-        set.trim();
-        set
+    pub fn from_words(words: &[u64]) -> Self {
+        let used = words.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
+        Self { words: SmallVec::from_slice(&words[..used]) }
     }
 
     /// Parses a kernel mask: 32-bit hexadecimal groups separated by commas, highest ids first.
@@ -168,7 +169,7 @@ impl IdSet {
     /// Ids in both sets.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        Self::from_words(self.words.iter().zip(&other.words).map(|(a, b)| a & b).collect())
+        Self::trimmed(self.words.iter().zip(&other.words).map(|(a, b)| a & b).collect())
     }
 
     /// Ids in either set.
@@ -176,20 +177,26 @@ impl IdSet {
     pub fn union(&self, other: &Self) -> Self {
         let length = self.words.len().max(other.words.len());
         let word = |set: &Self, index: usize| set.words.get(index).copied().unwrap_or(0);
-        Self::from_words((0..length).map(|index| word(self, index) | word(other, index)).collect())
+        Self::trimmed((0..length).map(|index| word(self, index) | word(other, index)).collect())
     }
 
     /// Ids in this set and not in `other`.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
         let mask = |index: usize| !other.words.get(index).copied().unwrap_or(0);
-        Self::from_words(self.words.iter().enumerate().map(|(index, word)| word & mask(index)).collect())
+        Self::trimmed(self.words.iter().enumerate().map(|(index, word)| word & mask(index)).collect())
     }
 
     /// Whether every id is also in `other`.
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {
         self.difference(other).is_empty()
+    }
+
+    fn trimmed(words: SmallVec<[u64; 2]>) -> Self {
+        let mut set = Self { words };
+        set.trim();
+        set
     }
 
     fn trim(&mut self) {

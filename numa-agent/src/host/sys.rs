@@ -92,19 +92,21 @@ const MASK_WORDS: usize = 8192 / 64;
 
 impl Kernel for Host {
     fn affinity(&self, tid: u32) -> Result<CpuSet, SysError> {
-        let mut words = vec![0u64; MASK_WORDS];
+        let mut words = [0u64; MASK_WORDS];
         // SAFETY: the kernel writes at most the given number of bytes into `words`, which outlives the call. The raw
         // call takes any length, unlike libc's fixed `cpu_set_t`.
         let written = unsafe {
             libc::syscall(
                 libc::SYS_sched_getaffinity,
                 tid as libc::pid_t,
-                size_of_val(words.as_slice()),
+                size_of_val(&words),
                 words.as_mut_ptr(),
             )
         };
-        Errno::result(written).map_err(|errno| SysError { call: "sched_getaffinity", tid, errno })?;
-        Ok(IdSet::from_words(words))
+        let written =
+            Errno::result(written).map_err(|errno| SysError { call: "sched_getaffinity", tid, errno })?;
+        // The raw call gives the number of bytes that it has written.
+        Ok(IdSet::from_words(&words[..MASK_WORDS.min(written as usize / size_of::<u64>())]))
     }
 
     fn set_affinity(&self, tid: u32, cpus: &CpuSet) -> Result<(), SysError> {
@@ -148,7 +150,7 @@ pub(super) const NODE_BITS: usize = NODE_WORDS * 64 + 1;
 
 impl OwnPolicy for Host {
     fn memory_policy(&self) -> Result<Option<Policy>, Errno> {
-        let (mut mode, mut words) = (0, vec![0u64; NODE_WORDS]);
+        let (mut mode, mut words) = (0, [0u64; NODE_WORDS]);
         // SAFETY: `words` has room for as many bits as said; it and `mode` outlive the call. Without flags the address is not
         // looked at.
         let result = unsafe {
@@ -157,7 +159,7 @@ impl OwnPolicy for Host {
         };
         Errno::result(result)?;
         let mode: libc::c_int = mode;
-        Ok(Policy::from_number(mode.cast_unsigned(), IdSet::from_words(words)))
+        Ok(Policy::from_number(mode.cast_unsigned(), IdSet::from_words(&words)))
     }
 
     fn set_memory_policy(&self, policy: &Policy) -> Result<(), Errno> {

@@ -204,7 +204,7 @@ fn trace(task: TaskId, policy: &Policy, patience: Duration) -> Result<Policy, In
     };
     let (mode, words) = done?;
     unmapped?;
-    Policy::from_number(mode, IdSet::from_words(words)).ok_or(InjectError::Unknown { tid, number: mode })
+    Policy::from_number(mode, IdSet::from_words(&words)).ok_or(InjectError::Unknown { tid, number: mode })
 }
 
 /// Bytes that are mapped: the kernel takes whole pages, of any size.
