@@ -16,6 +16,8 @@ globals! {
     SELF_TGID,
     /// Not zero: log by aya-log.
     DEBUG_LOG,
+    /// CPUs that there can be (`nr_cpu_ids`): the first so many bits of a mask mean something.
+    CPU_IDS,
     /// Offset of `task_struct.pid`.
     TASK_PID,
     /// Offset of `task_struct.tgid`.

@@ -14,3 +14,4 @@ pub mod mark;
 pub mod place;
 pub mod record;
 pub mod tap;
+pub mod wake;

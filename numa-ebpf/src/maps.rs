@@ -1,7 +1,7 @@
 //! The maps, and how records and losses get into them.
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
+    bindings::{BPF_NOEXIST, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::bpf_ktime_get_ns,
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, Stack},
@@ -14,6 +14,7 @@ use numa_ebpf::{
     mark::{Mark, TICK_NS},
     place::{CpuState, Place, PlanSet},
     record::{Exec, Header},
+    wake::Urgency,
 };
 
 use crate::accounts;
@@ -21,6 +22,10 @@ use crate::accounts;
 /// Records for user space. The loader sets the size.
 #[map(name = "events")]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// When user space was last woken for them, in `CLOCK_MONOTONIC` nanoseconds; see [`numa_ebpf::wake`].
+#[map(name = "woken")]
+pub static WOKEN: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Marked tasks by tid. The loader sets the size.
 #[map(name = "tasks")]
@@ -118,14 +123,30 @@ pub fn count_drop(kind: u32) {
 
 /// Puts a record into the ring buffer, or counts it as dropped; whether it is there.
 #[inline(always)]
-pub fn emit<T: 'static>(kind: u32, record: T) -> bool {
+pub fn emit<T: 'static>(kind: u32, urgency: Urgency, record: T) -> bool {
     let Some(mut entry) = EVENTS.reserve::<T>(0) else {
         count_drop(kind);
         return false;
     };
     entry.write(record);
-    entry.submit(0);
+    entry.submit(wake_up(urgency));
     true
+}
+
+/// The flag with which a record goes into the ring: whether user space is woken. To be asked when there is room for the record
+/// only: whoever relies on a wake-up relies on that it comes.
+#[inline(always)]
+pub fn wake_up(urgency: Urgency) -> u64 {
+    let Some(woken) = WOKEN.get_ptr_mut(0) else { return u64::from(BPF_RB_FORCE_WAKEUP) };
+    // SAFETY: the helper has no preconditions.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: the map's live element, a word that other CPUs write as well.
+    if unsafe { !urgency.wakes(woken.read_volatile(), now_ns) } {
+        return u64::from(BPF_RB_NO_WAKEUP);
+    }
+    // SAFETY: as above.
+    unsafe { woken.write_volatile(now_ns) };
+    u64::from(BPF_RB_FORCE_WAKEUP)
 }
 
 /// A header for something that happens now.

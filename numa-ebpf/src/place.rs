@@ -103,6 +103,18 @@ impl PlanSet {
         word < self.cpus.len() && self.cpus[word] >> (cpu % 64) & 1 != 0
     }
 
+    /// Whether all CPUs of a mask's word are in it, those from number `cpus` on aside: what a mask has there means nothing.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_word(&self, word: u32, bits: u64, cpus: u32) -> bool {
+        let meant = match cpus.saturating_sub(word * 64) {
+            count @ 0..64 => (1 << count) - 1,
+            _ => u64::MAX,
+        };
+        let index = word as usize;
+        index < self.cpus.len() && bits & meant & !self.cpus[index] == 0
+    }
+
     /// Whether the node is in it, by dense index.
     #[inline(always)]
     #[must_use]
@@ -135,6 +147,14 @@ mod tests {
         let mut set = PlanSet::EMPTY;
         (set.cpus[1], set.nodes) = (1 << 3, 1 << 5);
         assert!(set.has_cpu(67) && !set.has_cpu(3) && !set.has_cpu(CPUS as u32 + 67));
+        assert!(
+            set.has_word(1, 1 << 3, 128) && !set.has_word(0, 1 << 3, 128) && !set.has_word(1, 3 << 3, 128)
+        );
+        assert!(
+            set.has_word(1, u64::MAX << 3, 68) && !set.has_word(1, u64::MAX << 3, 69),
+            "of CPUs there can be"
+        );
+        assert!(set.has_word(0, 0, 128) && !set.has_word((CPUS / 64) as u32, 0, 4096));
         assert!(set.has_node(5) && !set.has_node(0) && !set.has_node(69));
         let words = set.to_words();
         assert_eq!((words[1], words[CPUS / 64]), (1 << 3, 1 << 5));

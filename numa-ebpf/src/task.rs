@@ -129,6 +129,12 @@ pub fn may_run_on(task: Pointer, cpu: u32) -> bool {
     word.is_none_or(|word| word >> (cpu % 64) & 1 != 0)
 }
 
+/// Word of the task's mask; all CPUs where the kernel does not say.
+#[inline(always)]
+pub fn mask_word(task: Pointer, word: u32) -> u64 {
+    read(task, TASK_CPUS_MASK.load() + word * 8).unwrap_or(u64::MAX)
+}
+
 /// Whether the task is inside `execve`; false where the kernel does not say.
 #[inline(always)]
 pub fn in_execve(task: Pointer) -> bool {

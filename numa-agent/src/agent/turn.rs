@@ -5,9 +5,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use numa_ebpf::wake;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::{JoinError, JoinHandle},
+    time::Instant,
 };
 
 use super::{
@@ -21,6 +23,8 @@ use crate::{
 
 /// Events handled before the loop looks at signals and timers again.
 const BATCH: usize = 1024;
+/// So long after each wake-up the ring is looked at again: for some records nobody is woken ([`wake`]).
+const LOOK_AGAIN: Duration = Duration::from_nanos(wake::LOOK_AGAIN_NS);
 /// How often the kernel's loss counters are read.
 const LOSS_PERIOD: Duration = Duration::from_secs(1);
 /// The least time from one scan's start to the next: where losses go on, scans must not be all there is.
@@ -32,6 +36,8 @@ const NEVER: Duration = Duration::from_secs(3600 * 24 * 365);
 enum Input {
     /// The ring has events.
     Events,
+    /// It may have some for which nobody was woken.
+    LookAgain,
     /// A background scan is done.
     Scanned(Done<Scan>),
     /// Configuration, machine and processes have been read anew.
@@ -128,6 +134,7 @@ impl Agent {
         self.configure_holding();
         // Who only records is in no hurry, and must not be what the recorded threads wait for.
         let mut backlog = false;
+        let mut look_again = None;
         loop {
             let due = self.next_due();
             let busy = backlog || self.pass.is_some() || self.executor.marks.is_sweeping();
@@ -151,6 +158,7 @@ impl Agent {
                 fenced = finished(&mut self.cgroups.job) => Input::Fenced(fenced),
                 journal = finished(&mut self.executor.journaling.opening) => Input::Opened(journal),
                 () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => Input::Due,
+                () = at(look_again) => Input::LookAgain,
                 _ = reconcile.tick() => Input::Reconcile,
                 _ = losses.tick() => Input::Losses,
                 () = tapped::half_full(sends.as_ref()) => Input::Sends,
@@ -176,6 +184,12 @@ impl Agent {
                 Input::Changed(outline) => self.note_change(outline),
                 Input::Surveyed(survey) => self.finish_survey(survey),
                 Input::Events => {
+                    look_again = Some(Instant::now() + LOOK_AGAIN);
+                    backlog = self.drain();
+                    self.fence_if_due();
+                }
+                Input::LookAgain => {
+                    look_again = None;
                     backlog = self.drain();
                     self.fence_if_due();
                 }
@@ -184,6 +198,8 @@ impl Agent {
                 Input::Reconcile => self.rescan = true,
                 Input::Losses => {
                     self.be_alive();
+                    // Should a record have been submitted so late after it was judged that nobody looked again.
+                    backlog = self.drain();
                     self.note_losses();
                     self.drain_sends();
                     self.survey_if_changed();
@@ -267,6 +283,14 @@ impl Agent {
         if let Some(tapped) = &mut self.tapped {
             tapped.drain();
         }
+    }
+}
+
+/// Until then; for ever pending without a time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -5,6 +5,7 @@ use aya_ebpf::{helpers::bpf_get_current_comm, macros::tracepoint, programs::Trac
 use numa_ebpf::{
     counter,
     record::{SetAffinity, kind},
+    wake::Urgency,
 };
 
 use crate::{
@@ -57,6 +58,6 @@ pub fn affinity_exit(ctx: TracePointContext) -> u32 {
     let Some(mark) = marked(target) else { return 0 };
     let header = header(kind::SET_AFFINITY, mark.tgid as u32, target, mark.start_boottime_ns);
     let caller_comm = bpf_get_current_comm().unwrap_or_default();
-    emit(kind::SET_AFFINITY, SetAffinity { header, caller_pid, caller_tid, caller_comm });
+    emit(kind::SET_AFFINITY, Urgency::Now, SetAffinity { header, caller_pid, caller_tid, caller_comm });
     0
 }

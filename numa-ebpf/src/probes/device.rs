@@ -1,7 +1,10 @@
 //! Use of a device file by marked tasks: a thread that drives an NPU is known by that, whatever its name is.
 
 use aya_ebpf::{helpers::bpf_get_current_comm, macros::tracepoint, programs::TracePointContext};
-use numa_ebpf::record::{UseDevice, kind};
+use numa_ebpf::{
+    record::{UseDevice, kind},
+    wake::Urgency,
+};
 
 use crate::{
     file,
@@ -32,7 +35,7 @@ pub fn device(ctx: TracePointContext) -> u32 {
     let header = header(kind::USE_DEVICE, pid, tid, start);
     let comm = bpf_get_current_comm().unwrap_or_default();
     // What did not fit is told at the next call.
-    if emit(kind::USE_DEVICE, UseDevice { header, device, reserved: 0, comm }) {
+    if emit(kind::USE_DEVICE, Urgency::Now, UseDevice { header, device, reserved: 0, comm }) {
         let _ = DEVICE_USERS.insert(tid, start, 0);
     }
     0

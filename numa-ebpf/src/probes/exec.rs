@@ -7,6 +7,7 @@ use numa_ebpf::{
     counter,
     mark::Mark,
     record::{ARGS_MAX, EXEC_FIXED, Exec, Exit, flag, kind},
+    wake::Urgency,
 };
 
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     holding,
     maps::{
         DEVICE_USERS, EVENTS, EXEC_SCRATCH, TASKS, count, count_drop, emit, header, mark, marked, unmark,
+        wake_up,
     },
     subject, task,
 };
@@ -95,7 +97,7 @@ fn take_over(old_tid: u32, tid: u32, start: u64) {
         accounts::abandon(old_tid, slot);
     }
     let header = header(kind::EXIT, old.tgid as u32, old_tid, old.start_boottime_ns);
-    emit(kind::EXIT, Exit { header, slot: NO_SLOT, reserved: 0 });
+    emit(kind::EXIT, Urgency::Soon, Exit { header, slot: NO_SLOT, reserved: 0 });
 }
 
 /// Puts the used part of the record into the ring buffer.
@@ -110,5 +112,6 @@ fn send(record: &mut Exec) -> bool {
     // SAFETY: the slice is inside the record.
     let used =
         unsafe { core::slice::from_raw_parts((&raw const *record).cast::<u8>(), EXEC_FIXED + args_len) };
-    EVENTS.output::<[u8]>(used, 0).is_ok()
+    // A full ring wakes nobody, but user space has been woken for what fills it, and reads a drop from the counters.
+    EVENTS.output::<[u8]>(used, wake_up(Urgency::Now)).is_ok()
 }

@@ -1,7 +1,10 @@
 //! Task end.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use numa_ebpf::record::{Exit, kind};
+use numa_ebpf::{
+    record::{Exit, kind},
+    wake::Urgency,
+};
 
 use crate::{
     accounts,
@@ -19,6 +22,6 @@ pub fn exit(ctx: BtfTracePointContext) -> i32 {
     accounts::close(tid, slot);
     // SAFETY: argument 0 of this tracepoint is a task_struct.
     let (_, _, start) = unsafe { task::identity(ctx.arg(0)) };
-    emit(kind::EXIT, Exit { header: header(kind::EXIT, pid, tid, start), slot, reserved: 0 });
+    emit(kind::EXIT, Urgency::Soon, Exit { header: header(kind::EXIT, pid, tid, start), slot, reserved: 0 });
     0
 }

@@ -2,10 +2,15 @@
 //! anything it does.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use numa_ebpf::record::{Fork, kind};
+use numa_ebpf::{
+    place::NO_PLAN,
+    record::{Fork, kind},
+    wake::Urgency,
+};
 
 use crate::{
-    maps::{emit, header, mark, marked, unmark_earlier},
+    config::CPU_IDS,
+    maps::{PLAN_OF, PLAN_SETS, emit, header, mark, marked, unmark_earlier},
     task,
 };
 
@@ -17,11 +22,31 @@ pub fn fork(ctx: BtfTracePointContext) -> i32 {
     let (pid, tid, start) = unsafe { task::identity(child) };
     unmark_earlier(tid, start);
     let (parent_pid, parent_tid) = task::current();
-    if marked(parent_tid).is_none() {
-        return 0;
-    }
+    let Some(parent) = marked(parent_tid) else { return 0 };
+    let slot = parent.slot as u32;
     mark(pid, tid, start, None);
     let header = header(kind::FORK, pid, tid, start);
-    emit(kind::FORK, Fork { header, parent_pid, parent_tid, comm: task::comm(child) });
+    // Where its creator belongs is where it will most likely belong: same name, same process or one of the same group.
+    let urgency = if is_on_plan(child, slot) { Urgency::Soon } else { Urgency::Now };
+    emit(kind::FORK, urgency, Fork { header, parent_pid, parent_tid, comm: task::comm(child) });
     0
+}
+
+/// Whether the task may run only where the plan has the task whose account is in `slot`.
+#[inline(always)]
+fn is_on_plan(task: task::Pointer, slot: u32) -> bool {
+    let plan = PLAN_OF.get(slot).copied().unwrap_or(NO_PLAN);
+    if plan == NO_PLAN {
+        return false;
+    }
+    let Some(set) = PLAN_SETS.get(plan) else { return false };
+    let cpus = CPU_IDS.load();
+    let mut word = 0;
+    while word < cpus.div_ceil(64) {
+        if !set.has_word(word, task::mask_word(task, word), cpus) {
+            return false;
+        }
+        word += 1;
+    }
+    true
 }

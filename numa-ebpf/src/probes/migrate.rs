@@ -5,6 +5,7 @@ use numa_ebpf::{
     account::{Account, MATRIX, cause, span},
     place::{Place, UNKNOWN},
     record::{Migrate, kind},
+    wake::Urgency,
 };
 
 use crate::{
@@ -44,7 +45,7 @@ pub fn migrate(ctx: BtfTracePointContext) -> i32 {
     // Of an unknown node nothing can be said.
     if from.node != UNKNOWN && to.node != UNKNOWN && from.node != to.node {
         let header = header(kind::MIGRATE, account.tgid, account.tid, account.start_boottime_ns);
-        emit(kind::MIGRATE, Migrate { header, from_cpu, to_cpu });
+        emit(kind::MIGRATE, Urgency::Soon, Migrate { header, from_cpu, to_cpu });
     }
     0
 }

@@ -5,7 +5,10 @@ use aya_ebpf::{
     macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
-use numa_ebpf::record::{COMM_LEN, Rename, kind};
+use numa_ebpf::{
+    record::{COMM_LEN, Rename, kind},
+    wake::Urgency,
+};
 
 use crate::{
     accounts, automaton,
@@ -40,7 +43,8 @@ pub fn rename(ctx: RawTracePointContext) -> i32 {
         }
         mark(pid, tid, start, is_current(task).then(accounts::this_cpu));
     }
-    let sent = emit(kind::RENAME, Rename { header: header(kind::RENAME, pid, tid, start), comm });
+    let sent =
+        emit(kind::RENAME, Urgency::Now, Rename { header: header(kind::RENAME, pid, tid, start), comm });
     if !sent && !known {
         // Nobody will judge the candidate: the re-scan that follows a drop marks it if it is one of ours.
         unmark(tid);

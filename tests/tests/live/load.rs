@@ -243,3 +243,57 @@ fn an_agent_in_a_storm_that_goes_on_does_not_grow() {
     let journal = &summary["journal"];
     assert_eq!((&journal["lost"], &journal["waiting"]), (&json!(0), &json!(0)), "{journal}");
 }
+
+/// Threads and processes that are born where they belong, and their ends, are told in good time, not each at once.
+#[test]
+fn what_can_wait_does_not_wake_the_agent_each_time() {
+    const CHILDREN: u64 = 1000;
+    const ROUNDS: usize = 20;
+    /// Several times what the agent takes to look again, and far less than to look at its counters of losses.
+    const SOON: Duration = Duration::from_millis(50);
+    let Some(stage) = stage("load-wakes") else { return };
+    let tag = format!("woken-{}", std::process::id());
+    let mut config = stage.config();
+    config["group_patterns"] = json!([format!("{tag}$")]);
+    stage.write_config(&config);
+    let agent = stage.agent_with(&[]);
+    let script = format!(
+        "read go; i=0; while [ $i -lt {CHILDREN} ]; do (:); i=$((i+1)); done; echo done; \
+         while read go; do (:); echo done; done"
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, &tag]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    sys::born(&mut command, Birth::Plain);
+    let mut shell = command.spawn().unwrap();
+    eventually(|| match sys::affinity(shell.id()).unwrap() {
+        mask if mask == stage.members => Ok(()),
+        mask => Err(format!("on {mask}: {}", agent.stderr())),
+    });
+    let sleeps = || status_of(agent.pid(), "voluntary_ctxt_switches");
+    let (before, began) = (sleeps(), Instant::now());
+    shell.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    let mut answers = BufReader::new(shell.stdout.take().unwrap()).lines();
+    assert_eq!(answers.next().unwrap().unwrap(), "done");
+    let (took, slept) = (began.elapsed(), sleeps() - before);
+    // Nor is it forgotten: the end of a child that ends right after its birth is known long before anything else has the agent look.
+    let processes = || {
+        agent::json(["status", "--format", "json", "--socket", &utf8(&agent.socket())])["counts"]["processes"]
+            .clone()
+    };
+    let late = (0..ROUNDS).filter(|_| {
+        shell.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+        assert_eq!(answers.next().unwrap().unwrap(), "done");
+        sleep(SOON);
+        processes() != 1
+    });
+    let late = late.count();
+    drop(shell.stdin.take());
+    shell.wait().unwrap();
+    let summary = agent.stop().events.pop().unwrap();
+    println!("{CHILDREN} children in {took:?}: the agent slept {slept} times; {summary:#}");
+    // It is woken, and looks again after 5 ms; the rest is for its timers. Each child makes two records.
+    let at_most = took.as_millis() as u64 * 6 / 10 + 50;
+    assert!(late <= ROUNDS / 4, "{late} of {ROUNDS} ends were not known after {SOON:?}");
+    assert!(slept <= at_most, "{slept} times in {took:?}, {at_most} are enough");
+    assert_eq!(summary["lost"]["total"], 0);
+}

@@ -321,10 +321,10 @@ fn listed(row: Row<'_>, before: Option<&Account>, now: &Account, reader: &Reader
     let places = reader.places;
     let waits = reader.measured.times.then(|| gained::waits(before, now));
     let labels = &thread.labels;
-    let planned = thread.home.as_ref().map(|home| Place {
-        cpus: CpuSet::from_words(&home.set.cpus),
-        nodes: places.nodes_of(&home.set),
-    });
+    let planned = thread
+        .home
+        .as_ref()
+        .map(|home| Place { cpus: CpuSet::from_words(&home.set.cpus), nodes: places.nodes_of(&home.set) });
     Thread {
         pid: labels.process.id.tid,
         tid: thread.task.tid,

@@ -88,7 +88,12 @@ pub(super) fn load<T>(
     let offsets = offsets()?;
     let (mut constants, nested) = (offsets.required, offsets.namespaces);
     constants.extend(nested.iter().flatten());
-    constants.extend([("SELF_TGID", options.self_pid), ("DEBUG_LOG", u32::from(options.debug_log))]);
+    let cpus = options.places.iter().map(|(cpu, _)| cpu + 1).max().unwrap_or(1);
+    constants.extend([
+        ("SELF_TGID", options.self_pid),
+        ("DEBUG_LOG", u32::from(options.debug_log)),
+        ("CPU_IDS", cpus),
+    ]);
     if let (true, Ok(known)) = (options.hold, &offsets.hold) {
         constants.extend(known.iter().copied().chain([("HOLD", 1)]));
     }
@@ -104,7 +109,6 @@ pub(super) fn load<T>(
     for (name, value) in &constants {
         loader.override_global(name, value, true);
     }
-    let cpus = options.places.iter().map(|(cpu, _)| cpu + 1).max().unwrap_or(1);
     let accounts = options.max_accounts.max(1);
     loader.map_max_entries("events", options.ring_bytes);
     loader.map_max_entries("tasks", options.max_tasks);
