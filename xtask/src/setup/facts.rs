@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     build::Arch,
-    fuzz, sh,
+    fuzz, lint, sh,
     toolchain::{self, Places, Toolchain},
 };
 
@@ -43,6 +43,7 @@ pub fn gather(purpose: Purpose, tried: &Facts) -> Facts {
             .filter(|(c, _)| lacks(c))
             .map(|(_, n)| n)
             .collect();
+        facts.no_deny = !lint::has_deny();
     }
     facts.no_browser = purpose == Purpose::Test && BROWSERS.iter().all(lacks_program);
     facts.no_cxx = purpose == Purpose::Test && !fuzz::has_compiler();

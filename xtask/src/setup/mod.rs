@@ -22,7 +22,7 @@ pub struct Args {
     /// Only say what is missing and what would be installed; exit code 1 if anything is
     #[arg(long)]
     check: bool,
-    /// Also what only `lint` and `test` need: rustfmt, clippy, Chromium, and what --vm brings
+    /// Also what only `lint` and `test` need: rustfmt, clippy, cargo-deny, Chromium, and what --vm brings
     #[arg(long)]
     tests: bool,
     /// Also what VM tests and static binaries need: QEMU, cross compilers, Rust's standard library for them
@@ -113,8 +113,8 @@ fn execute(action: &Action) -> Result<()> {
     let (program, args) = words.split_first().context("an empty command")?;
     let mut command = Command::new(program);
     command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
-    // The linker is built by the toolchain in use, whichever this workspace's cargo runs on.
-    if *action == Action::InstallLinker {
+    // These are built by the toolchain in use, whichever this workspace's cargo runs on.
+    if matches!(action, Action::InstallLinker | Action::InstallDeny) {
         command = sh::cargo();
         command.args(args);
     }

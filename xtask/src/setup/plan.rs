@@ -18,6 +18,9 @@ use crate::{build::Arch, toolchain::PINNED_NIGHTLY};
 /// The `bpf-linker` that cargo can build without an installed LLVM; 0.11 took that away.
 pub const LINKER_VERSION: &str = "0.10.3";
 
+/// The `cargo-deny` that setup builds; an installed one of another version will do.
+pub const DENY_VERSION: &str = "0.20.2";
+
 /// The oldest distribution compiler worth looking at: the workspace's `rust-version`.
 const OLDEST_RELEASE: (u32, u32) = (1, 88);
 
@@ -56,6 +59,8 @@ pub struct Facts {
     pub packages: Packages,
     /// rustup components that only `lint` needs, and that do not run.
     pub lint_lacks: Vec<&'static str>,
+    /// There is no cargo-deny, and `lint` wants one.
+    pub no_deny: bool,
     /// Those of [`PEERS`] that are not there.
     pub bench_lacks: Vec<&'static str>,
     /// There is none of [`BROWSERS`], and tests want one.
@@ -144,6 +149,8 @@ pub enum Action {
     DnfInstallFor(Use, Vec<&'static str>),
     /// Build `bpf-linker`.
     InstallLinker,
+    /// Build `cargo-deny`.
+    InstallDeny,
     /// Give rustup's active toolchain what `lint` runs.
     AddComponents(Vec<&'static str>),
     /// Give it the standard library for other targets.
@@ -173,6 +180,9 @@ impl Action {
             Self::DnfInstall => words("dnf install --assumeyes rust rust-src"),
             Self::InstallLinker => {
                 words(&format!("cargo install bpf-linker --version {LINKER_VERSION} --locked"))
+            }
+            Self::InstallDeny => {
+                words(&format!("cargo install cargo-deny --version {DENY_VERSION} --locked"))
             }
             Self::AddComponents(names) => words(&format!("rustup component add {}", names.join(" "))),
             Self::AddTargets(names) => words(&format!("rustup target add {}", names.join(" "))),
@@ -210,6 +220,9 @@ impl Action {
                 "what builds static binaries and runs VM tests, 350 MB on disk, under a minute"
             }
             Self::InstallLinker => "the linker for eBPF programs, into cargo's bin directory, 1 to 3 minutes",
+            Self::InstallDeny => {
+                "what looks at dependencies for `cargo xtask lint`, into cargo's bin directory, 2 to 10 minutes"
+            }
             Self::AddComponents(_) => "what `cargo xtask lint` runs, seconds",
             Self::AddTargets(_) => "the standard library for static binaries, 150 MB on disk each, seconds",
         }
@@ -284,6 +297,14 @@ pub fn plan(facts: &Facts) -> Plan {
     if !facts.lint_lacks.is_empty() {
         plan.missing.push(facts.lint_lacks.join(" and "));
         plan.take(facts, Action::AddComponents(facts.lint_lacks.clone()));
+    }
+    // Lint says what it did not check: where it cannot be built, that keeps nobody from working.
+    if facts.no_deny && facts.allows(&Action::InstallDeny) {
+        plan.missing.push("cargo-deny (only `lint` needs that)".to_owned());
+        plan.steps.push(Action::InstallDeny);
+    } else if facts.no_deny {
+        plan.without
+            .push(format!("cargo-deny: dependencies are not looked at; by hand: {}", Action::InstallDeny));
     }
     if !facts.bench_lacks.is_empty() {
         plan.missing.push(format!("{} (only `bench` needs that)", facts.bench_lacks.join(", ")));

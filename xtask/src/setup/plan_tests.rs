@@ -223,6 +223,18 @@ fn fuzz_targets_get_their_compiler() {
     assert!(without.missing.is_empty() && without.without[0].contains("skipped"), "{without:?}");
 }
 
+#[test]
+fn what_looks_at_dependencies_is_built_by_cargo_and_keeps_nobody_from_working() {
+    let ready =
+        Facts { compiler: compiler(22), linker: linker((0, 10, 3)), no_deny: true, ..Facts::default() };
+    let lacks = plan(&ready);
+    assert_eq!((lacks.steps, lacks.missing.len()), (vec![Action::InstallDeny], 1));
+    assert_eq!(Action::InstallDeny.to_string(), "cargo install cargo-deny --version 0.20.2 --locked");
+    let without = plan(&Facts { failed: vec![Action::InstallDeny], ..ready });
+    assert!(without.missing.is_empty() && without.by_hand.is_empty(), "{without:?}");
+    assert!(without.without[0].contains("cargo install cargo-deny"), "{without:?}");
+}
+
 /// A machine that builds the agent and has nothing for guests.
 fn no_guests() -> Facts {
     Facts {
