@@ -57,7 +57,7 @@ impl DriftCounts {
     pub fn text(&self) -> Option<String> {
         let Self { policy, changes, put_back, left, by, forgotten, forgotten_changes } = self;
         let mut by: Vec<String> = by.iter().take(3).map(Party::text).collect();
-        by.extend((*forgotten > 0).then(|| format!("{forgotten_changes} by {forgotten} before those")));
+        by.extend((*forgotten > 0).then(|| format!("{forgotten_changes} by {forgotten} others before")));
         let text =
             || format!("{changes} by others ({policy}): {put_back} put back, {left} left; {}", by.join(", "));
         (*changes > 0).then(text)
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(counts.by.iter().map(|party| party.changes).sum::<u64>() + counts.forgotten_changes, 407);
         let text = counts.text().unwrap();
         assert!(
-            text.contains("407 by others (enforce)") && text.ends_with("138 by 138 before those"),
+            text.contains("407 by others (enforce)") && text.ends_with("138 by 138 others before"),
             "{text}"
         );
         assert_eq!(Drift::default().counts(DriftPolicy::Observe).text(), None);
