@@ -66,8 +66,10 @@ pub enum RestoreError {
 pub fn restore(path: &Path, asked: &Asked) -> Result<Restored, RestoreError> {
     let Some(mut decoded) = journal::read(path)? else { return Ok(Restored::default()) };
     // To open it to write is to drop what is of another boot.
-    let damaged = decoded.damaged;
-    let over = journal::this_boots(decoded.clone()).1;
+    let (known, over) = journal::this_boots(decoded.clone());
+    let damaged = known.lost.max(decoded.damaged);
+    // Who undoes a part may not be who asks whether all is undone.
+    let told = asked.classes.is_empty();
     let held = if asked.dry_run { None } else { Some(Held::open(path)?) };
     if let Some(held) = &held {
         decoded = held.read()?;
@@ -93,7 +95,7 @@ pub fn restore(path: &Path, asked: &Asked) -> Result<Restored, RestoreError> {
         file(owed, online, asked.dry_run)
     }));
     if let Some(held) = held {
-        held.strike(&done(&restored.rows))?;
+        held.strike(&done(&restored.rows), told)?;
     }
     // Irqbalance takes its time to answer, and nobody shall wait for it who has something to write.
     let rows: Vec<Row> = lists.iter().map(|owed| bans(&owed.change, asked.dry_run)).collect();
@@ -104,7 +106,7 @@ pub fn restore(path: &Path, asked: &Asked) -> Result<Restored, RestoreError> {
         let same = |owed: &&&Owed<FileChange>| now.files.get(&owed.change.path) == Some(**owed);
         let same: BTreeSet<Subject> =
             lists.iter().filter(same).map(|owed| Subject::File(owed.change.path.clone())).collect();
-        held.strike(&(&done(&rows) & &same))?;
+        held.strike(&(&done(&rows) & &same), told)?;
     }
     restored.rows.extend(rows);
     Ok(restored)

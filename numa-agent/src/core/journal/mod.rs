@@ -39,6 +39,11 @@ pub enum Entry {
         /// Whom or what it is about.
         subject: Subject,
     },
+    /// So many lines before this one were damaged, and are gone since the journal was written anew.
+    Lost {
+        /// How many.
+        lines: usize,
+    },
     /// Something else, word for word.
     #[serde(skip)]
     Unknown(String),

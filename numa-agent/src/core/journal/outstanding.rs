@@ -38,6 +38,8 @@ pub struct Outstanding {
     pub files: BTreeMap<String, Owed<FileChange>>,
     /// Entries that make no sense here, to be kept.
     pub unknown: Vec<String>,
+    /// How many lines made no sense anywhere: what was changed as they told may still be so.
+    pub lost: usize,
 }
 
 /// What an entry tells of a value.
@@ -170,6 +172,7 @@ impl Outstanding {
                 None => drop(self.files.insert(change.path.clone(), Owed::new(change))),
             },
             Entry::Struck { subject } => self.forget(&[subject].into()),
+            Entry::Lost { lines } => self.lost = self.lost.saturating_add(lines),
             Entry::Unknown(body) => self.unknown.push(body),
         }
     }
@@ -181,6 +184,7 @@ impl Outstanding {
         if !over {
             return 0;
         }
+        self.lost = 0;
         std::mem::take(&mut self.tasks).len() + std::mem::take(&mut self.files).len()
     }
 
@@ -207,7 +211,8 @@ impl Outstanding {
         let tasks = self.tasks.values().flat_map(Owed::changes).map(Entry::Task);
         let files = self.files.values().flat_map(Owed::changes).map(Entry::File);
         let unknown = self.unknown.iter().cloned().map(Entry::Unknown);
-        boot.chain(tasks).chain(files).chain(unknown).map(|entry| entry.encode()).collect()
+        let lost = (self.lost > 0).then_some(Entry::Lost { lines: self.lost });
+        boot.chain(lost).chain(tasks).chain(files).chain(unknown).map(|entry| entry.encode()).collect()
     }
 
     /// Whether there is nothing to undo, as far as is known here.

@@ -46,6 +46,7 @@ fn any_entry() -> impl Strategy<Value = Entry> {
         id().prop_map(|task| Entry::Struck { subject: Subject::Task(task) }),
         path().prop_map(|path| Entry::Struck { subject: Subject::File(path.into()) }),
         (0u32..2).prop_map(|number| Entry::Boot { id: format!("boot-{number}") }),
+        (1usize..9).prop_map(|lines| Entry::Lost { lines }),
         (0u32..9).prop_map(|number| Entry::Unknown(format!(r#"{{"kind":"later","number":{number}}}"#))),
     ]
 }

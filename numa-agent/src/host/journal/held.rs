@@ -30,13 +30,16 @@ impl Held {
         Ok(decode(&read_from(&self.0.file, 0).map_err(failed(&self.0.path, "reading"))?))
     }
 
-    /// Forgets what has been undone, or is not to be, and those that are no more.
+    /// Forgets what has been undone, or is not to be, and those that are no more; if `told`, also that lines were lost.
     ///
     /// # Errors
     /// If it cannot be written; all of it is still to be undone then.
-    pub fn strike(self, done: &BTreeSet<Subject>) -> Result<(), JournalError> {
+    pub fn strike(self, done: &BTreeSet<Subject>, told: bool) -> Result<(), JournalError> {
         let (mut outstanding, _) = this_boots(self.read()?);
         outstanding.forget(done);
+        if told {
+            outstanding.lost = 0;
+        }
         let gone = outstanding.subjects().filter(is_gone).collect();
         outstanding.forget(&gone);
         let path = &self.0.path;

@@ -232,7 +232,6 @@ impl Journal {
             let mut bytes = read_from(&self.file, 0).map_err(failed(&path, "reading"))?;
             bytes.truncate(bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
             let decoded = decode(&bytes);
-            let damaged = decoded.damaged;
             let (mut outstanding, _) = this_boots(decoded);
             let gone: BTreeSet<Subject> = outstanding.subjects().filter(is_gone).collect();
             if self.lock()? == Locked::Another {
@@ -242,14 +241,17 @@ impl Journal {
             let lock = Lock(&self.file);
             // What others have appended meanwhile.
             let late = read_from(&self.file, bytes.len() as u64).map_err(failed(&path, "reading"))?;
-            decode(&late).entries.into_iter().for_each(|entry| outstanding.add(entry));
+            let late = decode(&late);
+            outstanding.add(Entry::Lost { lines: late.damaged });
+            late.entries.into_iter().for_each(|entry| outstanding.add(entry));
             outstanding.forget(&gone);
             let text = outstanding.encode();
             let file = replace(&path, text.as_bytes()).map_err(failed(&path, "rewriting"))?;
             drop(lock);
-            if damaged > 0 {
+            if outstanding.lost > 0 {
                 tracing::warn!(
-                    "{damaged} damaged lines of the journal {} are dropped: what was changed as they told cannot be undone",
+                    "{} damaged lines of the journal {} are dropped: what was changed as they told cannot be undone",
+                    outstanding.lost,
                     path.display()
                 );
             }
@@ -319,11 +321,15 @@ fn boot_id() -> Option<String> {
     Some(fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned())
 }
 
-/// What it adds up to on this boot of the machine, and how many changes it holds of another.
+/// What it adds up to on this boot of the machine, and how many changes it holds of another. Damaged lines are of this boot, unless there
+/// are such changes.
 #[must_use]
 pub fn this_boots(decoded: Decoded) -> (Outstanding, usize) {
     let mut outstanding: Outstanding = decoded.entries.into_iter().collect();
     let over = boot_id().map_or(0, |id| outstanding.enter_boot(&id));
+    if over == 0 {
+        outstanding.add(Entry::Lost { lines: decoded.damaged });
+    }
     (outstanding, over)
 }
 

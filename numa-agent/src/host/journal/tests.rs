@@ -90,6 +90,31 @@ fn a_torn_line_spoils_no_other() {
 }
 
 #[test]
+fn that_lines_were_lost_outlives_them() {
+    let (_dir, path) = place();
+    let mut journal = Journal::open(&path).unwrap();
+    journal.before_task(&change(myself(), "0-7", "1")).unwrap();
+    let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+    // One that was damaged, and the half of one that its writer left.
+    file.write_all(b"damaged\nhalf").unwrap();
+    journal.rewrite().unwrap();
+    journal.rewrite().unwrap();
+    let decoded = read(&path).unwrap().unwrap();
+    assert_eq!(decoded.damaged, 0);
+    assert_eq!(this_boots(decoded).0.lost, 2);
+    let asked = |class: &str, dry_run| {
+        let classes = [class].into_iter().filter(|class| !class.is_empty()).map(str::to_owned).collect();
+        crate::host::restore::restore(&path, &crate::host::restore::Asked { classes, dry_run })
+            .unwrap()
+            .damaged
+    };
+    assert_eq!((asked("irq", false), asked("irq", true)), (2, 2), "a part is undone, which is not all");
+    // As one that has been told of another mask than we have is: nothing is changed here.
+    Held::open(&path).unwrap().strike(&BTreeSet::from([Subject::Task(myself())]), true).unwrap();
+    assert_eq!(asked("", true), 0, "it has been told");
+}
+
+#[test]
 fn another_kind_of_file_is_left_as_it_is() {
     let (_dir, path) = place();
     drop(Journal::open(&path).unwrap());
@@ -218,12 +243,12 @@ fn what_is_changed_while_it_is_undone_is_not_forgotten() {
         });
         // It writes now, if anything lets it.
         thread::sleep(Duration::from_millis(100));
-        held.strike(&[Subject::Task(told.task)].into()).unwrap();
+        held.strike(&[Subject::Task(told.task)].into(), true).unwrap();
         agent.join().unwrap();
     });
     assert_eq!(entries(&path), [Entry::Task(told)]);
     let held = Held::open(&path).unwrap();
-    held.strike(&[Subject::Task(myself())].into()).unwrap();
+    held.strike(&[Subject::Task(myself())].into(), true).unwrap();
     assert_eq!(entries(&path), []);
 }
 
