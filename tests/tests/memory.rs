@@ -12,7 +12,7 @@ use std::{
 use nix::unistd::geteuid;
 use numa_agent::core::idset::{CpuSet, NodeSet};
 use numa_agent_tests::{
-    agent,
+    agent, eventually,
     stack::{
         Family,
         puppet::{Order, Puppet},
@@ -96,13 +96,16 @@ fn mask_and_policy_are_there_from_the_first_look_and_in_every_thread_and_child()
         let others: Vec<&str> = maps.lines().filter(|line| !by_policy(line)).collect();
         assert!(maps.lines().count() > 5 && others.is_empty(), "not by {policy}: {others:?}");
     }
-    puppet.stop().unwrap();
-    let records = witness::read(&family.out).unwrap();
     let one: CpuSet = [cpu].into_iter().collect();
     for (tid, point) in [(pid, Point::Main), (thread, Point::Start), (child, Point::Start)] {
-        let first = records.iter().find(|look| look.tid == tid).expect("it has looked");
+        // Nobody waits for a child's.
+        let first = eventually(|| {
+            let looks = witness::read(&family.out).unwrap();
+            looks.into_iter().find(|look| look.tid == tid).ok_or_else(|| format!("{tid} has not looked"))
+        });
         assert_eq!((first.point, &first.cpus, first.cpu), (point, &one, cpu), "{first:?}");
     }
+    puppet.stop().unwrap();
 }
 
 #[test]
