@@ -13,7 +13,7 @@ use crate::{
     core::{
         engine::{Bind, Engine},
         idset::CpuSet,
-        journal::{Entry, Lineage, Outstanding, TaskChange, Who},
+        journal::{Class, Entry, Lineage, Outstanding, TaskChange, Who},
         stats::Journaled,
         task::BindOutcome,
     },
@@ -231,10 +231,12 @@ impl Agent {
         // So that no other starts meanwhile; one that runs beside this one has chosen to.
         journaling.attendance = None;
         let _alone = journal::keep_agents_out(&path).ok();
-        let classes = vec!["task".to_owned(), "cpuset".to_owned()];
+        let classes = Class::ALL.into_iter().filter(|class| class.is_the_agents()).collect();
         match restore::restore(&path, &Asked { classes, dry_run: self.options.dry_run }) {
             Ok(restored) => {
-                let text = format!("restored: {}", report::restore::summary(&restored));
+                let (troubles, summary) =
+                    (report::restore::troubles(&restored), report::restore::summary(&restored));
+                let text = format!("{troubles}restored: {summary}");
                 let fields =
                     report::restore::json(&restored, &path.display().to_string(), self.options.dry_run);
                 self.executor.output.event("restored", fields, || Some(text));

@@ -6,11 +6,11 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::PossibleValue};
 
 use super::{Format, Incomplete};
 use crate::{
-    core::journal::done::Outcome,
+    core::journal::{Class, FileClass, done::Outcome},
     host::{
         journal,
         restore::{self, Asked},
@@ -45,34 +45,24 @@ pub struct RestoreArgs {
     format: Format,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Class {
-    /// Masks of threads.
-    Task,
-    /// Cpusets of cgroups.
-    Cpuset,
-    /// Interrupts and network queues.
-    Irq,
-}
-
-impl Class {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Task => "task",
-            Self::Cpuset => "cpuset",
-            Self::Irq => "irq",
-        }
+impl ValueEnum for Class {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
     }
 
-    /// Whether a running agent would change it again.
-    const fn is_kept_by_the_agent(self) -> bool {
-        !matches!(self, Self::Irq)
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Self::Task => "Masks of threads",
+            Self::File(FileClass::Cpuset) => "Cpusets of cgroups",
+            Self::File(FileClass::Irq) => "Interrupts and network queues",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
     }
 }
 
 /// Undoes, and says what.
 pub fn run(args: &RestoreArgs) -> anyhow::Result<()> {
-    let kept = args.class.is_empty() || args.class.iter().any(|class| class.is_kept_by_the_agent());
+    let kept = args.class.is_empty() || args.class.iter().any(|class| class.is_the_agents());
     // Until the end: an agent that starts meanwhile waits.
     let path = journal_at(args.journal.as_deref())?;
     let alone = if kept && !args.dry_run { journal::keep_agents_out(path) } else { Ok(None) };
@@ -94,12 +84,11 @@ fn journal_at(asked: Option<&Path>) -> anyhow::Result<&Path> {
 
 /// The same for interrupts alone, of which no running agent is in the way.
 pub fn interrupts(journal: Option<&Path>, dry_run: bool, format: Format) -> anyhow::Result<()> {
-    undo(journal_at(journal)?, &[Class::Irq], dry_run, format)
+    undo(journal_at(journal)?, &[Class::File(FileClass::Irq)], dry_run, format)
 }
 
 fn undo(journal: &Path, classes: &[Class], dry_run: bool, format: Format) -> anyhow::Result<()> {
-    let classes = classes.iter().map(|class| class.name().to_owned()).collect();
-    let restored = restore::restore(journal, &Asked { classes, dry_run })?;
+    let restored = restore::restore(journal, &Asked { classes: classes.to_vec(), dry_run })?;
     super::print(&match format {
         Format::Text => report::restore::text(&restored),
         Format::Json => {

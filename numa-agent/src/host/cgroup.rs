@@ -224,6 +224,7 @@ fn descends(pid: u32, ours: &BTreeSet<u32>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::journal::Class;
     use crate::host::{
         journal::Journal,
         restore::{Asked, restore},
@@ -263,8 +264,10 @@ mod tests {
             Journal::open(&journal)?.before_file(change)
         };
         let given = FenceOutcome::Set("0-1".parse().unwrap());
-        let undo = |class: &str, dry_run| {
-            let asked = Asked { classes: vec![class.to_owned()], dry_run };
+        const IRQ: Class = Class::File(FileClass::Irq);
+        const CPUSET: Class = Class::File(FileClass::Cpuset);
+        let undo = |class, dry_run| {
+            let asked = Asked { classes: vec![class], dry_run };
             let rows = restore(&journal, &asked).unwrap().rows;
             rows.into_iter().map(|row| row.outcome.name()).collect::<Vec<_>>()
         };
@@ -273,18 +276,18 @@ mod tests {
         assert_eq!(holds(), "0-7", "what cannot be undone is not done");
 
         assert_eq!((fence(&told), holds()), (given.clone(), "0-1".to_owned()));
-        assert_eq!((undo("irq", false), undo("cpuset", true)), (vec![], vec!["planned"]));
-        assert_eq!((undo("cpuset", false), holds()), (vec!["restored"], "0-7".to_owned()));
-        assert!(undo("cpuset", false).is_empty(), "once");
+        assert_eq!((undo(IRQ, false), undo(CPUSET, true)), (vec![], vec!["planned"]));
+        assert_eq!((undo(CPUSET, false), holds()), (vec!["restored"], "0-7".to_owned()));
+        assert!(undo(CPUSET, false).is_empty(), "once");
 
         // Its manager rewrites it, and we do it again: that is what it gets back. Then it does so and we do not.
         assert_eq!(fence(&told), given);
         fs::write(&file, "0-3\n").unwrap();
         assert_eq!(fence(&told), given);
-        assert_eq!((undo("cpuset", false), holds()), (vec!["restored"], "0-3".to_owned()));
+        assert_eq!((undo(CPUSET, false), holds()), (vec!["restored"], "0-3".to_owned()));
         assert_eq!(fence(&told), given);
         fs::write(&file, "4-5\n").unwrap();
-        assert_eq!((undo("cpuset", false), holds()), (vec!["changed"], "4-5".to_owned()));
+        assert_eq!((undo(CPUSET, false), holds()), (vec!["changed"], "4-5".to_owned()));
     }
 
     #[test]

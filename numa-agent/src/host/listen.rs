@@ -43,7 +43,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub enum ListenError {
     /// Another agent does.
     #[error(
-        "an agent runs already{}: it listens on {path}; stop it, or let this one listen elsewhere with --socket, or not with --no-socket",
+        "an agent runs already{}: it listens on {path}; stop it, for two would move each other's threads; only where this one has other processes, let it listen elsewhere with --socket, or not with --no-socket",
         .pid.map_or(String::new(), |pid| format!(" with pid {pid}"))
     )]
     Taken {

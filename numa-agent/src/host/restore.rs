@@ -21,8 +21,9 @@ use super::{
 };
 use crate::core::{
     idset::{CpuSet, IdSet},
+    irq::balancer::list,
     journal::{
-        FileChange, FileClass, Outstanding, Owed, Subject, TaskChange,
+        Class, FileChange, FileClass, Outstanding, Owed, Subject, TaskChange,
         done::{Outcome, Restored, Row},
         undo::{self, Family, Running, Verdict},
     },
@@ -36,8 +37,8 @@ const MAX_ROUNDS: usize = 8;
 /// What is to be undone.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
-    /// Sorts of things, as [`Row::class`] names them; empty: all.
-    pub classes: Vec<String>,
+    /// Sorts of things; empty: all.
+    pub classes: Vec<Class>,
     /// Only say what would be.
     pub dry_run: bool,
 }
@@ -77,15 +78,15 @@ pub fn restore(path: &Path, asked: &Asked) -> Result<Restored, RestoreError> {
     let (outstanding, _) = journal::this_boots(decoded);
     let unknown = outstanding.unknown.len();
     let mut restored = Restored { rows: Vec::new(), damaged, unknown, over };
-    let wanted = |class: &str| asked.classes.is_empty() || asked.classes.iter().any(|one| one == class);
+    let wanted = |class: Class| asked.classes.is_empty() || asked.classes.contains(&class);
     let machine = sysfs::outline(Path::new("/sys"), &Cpuset::default()).map_err(unknown_machine)?;
-    if wanted("task") && !outstanding.tasks.is_empty() {
+    if wanted(Class::Task) && !outstanding.tasks.is_empty() {
         if !sys::in_initial_pid_namespace() {
             return Err(RestoreError::Namespace);
         }
         restored.rows = tasks(&outstanding, &machine.online, asked.dry_run)?;
     }
-    let files = outstanding.files.values().filter(|owed| wanted(owed.change.class.name()));
+    let files = outstanding.files.values().filter(|owed| wanted(Class::File(owed.change.class)));
     let (lists, files): (Vec<_>, Vec<_>) = files.partition(|owed| owed.change.is_ban());
     restored.rows.extend(files.into_iter().map(|owed| {
         let online = match owed.change.class {
@@ -156,7 +157,7 @@ fn tasks(outstanding: &Outstanding, online: &CpuSet, dry_run: bool) -> Result<Ve
 /// Of a task of which nothing else is known than what it is owed.
 fn owed_row(task: TaskId, Owed { change, .. }: &Owed<TaskChange>) -> Row {
     Row {
-        class: "task",
+        class: Class::Task,
         task: Some((change.pid, task)),
         what: change.comm.clone(),
         path: None,
@@ -202,7 +203,7 @@ fn thread_row(
         Verdict::Undo(mask) => give_back(thread.id, &mask, online),
     };
     Some(Row {
-        class: "task",
+        class: Class::Task,
         task: Some((pid, thread.id)),
         what: thread.comm.clone(),
         path: None,
@@ -228,7 +229,7 @@ fn give_back(task: TaskId, mask: &CpuSet, online: &CpuSet) -> (Outcome, Option<C
 
 fn file_row(change: &FileChange, outcome: Outcome) -> Row {
     Row {
-        class: change.class.name(),
+        class: Class::File(change.class),
         task: None,
         what: change.what.clone(),
         path: Some(change.path.clone()),
@@ -270,18 +271,25 @@ fn file(owed: &Owed<FileChange>, online: &IdSet, dry_run: bool) -> Row {
 
 /// A running irqbalance may move again what it was told not to.
 fn bans(change: &FileChange, dry_run: bool) -> Row {
-    let undo = || match balancer::of_ban(change)? {
-        Verdict::AsBefore | Verdict::Changed => Ok(Outcome::AsBefore),
-        Verdict::Undo(_) if dry_run => Ok(Outcome::Planned),
-        Verdict::Undo(wanted) => {
-            balancer::set_bans(Path::new(&change.path), &wanted).map(|()| Outcome::Restored)
-        }
+    let mut now = None;
+    let mut undo = || {
+        let (has, verdict) = balancer::of_ban(change)?;
+        let has = now.insert(has);
+        Ok(match verdict {
+            Verdict::AsBefore | Verdict::Changed => Outcome::AsBefore,
+            Verdict::Undo(_) if dry_run => Outcome::Planned,
+            Verdict::Undo(wanted) => {
+                balancer::set_bans(Path::new(&change.path), &wanted)?;
+                *has = wanted;
+                Outcome::Restored
+            }
+        })
     };
     let outcome = undo().unwrap_or_else(|error: balancer::BalancerError| match error.is_gone() {
         true => Outcome::Gone,
         false => Outcome::Failed(error.to_string()),
     });
-    file_row(change, outcome)
+    Row { now: now.map(|now| list(&now)), ..file_row(change, outcome) }
 }
 
 /// All processes.
@@ -332,14 +340,15 @@ mod tests {
         let path = dir.path().join("journal");
         let undo = |dry_run| {
             let rows = restore(&path, &Asked { dry_run, ..Asked::default() }).unwrap().rows;
-            rows.iter().map(|row| row.outcome.name()).collect::<Vec<_>>()
+            rows.into_iter().map(|row| (row.outcome.name(), row.now)).collect::<Vec<_>>()
         };
-        assert_eq!((undo(true), undo(false)), (vec!["unchanged"], vec!["unchanged"]));
+        let empty = || vec![("unchanged", Some(String::new()))];
+        assert_eq!((undo(true), undo(false)), (empty(), empty()));
         answers.join().unwrap();
         // It has ended by now.
         assert_eq!(
             (undo(false), undo(false)),
-            (vec!["gone"], vec![]),
+            (vec![("gone", None)], vec![]),
             "what was added is still to be undone"
         );
     }

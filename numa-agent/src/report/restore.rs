@@ -10,18 +10,27 @@ use crate::core::journal::done::{Outcome, Restored, Row};
 /// For a terminal: what was done, threads of a process in one line, and each thing that was left alone or failed.
 #[must_use]
 pub fn text(restored: &Restored) -> String {
+    lines(restored, |_| true) + &summary(restored) + "\n"
+}
+
+/// Only those that were left alone or failed; empty if there are none.
+#[must_use]
+pub fn troubles(restored: &Restored) -> String {
+    lines(restored, |outcome| matches!(outcome, Outcome::Changed | Outcome::Failed(_)))
+}
+
+/// Lines of what came to an end as `wanted`.
+fn lines(restored: &Restored, wanted: fn(&Outcome) -> bool) -> String {
     let mut groups = BTreeMap::<_, (u64, &Row)>::new();
-    for row in &restored.rows {
+    for row in restored.rows.iter().filter(|row| wanted(&row.outcome)) {
         let key =
             (place(row), row.outcome.name(), row.before.as_str(), row.given.as_deref(), row.now.as_deref());
-        groups.entry((row.class, key)).or_insert((0, row)).0 += 1;
+        groups.entry((row.class.name(), key)).or_insert((0, row)).0 += 1;
     }
     let mut out = String::new();
     for (count, row) in groups.values() {
         out += &format!("{}\n", escape::text(&line(row, *count)));
     }
-    out += &summary(restored);
-    out.push('\n');
     out
 }
 
@@ -98,7 +107,7 @@ pub fn summary(restored: &Restored) -> String {
 pub fn json(restored: &Restored, path: &str, dry_run: bool) -> Value {
     let rows = restored.rows.iter().map(|row| {
         json!({
-            "class": row.class,
+            "class": row.class.name(),
             "pid": row.task.map(|(pid, _)| pid),
             "tid": row.task.map(|(_, task)| task.tid),
             "start_time": row.task.map(|(_, task)| task.start_time),
@@ -127,11 +136,11 @@ pub fn json(restored: &Restored, path: &str, dry_run: bool) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::task::TaskId;
+    use crate::core::{journal::Class, task::TaskId};
 
     fn thread(tid: u32, now: &str, outcome: Outcome) -> Row {
         Row {
-            class: "task",
+            class: Class::Task,
             task: Some((10, TaskId { tid, start_time: 7 })),
             what: "w\x1b[31m".into(),
             path: None,
@@ -158,6 +167,9 @@ mod tests {
         assert!(text.contains("thread 12") && text.contains("grants 0-3"), "{text}");
         assert!(text.contains("thread 13") && text.contains("left alone"), "{text}");
         assert!(text.ends_with("1 left alone, because others have changed them, 1 failed, 3 undone, 1 line of the journal unreadable\n"), "{text}");
+        let troubles = troubles(&restored);
+        assert_eq!(troubles.lines().count(), 2, "{troubles}");
+        assert!(troubles.contains("thread 13") && troubles.contains("could not be undone: no"), "{troubles}");
         assert_eq!(json(&restored, "/j", false)["changes"][4]["result"], "failed: no");
         assert_eq!(summary(&Restored::default()), "nothing to undo");
         let over = summary(&Restored { over: 3, ..Restored::default() });

@@ -1,12 +1,13 @@
 //! What became of what was to be undone.
 
+use super::Class;
 use crate::core::task::TaskId;
 
 /// A thing that was changed, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// `task`, or a sort of file.
-    pub class: &'static str,
+    /// What sort of thing it is.
+    pub class: Class,
     /// Pid and tid, of a task.
     pub task: Option<(u32, TaskId)>,
     /// Its name, or what a file is about. As others chose it.

@@ -110,6 +110,35 @@ pub fn is_socket(path: &str) -> bool {
     path.ends_with(".sock")
 }
 
+/// Sorts of things that are changed, and can be undone apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Masks of threads.
+    Task,
+    /// Values of files.
+    File(FileClass),
+}
+
+impl Class {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Task, Self::File(FileClass::Cpuset), Self::File(FileClass::Irq)];
+
+    /// One word for flags, messages and JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Task => "task",
+            Self::File(class) => class.name(),
+        }
+    }
+
+    /// Whether it is the running agent that changes such things, and would do so again.
+    #[must_use]
+    pub const fn is_the_agents(self) -> bool {
+        !matches!(self, Self::File(FileClass::Irq))
+    }
+}
+
 /// Sorts of files, each with commands of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -137,14 +137,15 @@ pub fn set_bans(socket: &Path, irqs: &BTreeSet<u32>) -> Result<(), BalancerError
     }
 }
 
-/// What is to become of a ban list: what was added to it is to go, and what else is on it stays, whoever said so and when.
+/// A ban list, and what is to become of it: what was added to it is to go, and what else is on it stays, whoever said so and when.
 ///
 /// # Errors
 /// [`BalancerError`] if it does not answer. It forgets its list when it ends; the next one has a socket of its own.
-pub fn of_ban(change: &FileChange) -> Result<Verdict<BTreeSet<u32>>, BalancerError> {
+pub fn of_ban(change: &FileChange) -> Result<(BTreeSet<u32>, Verdict<BTreeSet<u32>>), BalancerError> {
     let now = bans(Path::new(&change.path))?;
     let wanted = &now - &(&listed(&change.given) - &listed(&change.before));
-    Ok(if wanted == now { Verdict::AsBefore } else { Verdict::Undo(wanted) })
+    let verdict = if wanted == now { Verdict::AsBefore } else { Verdict::Undo(wanted) };
+    Ok((now, verdict))
 }
 
 /// One command, in one write: it reads once. It asks its socket for the sender's credentials, so the kernel adds them.

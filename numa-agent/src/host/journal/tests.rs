@@ -10,7 +10,11 @@ use std::{
 };
 
 use super::*;
-use crate::core::{idset::CpuSet, journal::FileClass, task::TaskId};
+use crate::core::{
+    idset::CpuSet,
+    journal::{Class, FileClass},
+    task::TaskId,
+};
 
 fn set(text: &str) -> CpuSet {
     text.parse().unwrap()
@@ -102,16 +106,17 @@ fn that_lines_were_lost_outlives_them() {
     let decoded = read(&path).unwrap().unwrap();
     assert_eq!(decoded.damaged, 0);
     assert_eq!(this_boots(decoded).0.lost, 2);
-    let asked = |class: &str, dry_run| {
-        let classes = [class].into_iter().filter(|class| !class.is_empty()).map(str::to_owned).collect();
+    let irq = Some(Class::File(FileClass::Irq));
+    let asked = |class: Option<Class>, dry_run| {
+        let classes = class.into_iter().collect();
         crate::host::restore::restore(&path, &crate::host::restore::Asked { classes, dry_run })
             .unwrap()
             .damaged
     };
-    assert_eq!((asked("irq", false), asked("irq", true)), (2, 2), "a part is undone, which is not all");
+    assert_eq!((asked(irq, false), asked(irq, true)), (2, 2), "a part is undone, which is not all");
     // As one that has been told of another mask than we have is: nothing is changed here.
     Held::open(&path).unwrap().strike(&BTreeSet::from([Subject::Task(myself())]), true).unwrap();
-    assert_eq!(asked("", true), 0, "it has been told");
+    assert_eq!(asked(None, true), 0, "it has been told");
 }
 
 #[test]
