@@ -49,20 +49,22 @@ impl Agent {
         let stats = &self.executor.stats;
         let health = self.executor.marks.programs.health();
         let mode = view::mode(!self.options.dry_run);
+        let managed = self.managed_json();
         let reconcile =
             self.options.reconcile.map_or("off".to_owned(), |period| format!("every {} s", period.as_secs()));
         self.executor.output.message(&format!(
-            "numa-agent {}: {mode}; {}; scan: {} bound, {} unchanged, {} failed; programs: {}; event thread {priority}; reconcile {reconcile}",
+            "numa-agent {}: {mode}; {}; scan: {} threads of {} processes, {} bound, {} failed; programs: {}; event thread {priority}; reconcile {reconcile}",
             env!("CARGO_PKG_VERSION"),
             self.plan_text(),
+            managed["threads"],
+            managed["processes"],
             stats.count("bound"),
-            stats.count("unchanged"),
             stats.count("failed"),
             health.summary(),
         ));
         let fields = json!({
             "version": env!("CARGO_PKG_VERSION"), "mode": mode, "programs": health.json(), "priority": priority,
-            "managed": self.managed_json(), "groups": self.engine.plan().groups.len(),
+            "managed": managed, "groups": self.engine.plan().groups.len(),
         });
         self.executor.output.event("ready", fields, || None);
     }

@@ -16,7 +16,7 @@ use super::{
     irq::balancer,
     journal::{self, Held, JournalError},
     procfs::ProcReader,
-    sys::{self, Host, Kernel as _, SysError},
+    sys::{self, Host, Kernel},
     sysfs,
 };
 use crate::core::{
@@ -168,6 +168,24 @@ fn owed_row(task: TaskId, Owed { change, .. }: &Owed<TaskChange>) -> Row {
     }
 }
 
+/// A thread's mask; where nobody can tell, what is to be said of it.
+fn mask_of(
+    kernel: &impl Kernel,
+    thread: &ThreadFacts,
+    owed: Option<&Owed<TaskChange>>,
+) -> Result<CpuSet, Option<Row>> {
+    // The scan keeps no reason; it may have ended right then.
+    let read = thread.allowed.clone().map_or_else(|| kernel.affinity(thread.id.tid), Ok);
+    read.map_err(|error| match error.errno {
+        Errno::ESRCH => None,
+        // Who is owed nothing may be none of ours.
+        _ => owed.map(|owed| Row {
+            outcome: Outcome::Failed(format!("cannot read its mask: {error}")),
+            ..owed_row(thread.id, owed)
+        }),
+    })
+}
+
 /// `None`: it is none of ours.
 fn thread_row(
     outstanding: &Outstanding,
@@ -178,28 +196,21 @@ fn thread_row(
     dry_run: bool,
 ) -> Option<Row> {
     let owed = outstanding.tasks.get(&thread.id);
-    // The scan keeps no reason; it may have ended right then.
-    let read = thread.allowed.clone().map_or_else(|| Host.affinity(thread.id.tid), Ok);
-    let now = match &read {
+    let now = match mask_of(&Host, thread, owed) {
         Ok(mask) => mask,
-        Err(SysError { errno: Errno::ESRCH, .. }) => return None,
-        Err(error) => {
-            // Who is owed nothing may be none of ours.
-            let row = owed.map(|owed| owed_row(thread.id, owed))?;
-            return Some(Row { outcome: Outcome::Failed(format!("cannot read its mask: {error}")), ..row });
-        }
+        Err(row) => return row,
     };
     let (before, verdict) = match owed {
-        Some(owed) => (owed.change.before.clone(), undo::of_task(owed, now, online)),
+        Some(owed) => (owed.change.before.clone(), undo::of_task(owed, &now, online)),
         None => {
-            let origin = family.of_heir(now, online)?;
+            let origin = family.of_heir(&now, online)?;
             (origin.clone(), Verdict::Undo(origin))
         }
     };
     let (outcome, now) = match verdict {
-        Verdict::AsBefore => (Outcome::AsBefore, Some(now.clone())),
-        Verdict::Changed => (Outcome::Changed, Some(now.clone())),
-        Verdict::Undo(_) if dry_run => (Outcome::Planned, Some(now.clone())),
+        Verdict::AsBefore => (Outcome::AsBefore, Some(now)),
+        Verdict::Changed => (Outcome::Changed, Some(now)),
+        Verdict::Undo(_) if dry_run => (Outcome::Planned, Some(now)),
         Verdict::Undo(mask) => give_back(thread.id, &mask, online),
     };
     Some(Row {
@@ -309,7 +320,49 @@ mod tests {
     };
 
     use super::*;
-    use crate::host::journal::Journal;
+    use crate::{
+        core::journal::Entry,
+        host::{journal::Journal, sys::SysError},
+    };
+
+    /// Nobody may ask it anything.
+    struct Closed(Errno);
+
+    impl Kernel for Closed {
+        fn affinity(&self, tid: u32) -> Result<CpuSet, SysError> {
+            Err(SysError { call: "sched_getaffinity", tid, errno: self.0 })
+        }
+
+        fn set_affinity(&self, _: u32, _: &CpuSet) -> Result<(), SysError> {
+            panic!("what is not known is not changed")
+        }
+
+        fn start_time(&self, _: u32) -> Option<u64> {
+            None
+        }
+
+        fn real_time(&self, _: u32) -> Option<&'static str> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_thread_whose_mask_cannot_be_read_has_not_been_undone() {
+        let set = |text: &str| text.parse::<CpuSet>().unwrap();
+        let (task, other) = (TaskId { tid: 5, start_time: 7 }, TaskId { tid: 6, start_time: 7 });
+        let change = TaskChange { pid: 5, task, comm: "worker".into(), before: set("0-7"), given: set("2") };
+        let outstanding: Outstanding = [Entry::Task(change)].into_iter().collect();
+        let row = |errno, id| {
+            let thread = ThreadFacts { id, comm: "worker".into(), allowed: None };
+            mask_of(&Closed(errno), &thread, outstanding.tasks.get(&id)).unwrap_err()
+        };
+        let failed = row(Errno::EPERM, task).unwrap();
+        assert!(matches!(&failed.outcome, Outcome::Failed(why) if why.contains("EPERM")), "{failed:?}");
+        assert_eq!((failed.before.as_str(), failed.now), ("0-7", None));
+        assert!(done(&[Row { now: None, ..failed }]).is_empty(), "it stays in the journal");
+        assert_eq!(row(Errno::EPERM, other), None, "it may be none of ours");
+        assert_eq!(row(Errno::ESRCH, task), None, "it has ended");
+    }
 
     #[test]
     fn while_irqbalance_is_asked_others_write_and_what_they_write_stays() {

@@ -100,3 +100,13 @@ fn other_devices_begin_anew() {
     let other = engine.reconfigured(engine.topology().clone(), with(&["/dev/x"]), &BTreeMap::new()).unwrap();
     assert_eq!(role(&other), ThreadRole::Member);
 }
+
+#[test]
+fn who_is_let_be_is_not_from_its_use_of_the_device_on() {
+    let (mut world, mut engine, started) = with_drift(DriftPolicy::Observe);
+    assert_eq!(repin(&mut world, &mut engine, &started), 0);
+    let pid = started.event.pid;
+    let used = uses(&mut world, pid, pid);
+    assert_eq!(cpus(&world.tell(&mut engine, &used)), ["8-15"]);
+    assert!(!engine.process(pid).unwrap().threads[&pid].let_be, "the reconcile keeps it there");
+}
