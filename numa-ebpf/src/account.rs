@@ -213,6 +213,13 @@ impl Account {
         // SAFETY: as above.
         unsafe { &*core::ptr::from_ref(self).cast() }
     }
+
+    /// As words to be filled.
+    #[must_use]
+    pub fn as_words_mut(&mut self) -> &mut Words {
+        // SAFETY: as above.
+        unsafe { &mut *core::ptr::from_mut(self).cast() }
+    }
 }
 
 const _: () = {

@@ -181,7 +181,9 @@ impl Reader<'_> {
 
     fn migrations(&self, account: &Account) -> Migrations {
         let (causes, spans) = (&account.moves_by_cause, &account.moves_by_span);
-        let cells = account.moves.iter().enumerate().filter(|(_, count)| **count > 0);
+        // Whoever has not moved has no cells to be looked at.
+        let moves = if spans.iter().sum::<u64>() == 0 { &[][..] } else { &account.moves[..] };
+        let cells = moves.iter().enumerate().filter(|(_, count)| **count > 0);
         let step = |(cell, count): (usize, &u32)| {
             let (from, to) = (self.places.row(cell / MATRIX)?, self.places.row(cell % MATRIX)?);
             Some(Move { from, to, count: u64::from(*count) })

@@ -19,22 +19,38 @@ impl Packed {
     #[must_use]
     pub fn new(account: &Account) -> Self {
         let words = account.as_words();
-        let mut present = [0; WORDS.div_ceil(64)];
-        for (index, _) in words.iter().enumerate().filter(|(_, word)| **word != 0) {
-            present[index / 64] |= 1 << (index % 64);
+        let mut present = [0u64; WORDS.div_ceil(64)];
+        for (present, words) in present.iter_mut().zip(words.chunks(64)) {
+            for (index, word) in words.iter().enumerate() {
+                *present |= u64::from(*word != 0) << index;
+            }
         }
-        Self { present, words: words.iter().copied().filter(|word| *word != 0).collect() }
+        // Most are zero: only those that are not are looked at again.
+        let mut filled =
+            Vec::with_capacity(present.iter().map(|present| present.count_ones() as usize).sum());
+        for (present, words) in present.iter().zip(words.chunks(64)) {
+            let mut left = *present;
+            while left != 0 {
+                filled.push(words[left.trailing_zeros() as usize]);
+                left &= left - 1;
+            }
+        }
+        Self { present, words: filled.into() }
     }
 
     /// The account again.
     #[must_use]
     pub fn account(&self) -> Account {
-        let mut words = [0; WORDS];
-        let places = (0..WORDS).filter(|index| self.present[index / 64] >> (index % 64) & 1 != 0);
-        for (index, word) in places.zip(&self.words) {
-            words[index] = *word;
+        let mut account = Account::EMPTY;
+        let mut words = self.words.iter();
+        for (present, filled) in self.present.iter().zip(account.as_words_mut().chunks_mut(64)) {
+            let mut left = *present;
+            while left != 0 {
+                filled[left.trailing_zeros() as usize] = words.next().copied().unwrap_or_default();
+                left &= left - 1;
+            }
         }
-        *Account::from_words(&words)
+        account
     }
 }
 

@@ -15,7 +15,7 @@ use numa_ebpf::{
 
 use super::{
     account::{Reader, current_run_ns},
-    distribution::{Distribution, end_ns},
+    distribution::{Distribution, end_ns, filled},
     homes::Home,
     recording::{Interval, IntervalFigures},
     totals::Total,
@@ -48,8 +48,10 @@ impl Seen {
     pub fn new(reader: &Reader<'_>, account: &Account, home: Option<&Home>, now_ns: u64) -> Self {
         let home = home.filter(|_| reader.measured.times);
         let (woken, preempted) = (&account.durations[WAKE_WAIT], &account.durations[PREEMPT_WAIT]);
-        let counts = account.buckets[WAKE_WAIT].iter().zip(&account.buckets[PREEMPT_WAIT]);
-        let counts = (0..).zip(counts.map(|(woken, preempted)| woken.saturating_add(*preempted)));
+        let mut waits = account.buckets[WAKE_WAIT];
+        for (waits, preempted) in waits.iter_mut().zip(&account.buckets[PREEMPT_WAIT]) {
+            *waits = waits.saturating_add(*preempted);
+        }
         Self {
             run_ns: account.run_ns() + current_run_ns(account, now_ns),
             off_node_ns: home.map(|home| reader.off_node_ns(account, home, now_ns)),
@@ -60,7 +62,7 @@ impl Seen {
             waits: woken.count + preempted.count,
             wait_ns: woken.total_ns + preempted.total_ns,
             longest_ns: woken.max_ns.max(preempted.max_ns),
-            buckets: counts.filter(|(_, count)| *count > 0).collect(),
+            buckets: filled(&waits).collect(),
         }
     }
 
