@@ -1,8 +1,9 @@
 //! Opening, finding and closing accounts, and what is entered into them. See [`numa_ebpf::account`].
 
-use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_probe_read_kernel};
 use numa_ebpf::{
     account::{Account, EARLY, NAMED_WAIT_NS, NO_SLOT, NODES, Occupant, duration},
+    brief::Brief,
     counter, histogram,
     place::{NO_PLAN, Place, UNKNOWN},
 };
@@ -62,20 +63,23 @@ pub fn of(tid: u32) -> Option<&'static mut Account> {
     at(slot_of(tid))
 }
 
-/// Opens a task's account; its slot. [`NO_SLOT`] if there is none free, which is counted.
+/// Opens a task's account, with that plan set; its slot. [`NO_SLOT`] if there is none free, which is counted.
 #[inline(always)]
-pub fn open(pid: u32, tid: u32, start: u64, running_on: Option<u32>) -> u32 {
+pub fn open(pid: u32, tid: u32, start: u64, running_on: Option<u32>, plan: u32) -> u32 {
     let Ok(Some(slot)) = FREE_SLOTS.pop() else {
         forget(tid);
         count(counter::NO_ACCOUNT);
         return NO_SLOT;
     };
     let Some(account) = at(slot) else { return NO_SLOT };
+    empty(account);
+    if let Some(set) = PLAN_OF.get_ptr_mut(slot) {
+        // SAFETY: the map's live element; nobody else has the slot.
+        unsafe { *set = plan };
+    }
     let now = now();
     (account.start_boottime_ns, account.tgid, account.tid) = (start, pid, tid);
     (account.opened_at_ns, account.closed_at_ns) = (now, 0);
-    // A program on another CPU may have looked the slot up before it was given back, and written to it after.
-    (account.running_since_ns, account.waiting_since_ns, account.stopped_at_ns) = (0, 0, 0);
     if let Some(cpu) = running_on {
         (account.running_since_ns, account.cpu) = (now, cpu);
     }
@@ -85,6 +89,18 @@ pub fn open(pid: u32, tid: u32, start: u64, running_on: Option<u32>) -> u32 {
         return NO_SLOT;
     }
     slot
+}
+
+/// Empties an account: what is in a free slot is of who had it last. A copy of slot 0, which nobody has, is one call; stores would be
+/// six hundred.
+#[inline(always)]
+fn empty(account: &mut Account) {
+    let Some(nobodys) = ACCOUNTS.get_ptr(NO_SLOT) else { return };
+    // SAFETY: both are elements of the map, and not the same one.
+    unsafe {
+        let account: *mut Account = account;
+        bpf_probe_read_kernel(account.cast(), size_of::<Account>() as u32, nobodys.cast());
+    }
 }
 
 /// The tid's account is in that slot.
@@ -120,16 +136,16 @@ pub fn take_over(old_tid: u32, slot: u32, tid: u32, start: u64) {
     }
 }
 
-/// The task, which runs now, ends: nothing is entered any more.
+/// The task, which runs now, ends `now`: nothing is entered any more. What its account says, if that is little.
 #[inline(always)]
-pub fn close(tid: u32, slot: u32) {
+pub fn close(tid: u32, slot: u32, now: u64) -> Option<Brief> {
     forget(tid);
-    if let Some(account) = at(slot) {
-        let now = now();
-        end_run(account, slot, now, place(account.cpu));
-        account.waiting_since_ns = 0;
-        account.closed_at_ns = now;
-    }
+    let account = at(slot)?;
+    let place = place(account.cpu);
+    end_run(account, slot, now, place);
+    account.waiting_since_ns = 0;
+    account.closed_at_ns = now;
+    Brief::of(account, place.map_or(UNKNOWN, |place| place.node))
 }
 
 /// The task gets a CPU from `prev`. Its account has not been looked at for long and is in no cache: only who had the CPU is

@@ -6,6 +6,7 @@
 #![no_std]
 
 pub mod account;
+pub mod brief;
 pub mod counter;
 pub mod filter;
 pub mod histogram;

@@ -7,7 +7,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, Stack},
 };
 use numa_ebpf::{
-    account::Account,
+    account::{Account, NO_SLOT},
     counter,
     filter::{BANKS, Table},
     hold::{Control, Held},
@@ -48,7 +48,7 @@ pub static DEVICE_USERS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(409
 #[map(name = "accounts")]
 pub static ACCOUNTS: Array<Account> = Array::with_max_entries(1, 0);
 
-/// Slots that nobody has. Their accounts are empty.
+/// Slots that nobody has. Their accounts are of who had them last, and emptied as they are opened.
 #[map(name = "free_slots")]
 pub static FREE_SLOTS: Stack<u32> = Stack::with_max_entries(1, 0);
 
@@ -57,7 +57,7 @@ pub static FREE_SLOTS: Stack<u32> = Stack::with_max_entries(1, 0);
 #[map(name = "slot_of")]
 pub static SLOT_OF: Array<u32> = Array::with_max_entries(1, 0);
 
-/// Plan set of each slot's task; user space sets it.
+/// Plan set of each slot's task. Who is born where its creator's plan set has it gets that one; after that user space says.
 #[map(name = "plan_of")]
 pub static PLAN_OF: Array<u32> = Array::with_max_entries(1, 0);
 
@@ -157,19 +157,23 @@ pub fn header(kind: u32, pid: u32, tid: u32, start_boottime_ns: u64) -> Header {
     Header { kind, flags: 0, at_ns, pid, tid, start_boottime_ns }
 }
 
-/// Marks a task and opens its account, or counts that there was no room. `running_on`: the CPU it has now.
+/// Marks a task and opens its account, with that plan set, or counts that there was no room; the account's slot. `running_on`: the CPU it
+/// has now.
 #[inline(always)]
-pub fn mark(pid: u32, tid: u32, start: u64, running_on: Option<u32>) {
-    let slot = accounts::open(pid, tid, start, running_on);
+pub fn mark(pid: u32, tid: u32, start: u64, running_on: Option<u32>, plan: u32) -> u32 {
+    let slot = accounts::open(pid, tid, start, running_on, plan);
     if TASKS.insert(tid, &Mark::new(pid, start, slot), BPF_NOEXIST.into()).is_ok() {
-        return;
+        return slot;
     }
     accounts::abandon(tid, slot);
-    match marked(tid) {
+    if let Some(mark) = marked(tid) {
         // User space was faster.
-        Some(mark) => accounts::reconnect(tid, mark.slot as u32),
-        None => count(counter::MARKS_FULL),
+        let slot = mark.slot as u32;
+        accounts::reconnect(tid, slot);
+        return slot;
     }
+    count(counter::MARKS_FULL);
+    NO_SLOT
 }
 
 /// Removes a mark of which nobody has been told, or that a task left as it ended, and its account.

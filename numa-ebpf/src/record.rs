@@ -1,5 +1,7 @@
 //! Records of the ring buffer: what happened to a task. One struct per [`kind`], each beginning with a [`Header`].
 
+use crate::brief::Brief;
+
 /// `TASK_COMM_LEN` (`include/linux/sched.h`), 16 since long before 5.10: 15 bytes and a NUL.
 pub const COMM_LEN: usize = 16;
 /// How many bytes of the argument area an exec record holds at most.
@@ -29,6 +31,8 @@ pub mod flag {
     pub const TRUNCATED: u32 = 1;
     /// Exec: the task has been stopped before its first instruction, until it is released.
     pub const HELD: u32 = 2;
+    /// Exit: the record is a [`super::BriefExit`].
+    pub const BRIEF: u32 = 4;
 }
 
 /// What every record begins with. `pid` and `tid` are those of the initial pid namespace.
@@ -59,6 +63,10 @@ pub struct Fork {
     pub parent_pid: u32,
     /// Creator.
     pub parent_tid: u32,
+    /// Slot of its account; [`crate::account::NO_SLOT`] without one.
+    pub slot: u32,
+    /// Its plan set: its creator's, if it may run only there, else [`crate::place::NO_PLAN`].
+    pub plan: u32,
     /// New task's name, NUL-terminated.
     pub comm: [u8; COMM_LEN],
 }
@@ -104,6 +112,16 @@ pub struct Exit {
     pub slot: u32,
     /// Zero.
     pub reserved: u32,
+}
+
+/// The task ended, and this is what its account says: [`flag::BRIEF`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BriefExit {
+    /// At the time when the account was closed.
+    pub exit: Exit,
+    /// The account, which need not be read.
+    pub brief: Brief,
 }
 
 /// `sched_setaffinity` on the task succeeded.
@@ -157,10 +175,11 @@ pub const EXEC_FIXED: usize = core::mem::offset_of!(Exec, args);
 
 const _: () = {
     assert!(size_of::<Header>() == 32);
-    assert!(size_of::<Fork>() == 56);
+    assert!(size_of::<Fork>() == 64);
     assert!(EXEC_FIXED == 64 && size_of::<Exec>() == EXEC_FIXED + ARGS_MAX);
     assert!(size_of::<Rename>() == 48);
     assert!(size_of::<Exit>() == 40);
+    assert!(size_of::<BriefExit>() == size_of::<Exit>() + size_of::<Brief>());
     assert!(size_of::<SetAffinity>() == 56);
     assert!(size_of::<Migrate>() == 40);
     assert!(size_of::<UseDevice>() == 56);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use numa_ebpf::account::Account;
+use numa_ebpf::{account::Account, brief::Brief};
 use serde_json::json;
 
 use super::{Agent, meter::moves};
@@ -19,9 +19,9 @@ use crate::{
 
 impl Agent {
     /// A task ended: what it came to is read, and counts.
-    pub(super) fn note_ended(&mut self, event: &TaskEvent, slot: Option<u32>) {
-        if let Some((labels, account)) = self.executor.marks.ended(&self.engine, event.pid, event.task, slot)
-        {
+    pub(super) fn note_ended(&mut self, event: &TaskEvent, slot: Option<u32>, brief: Option<&Brief>) {
+        let ended = self.executor.marks.ended(&self.engine, event, slot, brief);
+        if let Some((labels, account)) = ended {
             self.count_moves(event.pid, event.task, &labels, &account);
         }
     }

@@ -2,14 +2,18 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use numa_ebpf::account::{Account, span};
+use numa_ebpf::{
+    account::{Account, span},
+    brief::Brief,
+    mark::TICK_NS,
+};
 
 use super::{executor::Marks, metrics::Asker};
 use crate::{
     core::{
         decode::start_ticks,
         engine::Engine,
-        event::MigrationCounts,
+        event::{EventKind, MigrationCounts, TaskEvent},
         idset::CpuSet,
         jitter::{
             account::{Measured, intruders},
@@ -19,7 +23,7 @@ use crate::{
             places::Places,
             recording::Intruders,
         },
-        task::TaskId,
+        task::{TaskId, ThreadRole},
     },
     host::{
         bpf::{BpfError, Marked, PLAN_SETS, Programs},
@@ -42,6 +46,8 @@ pub struct Meter {
     critical: CpuSet,
     /// How many groups the plan had that the kernel side knows.
     groups: usize,
+    /// Of whose birth was heard last: its account, and the plan set that the kernel side has given it.
+    born: Option<(TaskId, u32, Option<u32>)>,
     /// Threads of which nothing has been heard since their accounts were opened, and the CPU that each had then, if it had one.
     unheard: HashMap<TaskId, Option<u32>>,
     sweep: Option<Sweep>,
@@ -114,7 +120,16 @@ impl Meter {
         let measured = Measured::of(programs.health());
         let observer = Observer::new(sys::monotonic_ns(), places, homes, measured, limits);
         let groups = engine.plan().groups.len();
-        Self { programs, observer, planned, critical, groups, unheard: HashMap::new(), sweep: None }
+        Self {
+            programs,
+            observer,
+            planned,
+            critical,
+            groups,
+            born: None,
+            unheard: HashMap::new(),
+            sweep: None,
+        }
     }
 
     /// Whether threads belong where the plan says.
@@ -141,21 +156,42 @@ impl Meter {
         }
     }
 
-    /// A task has ended, says the ring: its account is read and given back.
+    /// That task has been born, with an account in that slot, and with that plan set, if the kernel side has given it one.
+    pub fn note_born(&mut self, task: TaskId, slot: u32, plan: Option<u32>) {
+        self.born = Some((task, slot, plan));
+    }
+
+    /// A thread of which nothing was heard but its birth has ended. Its role, if it is one of a process of ours, nobody has seen it, and it
+    /// belongs where the kernel side took it to belong; then its account has been given back.
+    pub fn over(&mut self, engine: &Engine, birth: &TaskEvent, end: &TaskEvent) -> Option<ThreadRole> {
+        let EventKind::Fork { comm, plan: Some(plan), .. } = &birth.kind else { return None };
+        let EventKind::Exit { slot: Some(slot), brief: Some(brief) } = &end.kind else { return None };
+        let (pid, task) = (birth.pid, birth.task);
+        let role = self.observer.follow_born(engine, pid, task, comm, (*slot, *plan))?;
+        self.close(task, *slot, &whole(pid, task, brief, end.at_ns));
+        Some(role)
+    }
+
+    /// A task has ended, says the ring: its account is read, where it did not come along, and given back.
     pub fn ended(
         &mut self,
         engine: &Engine,
-        pid: u32,
-        task: TaskId,
+        end: &TaskEvent,
         slot: Option<u32>,
+        brief: Option<&Brief>,
     ) -> Option<(Labels, Account)> {
+        let (pid, task) = (end.pid, end.task);
         let Some(slot) = slot else {
             self.observer.end(task, None, sys::monotonic_ns());
             self.unheard.remove(&task);
             return None;
         };
-        // After a loss we may have found the account before we got to the word of it.
-        let account = told(self.programs.read_account(slot)).filter(|account| is_of(account, task))?;
+        let account = match brief {
+            // After a loss we may have found the account before we got to the word of it.
+            _ if self.programs.is_given_back(slot, end.at_ns) => return None,
+            Some(brief) => whole(pid, task, brief, end.at_ns),
+            None => told(self.programs.read_account(slot)).filter(|account| is_of(account, task))?,
+        };
         self.observer.follow(engine, pid, task, || Some(slot));
         let labels = self.close(task, slot, &account);
         Some((labels?, account))
@@ -167,7 +203,7 @@ impl Meter {
         let labels = self.observer.labels(task).cloned();
         self.observer.end(task, Some((slot, account)), sys::monotonic_ns());
         self.unheard.remove(&task);
-        told(self.programs.release(task.tid, slot));
+        told(self.programs.give_back(slot, account.closed_at_ns));
         labels
     }
 
@@ -192,7 +228,11 @@ impl Meter {
         let mut ended = Vec::new();
         for slot in sweep.next_slot..end {
             let Some(account) = told(self.programs.read_account(slot)) else { continue };
-            if account.closed_at_ns == 0 || account.closed_at_ns > sweep.as_of_ns {
+            let closed_at_ns = account.closed_at_ns;
+            if closed_at_ns == 0
+                || closed_at_ns > sweep.as_of_ns
+                || self.programs.is_given_back(slot, closed_at_ns)
+            {
                 continue;
             }
             let task = TaskId { tid: account.tid, start_time: start_ticks(account.start_boottime_ns) };
@@ -296,7 +336,11 @@ impl Marks for Meter {
     }
 
     fn follow(&mut self, engine: &Engine, pid: u32, task: TaskId) -> Option<Assign> {
-        self.observer.follow(engine, pid, task, || self.programs.slot_of(task))
+        let born = self.born.filter(|(born, ..)| *born == task && !self.observer.follows(task));
+        let slot = || born.map_or_else(|| self.programs.slot_of(task), |(_, slot, _)| Some(slot));
+        let assign = self.observer.follow(engine, pid, task, slot);
+        // What it has by birth.
+        assign.filter(|assign| born.and_then(|(.., plan)| plan) != Some(assign.home))
     }
 
     fn assign(&mut self, assign: Assign) {
@@ -311,6 +355,15 @@ impl Marks for Meter {
 pub fn moves(account: &Account) -> MigrationCounts {
     let by_span = &account.moves_by_span;
     MigrationCounts { cpu: by_span.iter().sum(), node: by_span[span::SOCKET] + by_span[span::MACHINE] }
+}
+
+/// The account of a task that ended, from what came along with the word of it.
+fn whole(pid: u32, task: TaskId, brief: &Brief, closed_at_ns: u64) -> Account {
+    // Not by `..`, which would copy all of it once more.
+    let mut account = brief.account();
+    (account.tgid, account.tid, account.start_boottime_ns) = (pid, task.tid, task.start_time * TICK_NS);
+    account.closed_at_ns = closed_at_ns;
+    account
 }
 
 fn is_of(account: &Account, task: TaskId) -> bool {

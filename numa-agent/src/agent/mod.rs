@@ -5,6 +5,7 @@
 //! programs, scan, carry out the plan, and only then drain the ring, which has kept what happened meanwhile.
 
 mod announce;
+mod births;
 mod cgroups;
 mod deferred;
 mod executor;
@@ -61,6 +62,7 @@ pub use self::{
 };
 use crate::{
     core::{
+        births::Births,
         engine::Engine,
         event::{EventKind, TaskEvent},
         filter::KernelFilter,
@@ -105,6 +107,7 @@ struct Agent {
     options: Arc<Options>,
     engine: Engine,
     executor: Executor<Host, Meter>,
+    births: Births,
     started_at: String,
     lost: DropCounts,
     /// Events of the kernel programs that made no sense.
@@ -197,6 +200,7 @@ impl Agent {
             options: Arc::new(options),
             engine,
             executor,
+            births: Births::default(),
             started_at,
             lost: DropCounts::default(),
             unreadable: 0,
@@ -252,7 +256,10 @@ impl Agent {
 
     fn handle(&mut self, event: &TaskEvent) {
         match &event.kind {
-            EventKind::Exit { slot } => self.note_ended(event, *slot),
+            EventKind::Exit { slot, brief } => self.note_ended(event, *slot, brief.as_ref()),
+            EventKind::Fork { slot: Some(slot), plan, .. } => {
+                self.executor.marks.note_born(event.task, *slot, *plan)
+            }
             EventKind::Migrate { from_cpu, to_cpu } => self.say_migrated(event, *from_cpu, *to_cpu),
             _ => {}
         }

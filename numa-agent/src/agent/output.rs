@@ -43,6 +43,12 @@ impl Output {
         Self { format, lines: LineQueue::start(std::io::stdout()), messages, feed }
     }
 
+    /// Whether somebody hears of each attempt to bind, also of those that changed nothing.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.format == LineFormat::Json || self.is_watched()
+    }
+
     /// Whether nobody hears of what is done.
     #[must_use]
     pub fn is_silent(&self) -> bool {
@@ -55,7 +61,7 @@ impl Output {
 
     /// A line of JSON, to all who want it.
     fn json(&self, value: impl FnOnce() -> Value) {
-        if self.format != LineFormat::Json && !self.is_watched() {
+        if !self.is_heard() {
             return;
         }
         let line = json_line(&value());

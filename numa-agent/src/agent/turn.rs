@@ -263,10 +263,15 @@ impl Agent {
         self.executor.holding.keep_alive();
         for _ in 0..BATCH {
             match self.executor.marks.programs.next_event() {
-                None => return false,
+                None => {
+                    self.handle_births();
+                    return false;
+                }
                 Some(Ok(event)) => {
-                    self.handle(&event);
-                    if event.at_ns > end_ns {
+                    let is_last = event.at_ns > end_ns;
+                    self.receive(event);
+                    if is_last {
+                        self.handle_births();
                         return false;
                     }
                 }
@@ -276,6 +281,7 @@ impl Agent {
                 }
             }
         }
+        self.handle_births();
         true
     }
 

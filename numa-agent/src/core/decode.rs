@@ -1,12 +1,14 @@
 //! From the bytes of a ring buffer record to an event: a function of bytes, which checks length and kind.
 
 use numa_ebpf::{
-    account::NO_SLOT,
+    account::{NO_SLOT, Occupant},
+    brief::Brief,
     hold,
     mark::TICK_NS,
+    place::NO_PLAN,
     record::{
-        ARGS_MAX, COMM_LEN, EXEC_FIXED, Exit, Fork, Header, Migrate, Rename, SetAffinity, UseDevice, flag,
-        kind,
+        ARGS_MAX, BriefExit, COMM_LEN, EXEC_FIXED, Exit, Fork, Header, Migrate, Rename, SetAffinity,
+        UseDevice, flag, kind,
     },
     tap,
 };
@@ -63,6 +65,7 @@ pub fn decode(record: &[u8]) -> Result<TaskEvent, DecodeError> {
         kind::FORK => size_of::<Fork>(),
         kind::EXEC => exec_len(record),
         kind::RENAME => size_of::<Rename>(),
+        kind::EXIT if flags & flag::BRIEF != 0 => size_of::<BriefExit>(),
         kind::EXIT => size_of::<Exit>(),
         kind::SET_AFFINITY => size_of::<SetAffinity>(),
         kind::MIGRATE => size_of::<Migrate>(),
@@ -74,7 +77,10 @@ pub fn decode(record: &[u8]) -> Result<TaskEvent, DecodeError> {
     }
     let kind = match kind {
         kind::FORK => {
-            EventKind::Fork { parent_pid: bytes.u32(), parent_tid: bytes.u32(), comm: bytes.comm() }
+            let (parent_pid, parent_tid) = (bytes.u32(), bytes.u32());
+            let slot = Some(bytes.u32()).filter(|slot| *slot != NO_SLOT);
+            let plan = Some(bytes.u32()).filter(|plan| *plan != NO_PLAN);
+            EventKind::Fork { parent_pid, parent_tid, comm: bytes.comm(), slot, plan }
         }
         kind::EXEC => {
             let (ppid, uid, comm) = (bytes.u32(), bytes.u32(), bytes.comm());
@@ -89,7 +95,11 @@ pub fn decode(record: &[u8]) -> Result<TaskEvent, DecodeError> {
             }
         }
         kind::RENAME => EventKind::Rename { comm: bytes.comm() },
-        kind::EXIT => EventKind::Exit { slot: Some(bytes.u32()).filter(|slot| *slot != NO_SLOT) },
+        kind::EXIT => {
+            let (slot, _reserved) = (bytes.u32(), bytes.u32());
+            let brief = (flags & flag::BRIEF != 0).then(|| bytes.brief());
+            EventKind::Exit { slot: Some(slot).filter(|slot| *slot != NO_SLOT), brief }
+        }
         kind::SET_AFFINITY => EventKind::SetAffinity {
             caller_pid: bytes.u32(),
             caller_tid: bytes.u32(),
@@ -168,6 +178,19 @@ impl Bytes<'_> {
         u64::from_ne_bytes(self.take())
     }
 
+    fn brief(&mut self) -> Brief {
+        Brief {
+            opened_at_ns: self.u64(),
+            cpu: self.u32(),
+            node: self.u32(),
+            counts: std::array::from_fn(|_| self.u32()),
+            durations_ns: std::array::from_fn(|_| [self.u32(), self.u32()]),
+            preemptor: Occupant { comm: self.take(), ns: self.u64(), count: self.u64() },
+            rest_ns: self.u64(),
+            rest_count: self.u64(),
+        }
+    }
+
     /// Up to the first NUL.
     fn comm(&mut self) -> String {
         let comm = self.take::<COMM_LEN>();
@@ -210,11 +233,13 @@ mod tests {
     #[test]
     fn every_kind_decodes_to_its_fields() {
         let event = |kind| TaskEvent { at_ns: 77, pid: 10, task: TaskId { tid: 11, start_time: 5 }, kind };
-        let fork = record(kind::FORK, 0, &[&8u32.to_ne_bytes(), &9u32.to_ne_bytes(), &comm("worker")]);
-        assert_eq!(
-            decode(&fork),
-            Ok(event(EventKind::Fork { parent_pid: 8, parent_tid: 9, comm: "worker".into() }))
-        );
+        for (seat, slot, plan) in [([3u32, 4], Some(3), Some(4)), ([NO_SLOT, NO_PLAN], None, None)] {
+            let ids = [8, 9, seat[0], seat[1]].map(u32::to_ne_bytes).concat();
+            let fork = record(kind::FORK, 0, &[&ids, &comm("worker")]);
+            let comm = "worker".into();
+            let expected = EventKind::Fork { parent_pid: 8, parent_tid: 9, comm, slot, plan };
+            assert_eq!(decode(&fork), Ok(event(expected)));
+        }
         let facts = |cmdline: &str, truncated, held| EventKind::Exec {
             ppid: 1,
             uid: 1000,
@@ -234,8 +259,24 @@ mod tests {
         assert_eq!(decode(&rename), Ok(event(EventKind::Rename { comm: "exactly15bytes!".into() })));
         for (slot, expected) in [(3u32, Some(3)), (NO_SLOT, None)] {
             let exit = record(kind::EXIT, 0, &[&slot.to_ne_bytes(), &[0; 4]]);
-            assert_eq!(decode(&exit), Ok(event(EventKind::Exit { slot: expected })));
+            assert_eq!(decode(&exit), Ok(event(EventKind::Exit { slot: expected, brief: None })));
         }
+        let brief = Brief {
+            opened_at_ns: 70,
+            cpu: 1,
+            node: 2,
+            counts: [3, 4, 5, 6],
+            durations_ns: [[7, 8], [9, 10], [11, 12], [13, 14]],
+            preemptor: Occupant { comm: comm("other"), ns: 15, count: 16 },
+            rest_ns: 17,
+            rest_count: 18,
+        };
+        let words: Vec<u8> = (1u32..=14).flat_map(u32::to_ne_bytes).collect();
+        let longs: Vec<u8> = (15u64..=18).flat_map(u64::to_ne_bytes).collect();
+        let slot = [3u32, 0].map(u32::to_ne_bytes).concat();
+        let body: [&[u8]; 6] = [&slot, &70u64.to_ne_bytes(), &words, &comm("other"), &longs, &[]];
+        let exit = record(kind::EXIT, flag::BRIEF, &body);
+        assert_eq!(decode(&exit), Ok(event(EventKind::Exit { slot: Some(3), brief: Some(brief) })));
         let call =
             record(kind::SET_AFFINITY, 0, &[&8u32.to_ne_bytes(), &9u32.to_ne_bytes(), &comm("taskset")]);
         let caller = EventKind::SetAffinity { caller_pid: 8, caller_tid: 9, caller_comm: "taskset".into() };

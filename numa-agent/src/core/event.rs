@@ -2,6 +2,8 @@
 //!
 //! Times are `CLOCK_MONOTONIC` nanoseconds taken in the kernel when the thing happened.
 
+use numa_ebpf::brief::Brief;
+
 use super::task::TaskId;
 
 /// One thing that happened to a task.
@@ -28,6 +30,10 @@ pub enum EventKind {
         parent_tid: u32,
         /// Its name, copied from its creator.
         comm: String,
+        /// Where its account is; `None` without one.
+        slot: Option<u32>,
+        /// The plan set that the kernel side has given it, its creator's, because it may run only there; `None`: it has none yet.
+        plan: Option<u32>,
     },
     /// The task replaced its program. `task` is the leader.
     Exec {
@@ -53,6 +59,8 @@ pub enum EventKind {
     Exit {
         /// Where its account waits to be read and given back; `None` if it has none, or took over its leader's tid.
         slot: Option<u32>,
+        /// What the account says, if that is so little that it came along.
+        brief: Option<Brief>,
     },
     /// Somebody set the task's CPU mask by `sched_setaffinity`, successfully.
     SetAffinity {

@@ -3,6 +3,7 @@
 //! Nothing below this module reads a file, makes a system call, looks at a clock or knows BPF: everything it decides
 //! on is a parameter, and everything it wants done is returned as data. `tests/purity.rs` holds it to that.
 
+pub mod births;
 pub mod check;
 pub mod choice;
 pub mod config;

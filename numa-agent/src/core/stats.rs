@@ -7,11 +7,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    engine::Bind,
+    engine::{Bind, Cause},
     event::MigrationCounts,
     hold::Tally,
     metrics::steps::Steps,
-    task::{BindOutcome, TaskId},
+    task::{BindOutcome, TaskId, ThreadRole},
 };
 
 /// Longest event-to-bound time told apart: a minute, in nanoseconds.
@@ -80,13 +80,23 @@ struct Migrated {
 impl Stats {
     /// Counts one attempt to bind, answered `latency_ns` after its event where it answers one.
     pub fn bound(&mut self, bind: &Bind, outcome: &BindOutcome, latency_ns: Option<u64>) {
-        let (result, cause, role) = (outcome.name(), bind.cause.name(), bind.role.name());
-        *self.attempts.entry(Attempt { result, cause, role }).or_default() += 1;
+        self.attempted(outcome, &bind.cause, bind.role);
+        let cause = bind.cause.name();
         if let (BindOutcome::Bound(_), Some(latency_ns)) = (outcome, latency_ns) {
             let histogram = self.latency.entry(cause).or_insert_with(new_histogram);
             histogram.saturating_record(latency_ns);
             self.event_to_bound.entry(cause).or_default().add(latency_ns);
         }
+    }
+
+    /// One that there was nothing to be done for: the thread was gone.
+    pub fn gone(&mut self, cause: &Cause, role: ThreadRole) {
+        self.attempted(&BindOutcome::Gone, cause, role);
+    }
+
+    fn attempted(&mut self, outcome: &BindOutcome, cause: &Cause, role: ThreadRole) {
+        let (result, cause, role) = (outcome.name(), cause.name(), role.name());
+        *self.attempts.entry(Attempt { result, cause, role }).or_default() += 1;
     }
 
     /// Adds a thread's migration counts, once for each thread: when it ended, or at the end of it all.

@@ -14,7 +14,7 @@ use nix::time::{ClockId, clock_gettime};
 use numa_agent::{core::idset::CpuSet, host::sys::monotonic_ns};
 use numa_ebpf::{
     account::{Occupant, Stolen, cause, duration, span},
-    place::PlanSet,
+    place::{CPUS, PlanSet},
 };
 
 use super::*;
@@ -433,6 +433,46 @@ fn every_thread_of_a_storm_leaves_its_account() {
 }
 
 #[test]
+fn who_is_born_on_plan_is_measured_by_it_and_a_short_life_comes_along() {
+    const THREADS: usize = 200;
+    let Some(mut live) = live(&seeing_ourselves()) else { return };
+    let own = live.mark(std::process::id(), own_tid());
+    let slot = live.programs.slot_of(own).expect("measured");
+    let everywhere = PlanSet { cpus: [u64::MAX; CPUS / 64], nodes: u64::MAX };
+    live.programs.set_plan_set(1, &everywhere).expect("a plan set");
+    live.programs.set_plan_set(2, &PlanSet::EMPTY).expect("a plan set");
+    for (plan, by_birth) in [(1, Some(1)), (2, None)] {
+        live.programs.assign(slot, plan).expect("a slot");
+        live.seen.clear();
+        (0..THREADS).for_each(|_| thread::spawn(|| ()).join().expect("no panic"));
+        live.drain();
+        let (mut born, mut brief) = (0, 0);
+        for event in live.seen.clone() {
+            match event.kind {
+                EventKind::Fork { slot, plan, .. } => {
+                    assert!(slot.is_some() && plan == by_birth, "{plan:?}");
+                    born += 1;
+                }
+                EventKind::Exit { brief: told, .. } => {
+                    let account = live.ended(&event);
+                    let early = account.early.iter().map(|early| early.ns).sum::<u64>();
+                    assert_eq!(early > 0, by_birth.is_none(), "measured without a plan set: {early} ns");
+                    assert_eq!(account.off_plan_ns, 0);
+                    brief += usize::from(told.is_some());
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(born, THREADS);
+        match by_birth {
+            // Those that an interrupt met have more to say.
+            Some(_) => assert!(brief > THREADS / 2, "{brief}"),
+            None => assert_eq!(brief, 0, "where it belongs is not known yet"),
+        }
+    }
+}
+
+#[test]
 fn what_finds_no_slot_is_counted_and_managed_all_the_same() {
     let Some(mut live) = live(&LoadOptions { max_accounts: 2, ..seeing_ourselves() }) else { return };
     let own = live.mark(std::process::id(), own_tid());
@@ -444,7 +484,7 @@ fn what_finds_no_slot_is_counted_and_managed_all_the_same() {
     assert!(live.programs.slot_of(measured).is_some() && live.programs.slot_of(unmeasured).is_none());
     assert!(live.programs.marked().contains(&unmeasured));
     second.end();
-    assert_eq!(live.wait_exit(unmeasured.tid).kind, EventKind::Exit { slot: None });
+    assert_eq!(live.wait_exit(unmeasured.tid).kind, EventKind::Exit { slot: None, brief: None });
     first.end();
     let exit = live.wait_exit(measured.tid);
     live.ended(&exit);

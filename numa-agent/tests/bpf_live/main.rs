@@ -122,18 +122,33 @@ impl Live {
 
     /// How many accounts of tasks that ended wait to be read.
     fn closed_slots(&self) -> usize {
-        let is_closed = |slot: &u32| self.programs.read_account(*slot).expect("a slot").closed_at_ns != 0;
+        let is_closed = |slot: &u32| {
+            let closed_at_ns = self.programs.read_account(*slot).expect("a slot").closed_at_ns;
+            closed_at_ns != 0 && !self.programs.is_given_back(*slot, closed_at_ns)
+        };
         (1..self.programs.slots()).filter(is_closed).count()
     }
 
     /// The account that a task left as it ended.
     #[track_caller]
     fn ended(&mut self, exit: &TaskEvent) -> Account {
-        let EventKind::Exit { slot: Some(slot) } = exit.kind else { panic!("no account: {exit:?}") };
+        let EventKind::Exit { slot: Some(slot), brief } = exit.kind else { panic!("no account: {exit:?}") };
         let account = self.programs.read_account(slot).expect("its slot");
         assert_eq!((account.tid, account.tgid), (exit.task.tid, exit.pid));
         assert!(account.closed_at_ns > account.opened_at_ns);
-        self.programs.release(exit.task.tid, slot).expect("a closed account");
+        assert_eq!(account.closed_at_ns, exit.at_ns, "one end");
+        if let Some(brief) = brief {
+            // Those are of a task that lives; the rest is whose it is.
+            let Account { stopped_at_ns, waits_as, start_boottime_ns, tgid, tid, closed_at_ns, .. } = account;
+            let told = brief.account();
+            assert_eq!(
+                Account { stopped_at_ns, waits_as, start_boottime_ns, tgid, tid, closed_at_ns, ..told },
+                account
+            );
+        }
+        assert!(!self.programs.is_given_back(slot, exit.at_ns));
+        self.programs.give_back(slot, exit.at_ns).expect("a closed account");
+        assert!(self.programs.is_given_back(slot, exit.at_ns));
         account
     }
 

@@ -17,7 +17,10 @@ fn a_marked_process_and_all_it_creates_are_followed() {
         |event: &TaskEvent| matches!(event.kind, EventKind::Fork { parent_pid, .. } if parent_pid == pid);
     let fork = live.wait("fork", by_shell);
     let child = fork.pid;
-    assert_eq!(fork.kind, EventKind::Fork { parent_pid: pid, parent_tid: pid, comm: "sh".into() });
+    let EventKind::Fork { parent_pid, parent_tid, comm, slot: Some(_), plan: None } = &fork.kind else {
+        panic!("{fork:?}")
+    };
+    assert_eq!((*parent_pid, *parent_tid, comm.as_str()), (pid, pid, "sh"));
     assert_eq!(fork.task.tid, child);
     // The filter would not let this exec through: it is seen because the mark was there before the child ran.
     let exec = live.wait_exec(child);

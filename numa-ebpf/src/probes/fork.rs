@@ -23,30 +23,30 @@ pub fn fork(ctx: BtfTracePointContext) -> i32 {
     unmark_earlier(tid, start);
     let (parent_pid, parent_tid) = task::current();
     let Some(parent) = marked(parent_tid) else { return 0 };
-    let slot = parent.slot as u32;
-    mark(pid, tid, start, None);
-    let header = header(kind::FORK, pid, tid, start);
     // Where its creator belongs is where it will most likely belong: same name, same process or one of the same group.
-    let urgency = if is_on_plan(child, slot) { Urgency::Soon } else { Urgency::Now };
-    emit(kind::FORK, urgency, Fork { header, parent_pid, parent_tid, comm: task::comm(child) });
+    let plan = plan_of(child, parent.slot as u32);
+    let slot = mark(pid, tid, start, None, plan);
+    let header = header(kind::FORK, pid, tid, start);
+    let urgency = if plan == NO_PLAN { Urgency::Now } else { Urgency::Soon };
+    emit(kind::FORK, urgency, Fork { header, parent_pid, parent_tid, slot, plan, comm: task::comm(child) });
     0
 }
 
-/// Whether the task may run only where the plan has the task whose account is in `slot`.
+/// The plan set of the task whose account is in `slot`, if `task` may run only there; else [`NO_PLAN`].
 #[inline(always)]
-fn is_on_plan(task: task::Pointer, slot: u32) -> bool {
+fn plan_of(task: task::Pointer, slot: u32) -> u32 {
     let plan = PLAN_OF.get(slot).copied().unwrap_or(NO_PLAN);
     if plan == NO_PLAN {
-        return false;
+        return NO_PLAN;
     }
-    let Some(set) = PLAN_SETS.get(plan) else { return false };
+    let Some(set) = PLAN_SETS.get(plan) else { return NO_PLAN };
     let cpus = CPU_IDS.load();
     let mut word = 0;
     while word < cpus.div_ceil(64) {
         if !set.has_word(word, task::mask_word(task, word), cpus) {
-            return false;
+            return NO_PLAN;
         }
         word += 1;
     }
-    true
+    plan
 }

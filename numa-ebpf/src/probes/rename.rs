@@ -6,6 +6,7 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use numa_ebpf::{
+    place::NO_PLAN,
     record::{COMM_LEN, Rename, kind},
     wake::Urgency,
 };
@@ -41,7 +42,7 @@ pub fn rename(ctx: RawTracePointContext) -> i32 {
         if !may_match(task, pid, &comm) {
             return 0;
         }
-        mark(pid, tid, start, is_current(task).then(accounts::this_cpu));
+        mark(pid, tid, start, is_current(task).then(accounts::this_cpu), NO_PLAN);
     }
     let sent =
         emit(kind::RENAME, Urgency::Now, Rename { header: header(kind::RENAME, pid, tid, start), comm });

@@ -9,7 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use numa_agent_tests::agent;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use numa_agent::core::task::ThreadRole;
+use numa_agent_tests::{agent, recorder};
 
 use super::{restore::while_it_storms, *};
 
@@ -296,4 +301,52 @@ fn what_can_wait_does_not_wake_the_agent_each_time() {
     assert!(late <= ROUNDS / 4, "{late} of {ROUNDS} ends were not known after {SOON:?}");
     assert!(slept <= at_most, "{slept} times in {took:?}, {at_most} are enough");
     assert_eq!(summary["lost"]["total"], 0);
+}
+
+/// Threads that have ended when their turn comes to be bound: all are counted and measured, and their slots are there for the next.
+#[test]
+fn lives_that_are_over_already_are_all_accounted_for() {
+    /// More than there are slots.
+    const BIRTHS: usize = 6000;
+    let Some(stage) = stage("load-births") else { return };
+    let program = stage.dir.path().join(format!("births-{}", std::process::id()));
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_bench-load"), &program).unwrap();
+    let mut config = stage.config();
+    config["group_patterns"] = json!([format!("{} births", utf8(&program))]);
+    stage.write_config(&config);
+    let report = stage.dir.path().join("jitter.md");
+    // Where each attempt to bind is a line of JSON, none is left out.
+    let mut command = agent::command(["run", "--no-socket", "--no-journal", "--jitter-report"]);
+    command.arg(&report).args(stage.args()).stdout(Stdio::null());
+    sys::born(&mut command, Birth::Plain);
+    let mut agent = command.spawn().unwrap();
+    let mut command = Command::new(&program);
+    command.args(["births", "--count", &BIRTHS.to_string()]).stdin(Stdio::piped()).stdout(Stdio::null());
+    sys::born(&mut command, Birth::Plain);
+    let mut load = command.spawn().unwrap();
+    // From then on it has one CPU, and all that it starts is born on plan.
+    eventually(|| match sys::affinity(load.id()).unwrap() {
+        mask if mask == stage.members => Ok(()),
+        mask => Err(format!("on {mask}")),
+    });
+    load.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    assert!(load.wait().unwrap().success());
+    // The ends of the last are there to be read when the agent is told to stop.
+    kill(Pid::from_raw(agent.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert!(agent.wait().unwrap().success());
+    let recording = recorder::read(&report.with_extension("recording.json"));
+    let mut births = 0;
+    for thread in recording.threads.iter().filter(|thread| thread.pid == load.id() && thread.tid != load.id())
+    {
+        assert!(thread.ended && thread.role == ThreadRole::Member, "{thread:?}");
+        let figures = &thread.figures;
+        assert!(figures.run_ns > 0 && figures.wake_wait.count > 0, "{thread:?}");
+        assert_eq!((figures.off_plan_ns, figures.before_bind_ns), (Some(0), Some(0)), "{thread:?}");
+        births += 1;
+    }
+    let told = recording.runs[0].lost_detail.iter().find(|detail| detail.contains("added up"));
+    let together = told.and_then(|told| told.split(' ').next()?.parse().ok()).unwrap_or(0);
+    println!("{births} threads one by one, {together} together");
+    assert_eq!(births + together, BIRTHS + stage.members.len(), "and those that start them");
+    assert_eq!(recording.runs[0].lost, Vec::<String>::new());
 }

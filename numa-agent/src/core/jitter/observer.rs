@@ -214,6 +214,32 @@ impl Observer {
         slot.filter(|_| home != told).map(|slot| Assign { slot, home })
     }
 
+    /// Follows a thread of which nothing has been heard but its birth, called `comm`, up to its end, which has come. The kernel side measured
+    /// it in that slot, by that plan set. Its role; `None`, and nothing is done, if its process is not known, or somebody has seen it, or
+    /// that is not where it belonged.
+    pub fn follow_born(
+        &mut self,
+        engine: &Engine,
+        pid: u32,
+        task: TaskId,
+        comm: &str,
+        (slot, plan): (u32, u32),
+    ) -> Option<ThreadRole> {
+        let process = engine.process(pid)?;
+        if process.threads.contains_key(&task.tid) || self.followed.contains_key(&task) {
+            return None;
+        }
+        let role = engine.rules().thread_role(process.role, comm, false);
+        let process = self.processes.get(&process.facts.id()).and_then(Weak::upgrade)?;
+        let labels = Labels { process, comm: comm.to_owned(), role };
+        let home = self.home_of(&labels);
+        if home != plan {
+            return None;
+        }
+        self.followed.insert(task, Followed { labels, slot: Some(slot), home });
+        Some(role)
+    }
+
     /// Whether that thread is followed.
     #[must_use]
     pub fn follows(&self, task: TaskId) -> bool {

@@ -127,6 +127,35 @@ fn threads_are_told_their_homes_once_and_again_when_their_role_changes() {
 }
 
 #[test]
+fn a_life_that_is_over_already_counts_where_it_was_measured() {
+    let engine = engine(&[(100, "python3"), (101, "forward_0")]);
+    let mut observer = observer(Some(&engine), 10);
+    let born = |observer: &mut Observer, tid, comm, plan| {
+        observer.follow_born(&engine, 100, task(tid), comm, (tid, plan))
+    };
+    assert_eq!(born(&mut observer, 102, "python3", 1), None, "no thread of the process is followed");
+    let member = observer.follow(&engine, 100, task(100), || Some(5)).expect("to be told").home;
+    assert_eq!(born(&mut observer, 101, "python3", member), None, "the engine knows it");
+    assert_eq!(
+        born(&mut observer, 102, "python3", member + 1),
+        None,
+        "it was measured by another's plan set"
+    );
+    assert_eq!(born(&mut observer, 102, "forward_9", member), None, "it belonged elsewhere");
+    assert_eq!(observer.follow_born(&engine, 7, task(7), "python3", (7, member)), None, "nobody of ours");
+    assert!(!observer.follows(task(101)) && !observer.follows(task(102)));
+    assert_eq!(born(&mut observer, 102, "python3", member), Some(ThreadRole::Member));
+    assert_eq!(born(&mut observer, 103, "forward_9", member + 1), Some(ThreadRole::Forward));
+    assert_eq!(born(&mut observer, 103, "forward_9", member + 1), None, "once");
+    let closed = Account { closed_at_ns: 9000, ..account(103, 1000, 1) };
+    observer.end(task(103), Some((103, &closed)), 9000);
+    let recording = recording(&observer, Vec::new(), true);
+    let threads: Vec<_> =
+        recording.threads.iter().map(|thread| (thread.tid, thread.comm.as_str(), thread.role)).collect();
+    assert_eq!(threads, [(103, "forward_9", ThreadRole::Forward)]);
+}
+
+#[test]
 fn those_that_ended_and_those_that_live_are_in_the_recording() {
     let engine = engine(&[(100, "python3"), (101, "forward_0"), (102, "forward_1")]);
     let mut observer = observer(Some(&engine), 10);

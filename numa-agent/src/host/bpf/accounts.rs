@@ -8,7 +8,7 @@ use aya::{
 use numa_ebpf::{
     account::{self, Account, NO_SLOT},
     mark::TICK_NS,
-    place::{CpuState, CpuWords, Place, PlaceWords, PlanSet, PlanSetWords},
+    place::{CpuState, CpuWords, NO_PLAN, Place, PlaceWords, PlanSet, PlanSetWords},
 };
 
 use super::{BpfError, failed, take, unfit};
@@ -25,6 +25,8 @@ pub(super) struct Accounts {
     plan_sets: Array<MapData, PlanSetWords>,
     places: Array<MapData, PlaceWords>,
     cpus: Array<MapData, CpuWords>,
+    /// When the account was closed with which the slot was given back last, by slot. It stands there until another is opened in its place.
+    given_back: Vec<u64>,
 }
 
 impl Accounts {
@@ -38,7 +40,9 @@ impl Accounts {
             plan_sets: Array::try_from(take(ebpf, "plan_sets")?).map_err(unfit("plan_sets"))?,
             places: Array::try_from(take(ebpf, "places")?).map_err(unfit("places"))?,
             cpus: Array::try_from(take(ebpf, "cpus")?).map_err(unfit("cpus"))?,
+            given_back: Vec::new(),
         };
+        accounts.given_back.resize(accounts.accounts.len() as usize, 0);
         for cpu in 0..accounts.places.len() {
             let place = places.iter().find(|(known, _)| *known == cpu);
             accounts.set_place(cpu, place.map_or(Place::NOWHERE, |(_, place)| *place))?;
@@ -65,6 +69,7 @@ impl Accounts {
             ..Account::EMPTY
         };
         self.write(slot, &account)?;
+        self.assign(slot, NO_PLAN)?;
         Ok(Some(slot))
     }
 
@@ -82,14 +87,25 @@ impl Accounts {
         Ok(*Account::from_words(&words))
     }
 
-    /// Empties a tid's account and gives its slot back.
+    /// Gives the slot of a tid's account back, which nobody has closed.
     pub(super) fn release(&mut self, tid: u32, slot: u32) -> Result<(), BpfError> {
         if self.slot_of.get(&tid, 0).is_ok_and(|known| known == slot) {
             self.connect(tid, NO_SLOT)?;
         }
-        self.write(slot, &Account::EMPTY)?;
-        self.assign(slot, numa_ebpf::place::NO_PLAN)?;
         self.free(slot)
+    }
+
+    /// Gives the slot of an account back that was closed then.
+    pub(super) fn give_back(&mut self, slot: u32, closed_at_ns: u64) -> Result<(), BpfError> {
+        if let Some(given_back) = self.given_back.get_mut(slot as usize) {
+            *given_back = closed_at_ns;
+        }
+        self.free(slot)
+    }
+
+    /// Whether that has been done, or was done with a later one.
+    pub(super) fn is_given_back(&self, slot: u32, closed_at_ns: u64) -> bool {
+        self.given_back.get(slot as usize).is_some_and(|last_ns| *last_ns >= closed_at_ns)
     }
 
     /// Slots are below this, from 1 on.

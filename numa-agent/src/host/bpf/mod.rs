@@ -244,12 +244,18 @@ impl Programs {
         self.accounts.read(slot)
     }
 
-    /// Gives the slot of a task that ended back, once its account has been read.
+    /// Gives the slot of a task that ended back, whose account was closed then.
     ///
     /// # Errors
     /// If there is no such slot.
-    pub fn release(&mut self, tid: u32, slot: u32) -> Result<(), BpfError> {
-        self.accounts.release(tid, slot)
+    pub fn give_back(&mut self, slot: u32, closed_at_ns: u64) -> Result<(), BpfError> {
+        self.accounts.give_back(slot, closed_at_ns)
+    }
+
+    /// Whether the slot has been given back since the account that was closed then.
+    #[must_use]
+    pub fn is_given_back(&self, slot: u32, closed_at_ns: u64) -> bool {
+        self.accounts.is_given_back(slot, closed_at_ns)
     }
 
     /// Slots are below this, from 1 on.

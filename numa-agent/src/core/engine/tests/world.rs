@@ -88,7 +88,11 @@ impl World {
         let (facts, threads) = self.processes.get_mut(&pid).unwrap();
         let comm = facts.comm.clone();
         threads.insert(id.tid, ThreadFacts { id, comm: comm.clone(), allowed: None });
-        self.event(pid, id, EventKind::Fork { parent_pid: pid, parent_tid: pid, comm })
+        self.event(
+            pid,
+            id,
+            EventKind::Fork { parent_pid: pid, parent_tid: pid, comm, slot: None, plan: None },
+        )
     }
 
     pub fn fork(&mut self, parent: u32) -> Happened {
@@ -99,7 +103,11 @@ impl World {
         let facts = ProcessFacts { pid: id.tid, start_time: id.start_time, ppid: parent, ..facts };
         let thread = ThreadFacts { id, comm: comm.clone(), allowed: None };
         self.processes.insert(id.tid, (facts, BTreeMap::from([(id.tid, thread)])));
-        self.event(id.tid, id, EventKind::Fork { parent_pid: parent, parent_tid: parent, comm })
+        self.event(
+            id.tid,
+            id,
+            EventKind::Fork { parent_pid: parent, parent_tid: parent, comm, slot: None, plan: None },
+        )
     }
 
     pub fn rename(&mut self, pid: u32, tid: u32, comm: &str) -> Happened {
@@ -120,7 +128,7 @@ impl World {
         if self.processes[&pid].1.is_empty() {
             self.processes.remove(&pid);
         }
-        self.event(pid, id, EventKind::Exit { slot: None })
+        self.event(pid, id, EventKind::Exit { slot: None, brief: None })
     }
 
     /// What the agent sees when it scans now.
