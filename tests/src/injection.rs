@@ -5,7 +5,6 @@
 
 use std::{
     fs,
-    io::{Read, Write},
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -257,6 +256,8 @@ pub fn who_cannot_be_reached_is_named(family: &Family) {
 /// A 32-bit program is refused, as often as one likes, and goes on.
 #[cfg(target_arch = "x86_64")]
 pub fn a_32_bit_program_is_refused(family: &Family) {
+    use std::io::{Read, Write};
+
     let [interleave, _] = policies();
     let mut child = Command::new(crate::narrow::write(&family.out).expect("a file"))
         .stdin(Stdio::piped())
