@@ -154,7 +154,7 @@ impl<K: Kernel, M: Marks> Executor<K, M> {
             self.preview(bind)
         } else {
             let (journaling, deferred) = (&mut self.journaling, &mut self.deferred);
-            let outcome = binding::place(&self.kernel, bind.task, &bind.cpus, |mask| {
+            let outcome = binding::place(&self.kernel, (bind.task, bind.seen_ns), &bind.cpus, |mask| {
                 if !deferred.may(turn, sys::monotonic_ns()) {
                     too_soon = true;
                     return Err("too many binds a second");

@@ -163,6 +163,7 @@ mod tests {
             cpus: "4-7".parse().unwrap(),
             cause: Cause::SetAffinity(Caller { pid: 7, tid: 8, comm: "omp\n".into() }),
             at_ns: Some(0),
+            seen_ns: 0,
         }
     }
 

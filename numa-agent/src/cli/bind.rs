@@ -199,10 +199,10 @@ impl Hand {
     /// Binds one thread.
     fn bind(&mut self, engine: &Engine, bind: &Bind) -> BindOutcome {
         let Self::Binds(Some(Record { journal, lineage })) = self else {
-            return binding::place(&Host, bind.task, &bind.cpus, |_| Ok::<_, Infallible>(()));
+            return binding::place(&Host, (bind.task, bind.seen_ns), &bind.cpus, |_| Ok::<_, Infallible>(()));
         };
         let who = Who::of(bind, engine);
-        let outcome = binding::place(&Host, bind.task, &bind.cpus, |before| {
+        let outcome = binding::place(&Host, (bind.task, bind.seen_ns), &bind.cpus, |before| {
             journal.before_task(&lineage.change(&who, before, &bind.cpus))
         });
         if let Some(change) = lineage.outcome(&who, &bind.cpus, &outcome)

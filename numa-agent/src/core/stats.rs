@@ -252,6 +252,7 @@ mod tests {
             cpus: CpuSet::new(),
             cause,
             at_ns: Some(0),
+            seen_ns: 0,
         }
     }
 

@@ -14,12 +14,12 @@ use crate::core::{
 /// deadline's admission holds for its mask.
 pub fn place<E: fmt::Display>(
     kernel: &impl Kernel,
-    task: TaskId,
+    (task, seen_ns): (TaskId, u64),
     cpus: &CpuSet,
     before: impl FnOnce(&CpuSet) -> Result<(), E>,
 ) -> BindOutcome {
     let mut spared = None;
-    let outcome = bind(kernel, task, cpus, |mask| {
+    let outcome = bind(kernel, (task, seen_ns), cpus, |mask| {
         if let Some(class) = kernel.real_time(task.tid) {
             spared = Some(BindOutcome::Spared { class, actual: mask.clone() });
             return Err(String::new());
@@ -35,15 +35,15 @@ pub fn place<E: fmt::Display>(
 /// Puts `task` on `cpus`, unless it is there already. `before` is told its mask if it is about to be another; if that fails, the
 /// mask stays.
 ///
-/// The identity is checked before and after: a task whose tid was recycled in between is reported as gone, never as
-/// bound. A mask that the kernel cut to the task's cpuset counts as bound, with the mask that is in force.
+/// The identity is checked before and after, unless the task was seen so lately, in monotonic nanoseconds, that nobody else can have its
+/// tid ([`Kernel::owner`]): a task whose tid was recycled in between is reported as gone, never as bound. A mask that the kernel cut to the task's cpuset counts as bound, with the mask that is in force.
 pub fn bind<E: fmt::Display>(
     kernel: &impl Kernel,
-    task: TaskId,
+    (task, seen_ns): (TaskId, u64),
     cpus: &CpuSet,
     before: impl FnOnce(&CpuSet) -> Result<(), E>,
 ) -> BindOutcome {
-    if kernel.owner(task) != Some(task.start_time) {
+    if kernel.owner(task, seen_ns) != Some(task.start_time) {
         return BindOutcome::Gone;
     }
     let done = match set_and_read_back(kernel, task.tid, cpus, before) {
@@ -53,7 +53,7 @@ pub fn bind<E: fmt::Display>(
             return BindOutcome::Failed { why, excluded: false, actual: kernel.affinity(task.tid).ok() };
         }
     };
-    match kernel.owner(task) {
+    match kernel.owner(task, seen_ns) {
         None => return BindOutcome::Gone,
         Some(start_time) if start_time != task.start_time => {
             if let Ok((before, after)) = &done
@@ -123,7 +123,7 @@ mod tests {
 
     /// Nobody is told.
     fn bind(kernel: &Fake, task: TaskId, cpus: &CpuSet) -> BindOutcome {
-        super::bind(kernel, task, cpus, |_| Ok::<_, Infallible>(()))
+        super::bind(kernel, (task, 0), cpus, |_| Ok::<_, Infallible>(()))
     }
 
     /// One task, with a cpuset, that may vanish or be replaced after so many calls.
@@ -195,15 +195,15 @@ mod tests {
             told.borrow_mut().push(mask.clone());
             Ok::<_, Infallible>(())
         };
-        assert_eq!(super::bind(&fake, TASK, &set("2"), before), BindOutcome::Bound(set("2")));
+        assert_eq!(super::bind(&fake, (TASK, 0), &set("2"), before), BindOutcome::Bound(set("2")));
         assert_eq!(told.take(), [set("0-7")]);
         let fake = Fake::new("2", "0-7");
         let unasked = |_: &CpuSet| -> Result<(), Infallible> { panic!("nothing changes") };
-        assert_eq!(super::bind(&fake, TASK, &set("2"), unasked), BindOutcome::Unchanged(set("2")));
+        assert_eq!(super::bind(&fake, (TASK, 0), &set("2"), unasked), BindOutcome::Unchanged(set("2")));
         let refuse = |_: &CpuSet| Err("no room in /j");
         let outcome = super::bind(
             &Fake { mask: RefCell::new(set("1")), ..Fake::new("1", "0-7") },
-            TASK,
+            (TASK, 0),
             &set("2"),
             refuse,
         );
@@ -217,13 +217,13 @@ mod tests {
         let fifo = || Fake { class: Some("SCHED_FIFO"), ..Fake::new("0-7", "0-7") };
         let unasked = |_: &CpuSet| -> Result<(), Infallible> { panic!("nothing changes") };
         let spared = BindOutcome::Spared { class: "SCHED_FIFO", actual: set("0-7") };
-        assert_eq!(place(&fifo(), TASK, &set("2"), unasked), spared);
+        assert_eq!(place(&fifo(), (TASK, 0), &set("2"), unasked), spared);
         let there = BindOutcome::Unchanged(set("0-7"));
-        assert_eq!(place(&fifo(), TASK, &set("0-7"), |_| Ok::<_, Infallible>(())), there);
+        assert_eq!(place(&fifo(), (TASK, 0), &set("0-7"), |_| Ok::<_, Infallible>(())), there);
         let ordinary = Fake::new("0-7", "0-7");
         let bound = BindOutcome::Bound(set("2"));
-        assert_eq!(place(&ordinary, TASK, &set("2"), |_| Ok::<_, Infallible>(())), bound);
-        assert_eq!(super::bind(&fifo(), TASK, &set("2"), |_| Ok::<_, Infallible>(())), bound, "to undo");
+        assert_eq!(place(&ordinary, (TASK, 0), &set("2"), |_| Ok::<_, Infallible>(())), bound);
+        assert_eq!(super::bind(&fifo(), (TASK, 0), &set("2"), |_| Ok::<_, Infallible>(())), bound, "to undo");
     }
 
     #[test]

@@ -27,4 +27,4 @@ pub mod surroundings;
 pub mod sys;
 pub mod sysfs;
 pub mod trust;
-mod young;
+mod fresh;

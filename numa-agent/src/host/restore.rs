@@ -227,9 +227,9 @@ fn thread_row(
 
 /// As much of it as the task's cpuset still allows; all of that if it is none.
 fn give_back(task: TaskId, mask: &CpuSet, online: &CpuSet) -> (Outcome, Option<CpuSet>) {
-    let mut outcome = binding::bind(&Host, task, mask, |_| Ok::<_, Infallible>(()));
+    let mut outcome = binding::bind(&Host, (task, 0), mask, |_| Ok::<_, Infallible>(()));
     if matches!(outcome, BindOutcome::Failed { excluded: true, .. }) {
-        outcome = binding::bind(&Host, task, online, |_| Ok::<_, Infallible>(()));
+        outcome = binding::bind(&Host, (task, 0), online, |_| Ok::<_, Infallible>(()));
     }
     match outcome {
         BindOutcome::Bound(now) | BindOutcome::Unchanged(now) => (Outcome::Restored, Some(now)),

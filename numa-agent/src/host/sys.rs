@@ -20,7 +20,7 @@ pub use nix::sys::signal::Signal;
 use nix::{errno::Errno, time::ClockId};
 use tokio::io::unix::AsyncFd;
 
-use super::young::is_young;
+use super::fresh::is_fresh;
 use crate::core::{
     idset::{CpuSet, IdSet},
     memory::Policy,
@@ -45,8 +45,10 @@ pub trait Kernel {
     /// The task's start time in clock ticks since boot; `None` if there is no such task.
     fn start_time(&self, tid: u32) -> Option<u64>;
 
-    /// The start time of who has this task's tid by now; of one so young that this can be nobody else without a look, also if it has ended.
-    fn owner(&self, task: TaskId) -> Option<u64> {
+    /// The start time of who has this task's tid by now. If it lived at `seen_ns` (`CLOCK_MONOTONIC` nanoseconds; 0: nobody knows), so lately
+    /// that this can be nobody else, without a look, also if it has ended.
+    fn owner(&self, task: TaskId, seen_ns: u64) -> Option<u64> {
+        let _ = seen_ns;
         self.start_time(task.tid)
     }
 
@@ -122,9 +124,9 @@ impl Kernel for Host {
         stat_field(tid, 22)?.parse().ok()
     }
 
-    fn owner(&self, task: TaskId) -> Option<u64> {
-        // A look opens, reads and closes a file; threads and programs that have just begun are most of what there is to bind.
-        if is_young(task) { Some(task.start_time) } else { self.start_time(task.tid) }
+    fn owner(&self, task: TaskId, seen_ns: u64) -> Option<u64> {
+        // A look opens, reads and closes a file, which takes ten times what a bind does; most binds answer an event of this moment.
+        if is_fresh(seen_ns) { Some(task.start_time) } else { self.start_time(task.tid) }
     }
 
     fn real_time(&self, tid: u32) -> Option<&'static str> {

@@ -61,6 +61,8 @@ pub struct Bind {
     pub cause: Cause,
     /// When the event happened that this answers, in monotonic nanoseconds; `None` for scans.
     pub at_ns: Option<u64>,
+    /// When the thread was last known to live, in monotonic nanoseconds.
+    pub seen_ns: u64,
 }
 
 /// Why a thread is bound now.

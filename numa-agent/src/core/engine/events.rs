@@ -1,6 +1,6 @@
 //! Live events into actions.
 
-use super::{Action, Caller, Cause, Engine, Lasts, Process, Thread, drift::Answer};
+use super::{Action, Bind, Caller, Cause, Engine, Lasts, Process, Thread, drift::Answer};
 use crate::core::{
     event::{EventKind, TaskEvent},
     hold::Hold,
@@ -297,7 +297,7 @@ impl Engine {
         self.rebind(event.pid, event.task, cause, event.at_ns)
     }
 
-    /// Binds one thread, unless it is known to be on plan.
+    /// Binds the thread that an event of `at_ns` is about, unless it is known to be on plan.
     fn rebind(&self, pid: u32, task: TaskId, cause: Cause, at_ns: u64) -> Vec<Action> {
         let Some(process) = self.processes.get(&pid) else { return Vec::new() };
         let Some(thread) = process.threads.get(&task.tid) else { return Vec::new() };
@@ -305,7 +305,8 @@ impl Engine {
         if thread.is_on(self.cpus_in(group, thread.role)) {
             return Vec::new();
         }
-        vec![self.bind(process, group, thread, cause, Some(at_ns))]
+        let bind = self.bind(process, group, thread, cause, Some(at_ns));
+        vec![Action::Bind(Bind { seen_ns: bind.seen_ns.max(at_ns), ..bind })]
     }
 
     fn knows(&self, pid: u32, task: TaskId) -> bool {

@@ -458,7 +458,7 @@ impl Engine {
         let group = self.group_of(process);
         match thread.is_on(self.cpus_in(group, thread.role)) {
             true => Vec::new(),
-            false => vec![self.bind(process, group, thread, cause, at_ns)],
+            false => vec![Action::Bind(self.bind(process, group, thread, cause, at_ns))],
         }
     }
 
@@ -470,7 +470,9 @@ impl Engine {
             .threads
             .values()
             .filter(|thread| !thread.let_be && !thread.is_on(self.cpus_in(group, thread.role)));
-        off_plan.map(|thread| self.bind(process, group, thread, cause.clone(), at_ns)).collect()
+        off_plan
+            .map(|thread| Action::Bind(self.bind(process, group, thread, cause.clone(), at_ns)))
+            .collect()
     }
 
     /// Gives the threads of a process the roles that follow from its own, from their names and from the devices that they use.
@@ -488,8 +490,8 @@ impl Engine {
         thread: &Thread,
         cause: Cause,
         at_ns: Option<u64>,
-    ) -> Action {
-        Action::Bind(Bind {
+    ) -> Bind {
+        Bind {
             pid: process.facts.pid,
             task: thread.id,
             comm: thread.comm.clone(),
@@ -498,7 +500,8 @@ impl Engine {
             cpus: self.cpus_in(group, thread.role).clone(),
             cause,
             at_ns,
-        })
+            seen_ns: thread.as_of_ns,
+        }
     }
 
     /// Takes a process in, or takes its changed facts over: role, instance and slot follow from the facts. `false` if it

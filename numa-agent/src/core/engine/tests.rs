@@ -302,7 +302,7 @@ fn a_warning_about_what_is_gone_goes() {
     let Some(process) = engine.process(all[0].event.pid) else { panic!("not managed") };
     let thread = &process.threads[&all[0].event.pid];
     let bind = engine.bind(process, engine.group_of(process), thread, Cause::Reconcile, None);
-    world.carry_out(&mut engine, vec![bind]);
+    world.carry_out(&mut engine, vec![Action::Bind(bind)]);
     sweep(&mut world, &mut engine);
     assert_eq!((has(&engine, "SCHED_FIFO"), has(&engine, "shares"), has(&engine, "journal")), (1, 0, 1));
     engine.take_back("the journal is not written");
@@ -333,7 +333,7 @@ fn what_a_scan_read_before_a_mask_was_set_is_not_what_it_is_now() {
         Cause::Rename,
         None,
     );
-    world.carry_out(&mut engine, vec![bind]);
+    world.carry_out(&mut engine, vec![Action::Bind(bind)]);
     assert_eq!(engine.observe(&stray, &Cause::Reconcile, None).len(), 1, "a mark");
     assert_eq!(engine.drift().changes, 0, "our own work");
     world.tick();
