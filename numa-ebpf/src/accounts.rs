@@ -9,7 +9,7 @@ use numa_ebpf::{
 };
 
 use crate::{
-    maps::{ACCOUNTS, FREE_SLOTS, PLACES, PLAN_OF, PLAN_SETS, SLOT_OF, count},
+    maps::{ACCOUNTS, FREE_SLOTS, PLACES, PLAN_OF, PLAN_SETS, SLOT_OF, UNTOLD, count},
     task::{self, Pointer},
 };
 
@@ -136,16 +136,67 @@ pub fn take_over(old_tid: u32, slot: u32, tid: u32, start: u64) {
     }
 }
 
-/// The task, which runs now, ends `now`: nothing is entered any more. What its account says, if that is little.
+/// What becomes of an account that is closed.
+pub enum Closed {
+    /// Nobody has heard of its task: its CPU time, in nanoseconds, is added to others'.
+    Untold {
+        /// That.
+        run_ns: u64,
+    },
+    /// All that it says can go along with the word of the end.
+    Brief(Brief),
+    /// User space is to read it, if there is one.
+    Long,
+}
+
+/// The task, which runs now, ends `now`: nothing is entered any more.
 #[inline(always)]
-pub fn close(tid: u32, slot: u32, now: u64) -> Option<Brief> {
+pub fn close(tid: u32, slot: u32, now: u64) -> Closed {
     forget(tid);
-    let account = at(slot)?;
+    let Some(account) = at(slot) else { return Closed::Long };
     let place = place(account.cpu);
     end_run(account, slot, now, place);
     account.waiting_since_ns = 0;
     account.closed_at_ns = now;
-    Brief::of(account, place.map_or(UNKNOWN, |place| place.node))
+    if reveal(slot) {
+        return Closed::Untold { run_ns: account.durations[duration::SLICE].total_ns };
+    }
+    match Brief::of(account, place.map_or(UNKNOWN, |place| place.node)) {
+        Some(brief) => Closed::Brief(brief),
+        None => Closed::Long,
+    }
+}
+
+/// Nobody is told of the birth of the task with that slot, nor will be of its end; `false` if it has no slot.
+#[inline(always)]
+pub fn hide(slot: u32) -> bool {
+    let Some(untold) = UNTOLD.get_ptr_mut(slot).filter(|_| slot != NO_SLOT) else { return false };
+    // SAFETY: the map's live element, a word that user space may write as well.
+    unsafe { untold.write_volatile(1) };
+    true
+}
+
+/// Whether that was so; it is not any more.
+#[inline(always)]
+fn reveal(slot: u32) -> bool {
+    let Some(untold) = UNTOLD.get_ptr_mut(slot) else { return false };
+    // SAFETY: as above.
+    unsafe {
+        untold.read_volatile() != 0 && {
+            untold.write_volatile(0);
+            true
+        }
+    }
+}
+
+/// Gives back the slot of an account that is closed and has nothing to say any more.
+#[inline(always)]
+pub fn give_back(slot: u32) {
+    if let Some(account) = at(slot) {
+        // Who looks for closed accounts that nobody was told of must not find it.
+        account.closed_at_ns = 0;
+        let _ = FREE_SLOTS.push(slot, 0);
+    }
 }
 
 /// The task gets a CPU from `prev`. Its account has not been looked at for long and is in no cache: only who had the CPU is

@@ -1,7 +1,7 @@
 //! The maps, and how records and losses get into them.
 
 use aya_ebpf::{
-    bindings::{BPF_NOEXIST, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    bindings::{BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
     helpers::bpf_ktime_get_ns,
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, Stack},
@@ -61,6 +61,10 @@ pub static SLOT_OF: Array<u32> = Array::with_max_entries(1, 0);
 #[map(name = "plan_of")]
 pub static PLAN_OF: Array<u32> = Array::with_max_entries(1, 0);
 
+/// Not zero, by slot: nobody has been told of the birth of its task, see [`counter::is_crowded`]. Zero in slots that nobody has.
+#[map(name = "untold")]
+pub static UNTOLD: Array<u32> = Array::with_max_entries(1, 0);
+
 /// See [`PlanSet`].
 #[map(name = "plan_sets")]
 pub static PLAN_SETS: Array<PlanSet> = Array::with_max_entries(1, 0);
@@ -109,10 +113,23 @@ pub static RENAME_SCRATCH: PerCpuArray<Exec> = PerCpuArray::with_max_entries(1, 
 /// Adds one to a counter of [`counter`].
 #[inline(always)]
 pub fn count(index: usize) {
+    add(index, 1);
+}
+
+/// Adds to a counter of [`counter`].
+#[inline(always)]
+pub fn add(index: usize, number: u64) {
     if let Some(counters) = COUNTERS.get_ptr_mut(0) {
         // SAFETY: this CPU's own live element.
-        unsafe { (*counters)[index] += 1 };
+        unsafe { (*counters)[index] += number };
     }
+}
+
+/// Whether the ring has little room left, see [`counter::is_crowded`].
+#[inline(always)]
+pub fn is_crowded() -> bool {
+    let [used, size] = [BPF_RB_AVAIL_DATA, BPF_RB_RING_SIZE].map(|what| EVENTS.query(what.into()));
+    counter::is_crowded(used, size)
 }
 
 /// Counts a record of that kind as dropped.

@@ -31,7 +31,7 @@ pub mod flag {
     pub const TRUNCATED: u32 = 1;
     /// Exec: the task has been stopped before its first instruction, until it is released.
     pub const HELD: u32 = 2;
-    /// Exit: the record is a [`super::BriefExit`].
+    /// Exit: the record is a [`super::BriefExit`], and the slot has been given back.
     pub const BRIEF: u32 = 4;
 }
 

@@ -28,12 +28,9 @@ impl Agent {
         }
     }
 
-    /// Whether that life was one of a thread that was on plan from its birth, and nobody wants to hear of it: then it has been counted, as
-    /// one that was gone when its turn came to be bound.
+    /// Whether that life was one of a thread that was on plan from its birth: then it has been counted, as one that was gone when its turn
+    /// came to be bound.
     fn is_over_already(&mut self, birth: &TaskEvent, end: &TaskEvent) -> bool {
-        if self.executor.output.is_heard() {
-            return false;
-        }
         let Some(role) = self.executor.marks.over(&self.engine, birth, end) else { return false };
         self.executor.stats.gone(&Cause::Fork, role);
         true

@@ -102,9 +102,11 @@ impl<K: Kernel, M: Marks> Executor<K, M> {
         for action in actions {
             match action {
                 Action::Bind(bind) => {
-                    let assign = self.marks.follow(engine, bind.pid, bind.task);
                     let turn = if held.contains(&bind.task) { Turn::Held } else { Turn::New };
-                    self.bind(engine, &bind, turn);
+                    let done = self.bind(engine, &bind, turn);
+                    // Only now: until it is bound it runs where it does not belong.
+                    let assign = self.marks.follow(engine, bind.pid, bind.task);
+                    self.note(engine, &bind, done);
                     unbound
                         .remove(&bind.task)
                         .or(assign)
@@ -142,13 +144,15 @@ impl<K: Kernel, M: Marks> Executor<K, M> {
             // What was put off may have ended, or belong elsewhere by now.
             for action in engine.again(bind.pid, bind.task, bind.cause, bind.at_ns) {
                 if let Action::Bind(bind) = action {
-                    self.bind(engine, &bind, Turn::Next);
+                    let done = self.bind(engine, &bind, Turn::Next);
+                    self.note(engine, &bind, done);
                 }
             }
         }
     }
 
-    fn bind(&mut self, engine: &mut Engine, bind: &Bind, turn: Turn) {
+    /// What came of it, and how long after what it answers; `None`: it has to wait.
+    fn bind(&mut self, engine: &Engine, bind: &Bind, turn: Turn) -> Option<(BindOutcome, Option<u64>)> {
         let mut too_soon = false;
         let outcome = if self.dry_run {
             self.preview(bind)
@@ -165,12 +169,19 @@ impl<K: Kernel, M: Marks> Executor<K, M> {
             if too_soon {
                 self.deferred.put_off(bind, turn);
                 self.stats.deferred += 1;
-                return;
+                return None;
             }
-            journaling.after(engine, bind, &outcome);
             outcome
         };
-        let latency_ns = bind.at_ns.map(|at_ns| sys::monotonic_ns().saturating_sub(at_ns));
+        Some((outcome, bind.at_ns.map(|at_ns| sys::monotonic_ns().saturating_sub(at_ns))))
+    }
+
+    /// Takes note of what came of it.
+    fn note(&mut self, engine: &mut Engine, bind: &Bind, done: Option<(BindOutcome, Option<u64>)>) {
+        let Some((outcome, latency_ns)) = done else { return };
+        if !self.dry_run {
+            self.journaling.after(engine, bind, &outcome);
+        }
         let is_news = engine.is_news(bind, &outcome);
         // A real-time thread counts once, however often a scan finds that it is one still.
         if is_news || !matches!(outcome, BindOutcome::Spared { .. }) {

@@ -26,7 +26,7 @@ use crate::{
         task::{TaskId, ThreadRole},
     },
     host::{
-        bpf::{BpfError, Marked, PLAN_SETS, Programs},
+        bpf::{BpfError, Marked, PLAN_SETS, Programs, Untold},
         sys::{self, Host, Kernel},
     },
 };
@@ -50,6 +50,8 @@ pub struct Meter {
     born: Option<(TaskId, u32, Option<u32>)>,
     /// Threads of which nothing has been heard since their accounts were opened, and the CPU that each had then, if it had one.
     unheard: HashMap<TaskId, Option<u32>>,
+    /// Those of whose birth nobody was told, by the last look.
+    untold: Untold,
     sweep: Option<Sweep>,
 }
 
@@ -128,6 +130,7 @@ impl Meter {
             groups,
             born: None,
             unheard: HashMap::new(),
+            untold: Untold::default(),
             sweep: None,
         }
     }
@@ -162,7 +165,7 @@ impl Meter {
     }
 
     /// A thread of which nothing was heard but its birth has ended. Its role, if it is one of a process of ours, nobody has seen it, and it
-    /// belongs where the kernel side took it to belong; then its account has been given back.
+    /// belongs where the kernel side took it to belong.
     pub fn over(&mut self, engine: &Engine, birth: &TaskEvent, end: &TaskEvent) -> Option<ThreadRole> {
         let EventKind::Fork { comm, plan: Some(plan), .. } = &birth.kind else { return None };
         let EventKind::Exit { slot: Some(slot), brief: Some(brief) } = &end.kind else { return None };
@@ -187,24 +190,34 @@ impl Meter {
             return None;
         };
         let account = match brief {
-            // After a loss we may have found the account before we got to the word of it.
-            _ if self.programs.is_given_back(slot, end.at_ns) => return None,
             Some(brief) => whole(pid, task, brief, end.at_ns),
+            // After a loss we may have found the account before we got to the word of it.
+            None if self.programs.is_given_back(slot, end.at_ns) => return None,
             None => told(self.programs.read_account(slot)).filter(|account| is_of(account, task))?,
         };
         self.observer.follow(engine, pid, task, || Some(slot));
         let labels = self.close(task, slot, &account);
+        if brief.is_none() {
+            told(self.programs.give_back(slot, account.closed_at_ns));
+        }
         Some((labels?, account))
     }
 
-    /// Takes in the account of a task that ended, and gives it back; what the task was called.
+    /// Takes in the account of a task that ended; what the task was called.
     fn close(&mut self, task: TaskId, slot: u32, account: &Account) -> Option<Labels> {
         self.observer.adopt(task, slot, account);
         let labels = self.observer.labels(task).cloned();
         self.observer.end(task, Some((slot, account)), sys::monotonic_ns());
         self.unheard.remove(&task);
-        told(self.programs.give_back(slot, account.closed_at_ns));
         labels
+    }
+
+    /// Adds up the threads that have ended untold; how many live of whom nobody has heard.
+    pub fn note_untold(&mut self) -> u64 {
+        let (before, now) = (self.untold, self.programs.untold());
+        self.observer.note_untold(now.ended - before.ended, now.run_ns - before.run_ns);
+        self.untold = now;
+        now.living
     }
 
     /// The ring had no room to tell of the end of some tasks: their accounts are to be found.
@@ -237,6 +250,7 @@ impl Meter {
             }
             let task = TaskId { tid: account.tid, start_time: start_ticks(account.start_boottime_ns) };
             let labels = self.close(task, slot, &account);
+            told(self.programs.give_back(slot, closed_at_ns));
             ended.extend(labels.map(|labels| (account.tgid, task, labels, account)));
         }
         self.sweep = match end < self.programs.slots() {
@@ -337,7 +351,14 @@ impl Marks for Meter {
 
     fn follow(&mut self, engine: &Engine, pid: u32, task: TaskId) -> Option<Assign> {
         let born = self.born.filter(|(born, ..)| *born == task && !self.observer.follows(task));
-        let slot = || born.map_or_else(|| self.programs.slot_of(task), |(_, slot, _)| Some(slot));
+        let programs = &mut self.programs;
+        let slot = || match born {
+            Some((_, slot, _)) => Some(slot),
+            None => {
+                told(programs.hear_of(task));
+                programs.slot_of(task)
+            }
+        };
         let assign = self.observer.follow(engine, pid, task, slot);
         // What it has by birth.
         assign.filter(|assign| born.and_then(|(.., plan)| plan) != Some(assign.home))

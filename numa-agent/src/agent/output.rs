@@ -44,8 +44,7 @@ impl Output {
     }
 
     /// Whether somebody hears of each attempt to bind, also of those that changed nothing.
-    #[must_use]
-    pub fn is_heard(&self) -> bool {
+    fn is_heard(&self) -> bool {
         self.format == LineFormat::Json || self.is_watched()
     }
 

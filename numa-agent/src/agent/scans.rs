@@ -98,6 +98,8 @@ impl Agent {
             }
             self.executor.output.event("lost", json!({ "lost": new.json() }), || Some(text));
         }
+        // They are where they belong; who lives on is found by a scan.
+        self.rescan |= self.executor.marks.note_untold() > 0;
     }
 
     /// Looks for some more of the tasks of whose end the ring had no room to tell.

@@ -2,11 +2,12 @@
 //!
 //! It decides whose turn it is and takes events off the ring; what they mean is the business of the file that has the subject.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use numa_ebpf::wake;
 use tokio::{
+    io::unix::AsyncFd,
     signal::unix::{Signal, SignalKind, signal},
     task::{JoinError, JoinHandle},
     time::Instant,
@@ -135,11 +136,15 @@ impl Agent {
         // Who only records is in no hurry, and must not be what the recorded threads wait for.
         let mut backlog = false;
         let mut look_again = None;
+        // What was dealt with last were events: then the others have their turn before more of them.
+        let mut fed = false;
         loop {
             let due = self.next_due();
             let busy = backlog || self.pass.is_some() || self.executor.marks.is_sweeping();
             let input = tokio::select! {
                 biased;
+                // First, so that a task that waits for its place does not wait for a look at all the others, too.
+                ready = readable(&ring), if !fed => ready?,
                 _ = signals.stop.recv() => Input::Stop(sys::Signal::SIGTERM),
                 _ = signals.interrupt.recv() => Input::Stop(sys::Signal::SIGINT),
                 _ = signals.hangup.recv() => match self.session {
@@ -168,13 +173,9 @@ impl Agent {
                 asker = metrics::asked(&mut self.metering), if self.pass.is_none() => Input::Asked(asker),
                 // Yielding lets the runtime look at signals and timers, which a future that is ready at once does not.
                 () = tokio::task::yield_now(), if busy => if backlog { Input::Events } else { Input::Measure },
-                ready = ring.readable() => {
-                    let mut ready = ready.context("ring buffer")?;
-                    // Cleared before reading: what comes while we drain makes it ready again.
-                    ready.clear_ready();
-                    Input::Events
-                }
+                ready = readable(&ring), if fed => ready?,
             };
+            fed = matches!(input, Input::Events);
             match input {
                 Input::Stop(signal) if self.ends_by(signal) => break,
                 Input::Stop(_) => {}
@@ -290,6 +291,14 @@ impl Agent {
             tapped.drain();
         }
     }
+}
+
+/// Until the ring has events.
+async fn readable(ring: &AsyncFd<OwnedFd>) -> anyhow::Result<Input> {
+    let mut ready = ring.readable().await.context("ring buffer")?;
+    // Cleared before reading: what comes while we drain makes it ready again.
+    ready.clear_ready();
+    Ok(Input::Events)
 }
 
 /// Until then; for ever pending without a time.

@@ -165,10 +165,10 @@ fn json(verdict: Verdict, programs: &[ProgramResult]) -> Value {
 
 /// What the kernel programs could not tell, since they were loaded. Each number only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct DropCounts(counter::Counters);
+pub struct DropCounts([u64; counter::LOSSES]);
 
 impl DropCounts {
-    const NAMES: [&str; counter::COUNT] = [
+    const NAMES: [&str; counter::LOSSES] = [
         "unmarked",
         "fork",
         "exec",
@@ -183,7 +183,7 @@ impl DropCounts {
 
     /// The sum over the CPUs' counters.
     pub fn sum<'a>(cpus: impl IntoIterator<Item = &'a counter::Counters>) -> Self {
-        let mut total = counter::Counters::default();
+        let mut total = [0; counter::LOSSES];
         for cpu in cpus {
             total.iter_mut().zip(cpu).for_each(|(total, cpu)| *total += cpu);
         }
@@ -244,6 +244,30 @@ impl DropCounts {
         Value::Object(
             self.iter().chain([total]).map(|(name, value)| (name.to_owned(), value.into())).collect(),
         )
+    }
+}
+
+/// Threads that were born where they belong while the ring had little room left, since the programs were loaded: nobody was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Untold {
+    /// Those that live, and of which nobody has heard otherwise.
+    pub living: u64,
+    /// Those that have ended without that.
+    pub ended: u64,
+    /// CPU time of these, in nanoseconds.
+    pub run_ns: u64,
+}
+
+impl Untold {
+    /// From the CPUs' counters; `heard_of`: of so many of them somebody has heard.
+    pub fn sum<'a>(cpus: impl IntoIterator<Item = &'a counter::Counters>, heard_of: u64) -> Self {
+        let (mut born, mut untold) = (0, Self::default());
+        for cpu in cpus {
+            born += cpu[counter::UNTOLD_BIRTHS];
+            untold.ended += cpu[counter::UNTOLD_ENDS];
+            untold.run_ns += cpu[counter::UNTOLD_RUN_NS];
+        }
+        Self { living: born.saturating_sub(untold.ended + heard_of), ..untold }
     }
 }
 
@@ -337,6 +361,16 @@ mod tests {
         let [lost, detail] = DropCounts::sum([&counters]).apart();
         assert_eq!((lost.total(), lost.json()["exit"].as_u64()), (2, Some(2)));
         assert_eq!((detail.total(), detail.json()["migrate"].as_u64()), (7, Some(7)));
+    }
+
+    #[test]
+    fn who_nobody_was_told_of_lives_until_it_ends_or_is_heard_of() {
+        let mut cpus = [counter::Counters::default(); 2];
+        (cpus[0][counter::UNTOLD_BIRTHS], cpus[1][counter::UNTOLD_ENDS]) = (9, 4);
+        cpus[1][counter::UNTOLD_RUN_NS] = 70;
+        assert_eq!(Untold::sum(&cpus, 3), Untold { living: 2, ended: 4, run_ns: 70 });
+        assert_eq!(Untold::sum(&cpus, 6).living, 0, "one has ended as it was heard of");
+        assert_eq!(DropCounts::sum(&cpus).total(), 0, "nothing is lost");
     }
 
     #[test]

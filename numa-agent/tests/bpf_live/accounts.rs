@@ -473,6 +473,54 @@ fn who_is_born_on_plan_is_measured_by_it_and_a_short_life_comes_along() {
 }
 
 #[test]
+fn where_the_ring_is_crowded_who_is_born_on_plan_is_counted_and_not_told() {
+    const THREADS: usize = 3000;
+    let options = LoadOptions { ring_bytes: 64 << 10, max_accounts: 64, ..seeing_ourselves() };
+    let Some(mut live) = live(&options) else { return };
+    let own = live.mark(std::process::id(), own_tid());
+    let slot = live.programs.slot_of(own).expect("measured");
+    let everywhere = PlanSet { cpus: [u64::MAX; CPUS / 64], nodes: u64::MAX };
+    live.programs.set_plan_set(1, &everywhere).expect("a plan set");
+    live.programs.assign(slot, 1).expect("a slot");
+    (0..THREADS)
+        .for_each(|_| thread::spawn(|| spin_for(Duration::from_micros(10))).join().expect("no panic"));
+    let untold = live.programs.untold();
+    assert_eq!((live.programs.drops().total(), untold.living), (0, 0), "nothing is lost, no slot is kept");
+    // Two that stay.
+    let (mut heard, mut unheard) = (Puppet::new("heard"), Puppet::new("unheard"));
+    assert_eq!(live.programs.untold().living, 2);
+    live.drain();
+    let told = |live: &Live, kind: fn(&EventKind) -> bool| {
+        live.seen.iter().filter(|event| event.pid == event.task.tid || kind(&event.kind)).count()
+    };
+    let born = told(&live, |kind| matches!(kind, EventKind::Fork { .. }));
+    let ended = told(&live, |kind| matches!(kind, EventKind::Exit { .. }));
+    assert!(
+        born > 100 && born == ended && untold.ended == (THREADS - born) as u64,
+        "{born}, {ended}, {untold:?}"
+    );
+    assert!(untold.run_ns > untold.ended * 10_000, "{untold:?}");
+    for exit in live.seen.clone() {
+        if let EventKind::Exit { brief: None, .. } = exit.kind {
+            live.ended(&exit);
+        }
+    }
+    // Of whom somebody has heard, the end is told.
+    live.programs.hear_of(identity(heard.tid)).expect("a slot");
+    assert_eq!(live.programs.untold().living, 1);
+    unheard.end();
+    heard.end();
+    let exit = live.wait_exit(heard.tid);
+    let ended = |event: &TaskEvent| matches!(event.kind, EventKind::Exit { .. });
+    assert!(!live.seen.iter().any(|event| event.task.tid == unheard.tid && ended(event)));
+    live.ended(&exit);
+    let untold = live.programs.untold();
+    assert_eq!((untold.living, untold.ended), (0, (THREADS - born) as u64 + 1));
+    live.programs.unmark(own).expect("unmark");
+    assert_eq!((live.closed_slots(), live.programs.drops().total()), (0, 0));
+}
+
+#[test]
 fn what_finds_no_slot_is_counted_and_managed_all_the_same() {
     let Some(mut live) = live(&LoadOptions { max_accounts: 2, ..seeing_ourselves() }) else { return };
     let own = live.mark(std::process::id(), own_tid());

@@ -134,18 +134,23 @@ impl Live {
     fn ended(&mut self, exit: &TaskEvent) -> Account {
         let EventKind::Exit { slot: Some(slot), brief } = exit.kind else { panic!("no account: {exit:?}") };
         let account = self.programs.read_account(slot).expect("its slot");
+        if let Some(brief) = brief {
+            let told = brief.account();
+            assert!(exit.at_ns > told.opened_at_ns);
+            if (account.tid, account.opened_at_ns) == (exit.task.tid, told.opened_at_ns) {
+                // Nobody has its slot since it was given back. Those are of a task that lives; the rest is whose it is.
+                let Account { stopped_at_ns, waits_as, start_boottime_ns, tgid, tid, .. } = account;
+                assert_eq!((tgid, account.closed_at_ns), (exit.pid, 0));
+                assert_eq!(
+                    Account { stopped_at_ns, waits_as, start_boottime_ns, tgid, tid, ..told },
+                    account
+                );
+            }
+            return told;
+        }
         assert_eq!((account.tid, account.tgid), (exit.task.tid, exit.pid));
         assert!(account.closed_at_ns > account.opened_at_ns);
         assert_eq!(account.closed_at_ns, exit.at_ns, "one end");
-        if let Some(brief) = brief {
-            // Those are of a task that lives; the rest is whose it is.
-            let Account { stopped_at_ns, waits_as, start_boottime_ns, tgid, tid, closed_at_ns, .. } = account;
-            let told = brief.account();
-            assert_eq!(
-                Account { stopped_at_ns, waits_as, start_boottime_ns, tgid, tid, closed_at_ns, ..told },
-                account
-            );
-        }
         assert!(!self.programs.is_given_back(slot, exit.at_ns));
         self.programs.give_back(slot, exit.at_ns).expect("a closed account");
         assert!(self.programs.is_given_back(slot, exit.at_ns));

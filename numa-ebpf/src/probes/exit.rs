@@ -2,13 +2,14 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use numa_ebpf::{
+    counter,
     record::{BriefExit, Exit, flag, kind},
     wake::Urgency,
 };
 
 use crate::{
-    accounts,
-    maps::{TASKS, emit, header, marked},
+    accounts::{self, Closed},
+    maps::{TASKS, add, count, emit, header, marked},
     task,
 };
 
@@ -23,11 +24,20 @@ pub fn exit(ctx: BtfTracePointContext) -> i32 {
     let (_, _, start) = unsafe { task::identity(ctx.arg(0)) };
     let mut header = header(kind::EXIT, pid, tid, start);
     match accounts::close(tid, slot, header.at_ns) {
-        Some(brief) => {
-            header.flags = flag::BRIEF;
-            emit(kind::EXIT, Urgency::Soon, BriefExit { exit: Exit { header, slot, reserved: 0 }, brief });
+        Closed::Untold { run_ns } => {
+            count(counter::UNTOLD_ENDS);
+            add(counter::UNTOLD_RUN_NS, run_ns);
+            accounts::give_back(slot);
         }
-        None => {
+        Closed::Brief(brief) => {
+            header.flags = flag::BRIEF;
+            let exit = Exit { header, slot, reserved: 0 };
+            // Nobody has to read the account any more, unless nobody has been told.
+            if emit(kind::EXIT, Urgency::Soon, BriefExit { exit, brief }) {
+                accounts::give_back(slot);
+            }
+        }
+        Closed::Long => {
             emit(kind::EXIT, Urgency::Soon, Exit { header, slot, reserved: 0 });
         }
     }

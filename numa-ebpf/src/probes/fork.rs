@@ -3,14 +3,16 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use numa_ebpf::{
+    counter,
     place::NO_PLAN,
     record::{Fork, kind},
     wake::Urgency,
 };
 
 use crate::{
+    accounts,
     config::CPU_IDS,
-    maps::{PLAN_OF, PLAN_SETS, emit, header, mark, marked, unmark_earlier},
+    maps::{PLAN_OF, PLAN_SETS, count, emit, header, is_crowded, mark, marked, unmark_earlier},
     task,
 };
 
@@ -26,6 +28,11 @@ pub fn fork(ctx: BtfTracePointContext) -> i32 {
     // Where its creator belongs is where it will most likely belong: same name, same process or one of the same group.
     let plan = plan_of(child, parent.slot as u32);
     let slot = mark(pid, tid, start, None, plan);
+    // Nothing is to be done about a thread that is where it belongs; most end before anybody could look.
+    if plan != NO_PLAN && pid != tid && is_crowded() && accounts::hide(slot) {
+        count(counter::UNTOLD_BIRTHS);
+        return 0;
+    }
     let header = header(kind::FORK, pid, tid, start);
     let urgency = if plan == NO_PLAN { Urgency::Now } else { Urgency::Soon };
     emit(kind::FORK, urgency, Fork { header, parent_pid, parent_tid, slot, plan, comm: task::comm(child) });

@@ -42,6 +42,8 @@ const MAX_WARNINGS: usize = 256;
 #[derive(Debug, Clone)]
 pub struct Engine {
     topology: Topology,
+    /// The machine's online CPUs, which are asked for at each bind.
+    online: CpuSet,
     settings: Settings,
     rules: Rules,
     plan: Plan,
@@ -108,6 +110,7 @@ impl Engine {
             cuts: Cuts::default(),
             drift: Drift::default(),
             news: Vec::new(),
+            online: topology.online(),
             topology,
             settings,
             plan,
@@ -225,6 +228,12 @@ impl Engine {
     #[must_use]
     pub fn topology(&self) -> &Topology {
         &self.topology
+    }
+
+    /// The machine's online CPUs.
+    #[must_use]
+    pub fn online(&self) -> &CpuSet {
+        &self.online
     }
 
     /// The matcher.
@@ -470,9 +479,7 @@ impl Engine {
             .threads
             .values()
             .filter(|thread| !thread.let_be && !thread.is_on(self.cpus_in(group, thread.role)));
-        off_plan
-            .map(|thread| Action::Bind(self.bind(process, group, thread, cause.clone(), at_ns)))
-            .collect()
+        off_plan.map(|thread| Action::Bind(self.bind(process, group, thread, cause.clone(), at_ns))).collect()
     }
 
     /// Gives the threads of a process the roles that follow from its own, from their names and from the devices that they use.

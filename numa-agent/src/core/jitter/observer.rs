@@ -385,6 +385,12 @@ impl Observer {
         true
     }
 
+    /// So many threads have ended of which nobody has heard, with that CPU time.
+    pub fn note_untold(&mut self, threads: u64, run_ns: u64) {
+        self.unattributed.threads += threads;
+        self.unattributed.run_ns += run_ns;
+    }
+
     /// Threads that were measured for nobody.
     #[must_use]
     pub fn unattributed(&self) -> Unattributed {

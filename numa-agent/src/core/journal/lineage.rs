@@ -58,7 +58,7 @@ impl Who {
         let facts = engine.process(bind.pid).map(|process| &process.facts);
         let process = facts.map_or(TaskId { tid: bind.pid, start_time: 0 }, |facts| facts.id());
         let parent = facts.map_or(0, |facts| facts.ppid);
-        let online = engine.topology().online();
+        let online = engine.online().clone();
         Self { task: bind.task, comm: bind.comm.clone(), process, parent, online }
     }
 }

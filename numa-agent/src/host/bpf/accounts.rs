@@ -22,6 +22,7 @@ pub(super) struct Accounts {
     free_slots: Stack<MapData, u32>,
     slot_of: Array<MapData, u32>,
     plan_of: Array<MapData, u32>,
+    untold: Array<MapData, u32>,
     plan_sets: Array<MapData, PlanSetWords>,
     places: Array<MapData, PlaceWords>,
     cpus: Array<MapData, CpuWords>,
@@ -37,6 +38,7 @@ impl Accounts {
             free_slots: Stack::try_from(take(ebpf, "free_slots")?).map_err(unfit("free_slots"))?,
             slot_of: Array::try_from(take(ebpf, "slot_of")?).map_err(unfit("slot_of"))?,
             plan_of: Array::try_from(take(ebpf, "plan_of")?).map_err(unfit("plan_of"))?,
+            untold: Array::try_from(take(ebpf, "untold")?).map_err(unfit("untold"))?,
             plan_sets: Array::try_from(take(ebpf, "plan_sets")?).map_err(unfit("plan_sets"))?,
             places: Array::try_from(take(ebpf, "places")?).map_err(unfit("places"))?,
             cpus: Array::try_from(take(ebpf, "cpus")?).map_err(unfit("cpus"))?,
@@ -106,6 +108,16 @@ impl Accounts {
     /// Whether that has been done, or was done with a later one.
     pub(super) fn is_given_back(&self, slot: u32, closed_at_ns: u64) -> bool {
         self.given_back.get(slot as usize).is_some_and(|last_ns| *last_ns >= closed_at_ns)
+    }
+
+    /// Somebody has heard of the task with that slot, of whose birth nobody was told; whether that was so.
+    pub(super) fn reveal(&mut self, slot: u32) -> Result<bool, BpfError> {
+        let wrong = |error: MapError| failed(format!("hearing of who has account {slot}"), &error);
+        if self.untold.get(&slot, 0).map_err(wrong)? == 0 {
+            return Ok(false);
+        }
+        self.untold.set(slot, 0, 0).map_err(wrong)?;
+        Ok(true)
     }
 
     /// Slots are below this, from 1 on.

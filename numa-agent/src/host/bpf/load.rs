@@ -116,6 +116,7 @@ pub(super) fn load<T>(
     loader.map_max_entries("free_slots", accounts);
     loader.map_max_entries("slot_of", sys::pid_max());
     loader.map_max_entries("plan_of", accounts + 1);
+    loader.map_max_entries("untold", accounts + 1);
     loader.map_max_entries("plan_sets", accounts::PLAN_SETS);
     loader.map_max_entries("places", cpus);
     loader.map_max_entries("cpus", cpus);

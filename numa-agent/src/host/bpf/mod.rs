@@ -35,7 +35,7 @@ pub use self::{
     hold::{HeldTasks, HoldRing, Holds},
     tap::{Sends, TapOptions, TapRing},
 };
-pub use crate::core::health::{DropCounts, Health, ProgramResult, Verdict};
+pub use crate::core::health::{DropCounts, Health, ProgramResult, Untold, Verdict};
 use crate::core::{
     decode::{self, DecodeError, start_ticks},
     event::TaskEvent,
@@ -105,6 +105,8 @@ pub struct Programs {
     filter: Array<MapData, [u32; filter::WORDS]>,
     filter_bank: Array<MapData, u32>,
     counters: PerCpuArray<MapData, Counters>,
+    /// Of those whose birth was not told.
+    heard_of: u64,
     tap: Option<TapRing>,
     holds: Option<Holds>,
     _log: Option<LogReader>,
@@ -134,6 +136,7 @@ impl Programs {
             filter: Array::try_from(take(&mut ebpf, "filter")?).map_err(unfit("filter"))?,
             filter_bank: Array::try_from(take(&mut ebpf, "filter_bank")?).map_err(unfit("filter_bank"))?,
             counters: PerCpuArray::try_from(take(&mut ebpf, "counters")?).map_err(unfit("counters"))?,
+            heard_of: 0,
             tap: options.tap.map(|_| TapRing::open(&mut ebpf)).transpose()?,
             holds: options.hold.then(|| Holds::open(&mut ebpf)).transpose()?,
             _log: log,
@@ -171,6 +174,7 @@ impl Programs {
         let flags = match known {
             // The same task, or a later owner of the tid, marked by the kernel: its mark is not ours to overwrite.
             Some(known) if start_ticks(known.start_boottime_ns) >= task.start_time => {
+                self.hear_of(task)?;
                 return Ok(Marked::Known);
             }
             Some(_) => 0,
@@ -199,6 +203,7 @@ impl Programs {
     /// # Errors
     /// As the kernel gives them; a task that is not marked is fine.
     pub fn unmark(&mut self, task: TaskId) -> Result<(), BpfError> {
+        self.hear_of(task)?;
         let Some(mark) = self.mark_of_task(task) else { return Ok(()) };
         match self.tasks.remove(&task.tid) {
             // It ended: its exit record has the slot.
@@ -234,6 +239,20 @@ impl Programs {
     #[must_use]
     pub fn slot_of(&self, task: TaskId) -> Option<u32> {
         self.mark_of_task(task)?.account()
+    }
+
+    /// Has the end of a marked task told, if its birth was not ([`counter::is_crowded`]). Whoever ends meanwhile may have been counted as one
+    /// of whom nobody has heard.
+    ///
+    /// # Errors
+    /// As the kernel gives them.
+    pub fn hear_of(&mut self, task: TaskId) -> Result<(), BpfError> {
+        if let Some(slot) = self.slot_of(task)
+            && self.accounts.reveal(slot)?
+        {
+            self.heard_of += 1;
+        }
+        Ok(())
     }
 
     /// An account as it is now: a copy of 5 KB, taken while the kernel side goes on with it.
@@ -338,12 +357,22 @@ impl Programs {
     /// What was lost since loading.
     #[must_use]
     pub fn drops(&self) -> DropCounts {
+        DropCounts::sum(&self.counters())
+    }
+
+    /// Threads born on plan since loading of which nobody was told.
+    #[must_use]
+    pub fn untold(&self) -> Untold {
+        Untold::sum(&self.counters(), self.heard_of)
+    }
+
+    fn counters(&self) -> Vec<Counters> {
         match self.counters.get(&0, 0) {
-            Ok(cpus) => DropCounts::sum(cpus.iter()),
+            Ok(cpus) => cpus.to_vec(),
             // Reading an array element that exists cannot fail; if it does, nothing is known to be lost.
             Err(error) => {
                 tracing::error!("counters of the kernel programs: {error}");
-                DropCounts::default()
+                Vec::new()
             }
         }
     }
