@@ -26,5 +26,6 @@ pub mod scan;
 pub mod surroundings;
 pub mod sys;
 pub mod sysfs;
+mod threads;
 pub mod trust;
 mod young;
