@@ -31,7 +31,22 @@ pub fn read_args(record: &mut Exec, task: task::Pointer) {
     };
     if result == 0 {
         record.args_len = length as u32;
+        end_with_zeros(&mut record.args, length as usize);
     } else {
         record.header.flags |= flag::TRUNCATED;
+    }
+}
+
+/// The filter looks at whole words: what was there before is not to be taken for arguments. Where there is no room for that, it may be:
+/// the filter may pass too much.
+#[inline(always)]
+fn end_with_zeros(args: &mut [u8; ARGS_MAX], length: usize) {
+    for index in 0..size_of::<u64>() {
+        // Read back so that the bound is checked here: before 5.16 or so the verifier forgets bounds of spilled values.
+        // SAFETY: a local.
+        let at = unsafe { (&raw const length).read_volatile() } + index;
+        if at < ARGS_MAX {
+            args[at] = 0;
+        }
     }
 }

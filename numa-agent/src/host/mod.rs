@@ -27,4 +27,5 @@ pub mod scan;
 pub mod surroundings;
 pub mod sys;
 pub mod sysfs;
+mod threads;
 pub mod trust;

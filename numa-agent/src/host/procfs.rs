@@ -16,7 +16,7 @@ use procfs::{
     process::{FDInfo, FDTarget, LimitValue, Process},
 };
 
-use super::{device_files::Devices, sys::Kernel};
+use super::{device_files::Devices, sys::Kernel, threads};
 use crate::core::{
     metrics::Usage,
     rules::Needs,
@@ -111,20 +111,15 @@ impl ProcReader {
     /// The threads of a process, by tid, with their masks.
     #[must_use]
     pub fn threads(&self, pid: u32, kernel: &impl Kernel) -> Vec<ThreadFacts> {
-        let Some(process) = self.open(pid) else { return Vec::new() };
-        let folder = self.root.join(pid.to_string()).join("task");
-        let entries = std::fs::read_dir(folder).into_iter().flatten();
-        let tids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-        // One open and one read each, of what never exceeds a page: there may be a hundred thousand.
-        let mut stat = [0; 1024];
-        let thread = |tid: u32| {
-            let length = process.open_relative(format!("task/{tid}/stat")).ok()?.read(&mut stat).ok()?;
-            let (comm, start_time) = comm_and_start_time(&stat[..length])?;
-            Some(ThreadFacts { id: TaskId { tid, start_time }, comm, allowed: kernel.affinity(tid).ok() })
-        };
-        let mut threads: Vec<ThreadFacts> = tids.filter_map(thread).collect();
-        threads.sort_by_key(|thread| thread.id);
-        threads
+        threads::of_one(&self.folder(pid), kernel)
+    }
+
+    /// The same of each of those processes, of whom each takes a descriptor meanwhile. By more than one of our threads where there are
+    /// many.
+    #[must_use]
+    pub fn threads_of(&self, pids: &[u32], kernel: &(impl Kernel + Sync)) -> Vec<Vec<ThreadFacts>> {
+        let folders: Vec<PathBuf> = pids.iter().map(|pid| self.folder(*pid)).collect();
+        threads::of_all(&folders, kernel)
     }
 
     /// The process that a thread belongs to, by any of its tids.
@@ -183,7 +178,11 @@ impl ProcReader {
     }
 
     fn open(&self, pid: u32) -> Option<Process> {
-        Process::new_with_root(self.root.join(pid.to_string())).ok()
+        Process::new_with_root(self.folder(pid)).ok()
+    }
+
+    fn folder(&self, pid: u32) -> PathBuf {
+        self.root.join(pid.to_string())
     }
 }
 
@@ -264,16 +263,6 @@ fn brief(process: &Process) -> Option<ProcessFacts> {
         comm: stat.comm,
         ..ProcessFacts::default()
     })
-}
-
-/// Of a thread's `stat`: what is between the first parenthesis and the last one, and field 22. The name may hold anything.
-fn comm_and_start_time(stat: &[u8]) -> Option<(String, u64)> {
-    let first = stat.iter().position(|byte| *byte == b'(')?;
-    let last = stat.iter().rposition(|byte| *byte == b')')?;
-    let comm = String::from_utf8_lossy(stat.get(first + 1..last)?).into_owned();
-    // Field 3 comes two bytes after the parenthesis.
-    let start_time = stat.get(last + 2..)?.split(|byte| *byte == b' ').nth(22 - 3)?;
-    Some((comm, std::str::from_utf8(start_time).ok()?.parse().ok()?))
 }
 
 fn real_uid(process: &Process) -> Option<u32> {
@@ -380,21 +369,6 @@ mod tests {
         let facts = facts.expect("it is there");
         assert_eq!((facts.comm.as_str(), facts.uid), ("\u{fffd}\u{fffd}", nix::unistd::getuid().as_raw()));
         assert_eq!(threads.len(), 1);
-    }
-
-    #[test]
-    fn a_name_with_parentheses_hides_no_start_time() {
-        let rest = "S 1 2 3 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 777 4096 9\n";
-        let of = |stat: &str| comm_and_start_time(stat.as_bytes());
-        assert_eq!(of(&format!("42 (a) b ( c)) {rest}")), Some(("a) b ( c)".to_owned(), 777)));
-        assert_eq!(of(&format!("42 () {rest}")), Some((String::new(), 777)));
-        assert_eq!(of("42 (cut) S 1 2 3"), None);
-        assert_eq!((of("42 cut"), of("42 )("), of("42 (a)"), of("")), (None, None, None, None));
-        let me = ProcReader::new("/proc", Needs::default()).threads(std::process::id(), &Host);
-        let theirs = Process::myself().unwrap().tasks().unwrap().flatten();
-        let theirs: HashSet<_> =
-            theirs.filter_map(|task| task.stat().ok()).map(|stat| stat.starttime).collect();
-        assert!(!me.is_empty() && me.iter().all(|thread| theirs.contains(&thread.id.start_time)), "{me:?}");
     }
 
     #[test]

@@ -13,6 +13,9 @@ use crate::core::{
     task::{ProcessFacts, TaskId},
 };
 
+/// Processes whose threads are read together: each takes a descriptor, of which we may have 1024.
+const TOGETHER: usize = 64;
+
 /// What to look for.
 #[derive(Debug, Clone)]
 pub struct Scanner {
@@ -44,10 +47,11 @@ impl Scanner {
     ///
     /// # Errors
     /// If the directory cannot be listed.
-    pub fn scan(&self, kernel: &impl Kernel) -> Result<Scan, ProcError> {
+    pub fn scan(&self, kernel: &(impl Kernel + Sync)) -> Result<Scan, ProcError> {
         let as_of_ns = sys::monotonic_ns();
         let devices = device_files::numbers(&self.rules.settings().forward_thread_devices);
         let mut scan = Scan { snapshots: Vec::new(), alive: BTreeSet::new(), devices, as_of_ns };
+        let mut found = Vec::new();
         for pid in self.reader.pids()? {
             let as_of_ns = sys::monotonic_ns();
             let Some(brief) = self.reader.brief(pid) else { continue };
@@ -56,10 +60,14 @@ impl Scanner {
                 let Some(facts) = self.reader.complete(brief) else { continue };
                 // Threads are what takes long to read.
                 if self.managed.contains(&pid) || self.rules.process_role(&facts).is_some() {
-                    scan.snapshots.push(self.with_threads(facts, as_of_ns, kernel));
+                    found.push((facts, as_of_ns));
                 }
             }
+            if found.len() == TOGETHER {
+                scan.snapshots.extend(self.with_threads(std::mem::take(&mut found), kernel));
+            }
         }
+        scan.snapshots.extend(self.with_threads(found, kernel));
         scan.snapshots.sort_by_key(|snapshot| (snapshot.facts.start_time, snapshot.facts.pid));
         Ok(scan)
     }
@@ -68,7 +76,9 @@ impl Scanner {
     #[must_use]
     pub fn look(&self, pid: u32, kernel: &impl Kernel) -> Option<Snapshot> {
         let as_of_ns = sys::monotonic_ns();
-        Some(self.with_threads(self.reader.complete(self.reader.brief(pid)?)?, as_of_ns, kernel))
+        let facts = self.reader.complete(self.reader.brief(pid)?)?;
+        let threads = self.reader.threads(pid, kernel);
+        Some(Snapshot { facts, threads, as_of_ns, after_loss: self.after_loss })
     }
 
     fn may_be_ours(&self, brief: &ProcessFacts) -> bool {
@@ -76,8 +86,11 @@ impl Scanner {
         !brief.kernel_thread && (self.managed.contains(&brief.pid) || matches())
     }
 
-    fn with_threads(&self, facts: ProcessFacts, as_of_ns: u64, kernel: &impl Kernel) -> Snapshot {
-        let threads = self.reader.threads(facts.pid, kernel);
-        Snapshot { facts, threads, as_of_ns, after_loss: self.after_loss }
+    fn with_threads(&self, found: Vec<(ProcessFacts, u64)>, kernel: &(impl Kernel + Sync)) -> Vec<Snapshot> {
+        let pids: Vec<u32> = found.iter().map(|(facts, _)| facts.pid).collect();
+        let threads = self.reader.threads_of(&pids, kernel);
+        let snapshot =
+            |((facts, as_of_ns), threads)| Snapshot { facts, threads, as_of_ns, after_loss: self.after_loss };
+        found.into_iter().zip(threads).map(snapshot).collect()
     }
 }

@@ -719,6 +719,40 @@ pub fn peer(socket: &impl AsFd) -> io::Result<Peer> {
     Ok(Peer { pid: known.pid().cast_unsigned(), uid: known.uid(), groups })
 }
 
+/// Has `work` done by a thread that can open no file: each is as if it were not there. Where the kernel cannot have that, by one that can.
+pub fn without_files<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    let refused = || {
+        if let Err(errno) = refuse_to_open() {
+            tracing::debug!("files are opened that need not be: {errno}");
+        }
+        work()
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(refused).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// From now on `openat`, by which the standard library opens all files, finds none for this thread and those it creates. There is no way
+/// back.
+fn refuse_to_open() -> Result<(), Errno> {
+    // What a filter needs of one without privileges; a thread's own, as the filter is (seccomp(2)).
+    nix::sys::prctl::set_no_new_privs()?;
+    let refuse = libc::SECCOMP_RET_ERRNO | Errno::ENOENT as u32;
+    let instruction =
+        |code: u32, jump_if_not, k| libc::sock_filter { code: code as u16, jt: 0, jf: jump_if_not, k };
+    let mut filter = [
+        // The number of the system call is the first that there is to load. It is ours: nobody here makes calls of another architecture.
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, libc::SYS_openat as u32),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, refuse),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the kernel copies the program, which lives until then.
+    let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    Errno::result(result).map(drop)
+}
+
 /// Gives memory that was freed back to the kernel. The C library keeps it otherwise: for a daemon, forever.
 pub fn release_freed_memory() {
     #[cfg(target_env = "gnu")]

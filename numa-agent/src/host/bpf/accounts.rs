@@ -31,9 +31,9 @@ pub(super) struct Accounts {
 }
 
 impl Accounts {
-    /// Takes the maps of a loaded object, and makes all slots free.
-    pub(super) fn new(ebpf: &mut Ebpf, places: &[(u32, Place)]) -> Result<Self, BpfError> {
-        let mut accounts = Self {
+    /// Takes the maps of a loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, BpfError> {
+        Ok(Self {
             accounts: Array::try_from(take(ebpf, "accounts")?).map_err(unfit("accounts"))?,
             free_slots: Stack::try_from(take(ebpf, "free_slots")?).map_err(unfit("free_slots"))?,
             slot_of: Array::try_from(take(ebpf, "slot_of")?).map_err(unfit("slot_of"))?,
@@ -43,17 +43,18 @@ impl Accounts {
             places: Array::try_from(take(ebpf, "places")?).map_err(unfit("places"))?,
             cpus: Array::try_from(take(ebpf, "cpus")?).map_err(unfit("cpus"))?,
             given_back: Vec::new(),
-        };
-        accounts.given_back.resize(accounts.accounts.len() as usize, 0);
-        for cpu in 0..accounts.places.len() {
+        })
+    }
+
+    /// Says where CPUs are, and makes all slots free: before the first program runs.
+    pub(super) fn prepare(&mut self, places: &[(u32, Place)]) -> Result<(), BpfError> {
+        self.given_back.resize(self.accounts.len() as usize, 0);
+        for cpu in 0..self.places.len() {
             let place = places.iter().find(|(known, _)| *known == cpu);
-            accounts.set_place(cpu, place.map_or(Place::NOWHERE, |(_, place)| *place))?;
+            self.set_place(cpu, place.map_or(Place::NOWHERE, |(_, place)| *place))?;
         }
         // The lowest are taken first.
-        for slot in (1..accounts.accounts.len()).rev() {
-            accounts.free(slot)?;
-        }
-        Ok(accounts)
+        (1..self.accounts.len()).rev().try_for_each(|slot| self.free(slot))
     }
 
     /// Opens the account of a task that the kernel side does not know yet; `None` if no slot is free.

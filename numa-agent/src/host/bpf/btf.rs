@@ -44,9 +44,13 @@ impl Member {
     }
 }
 
-const MAGIC: u16 = 0xeb9f;
+/// What BTF begins with.
+pub const MAGIC: u16 = 0xeb9f;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_TYPEDEF: u32 = 8;
+/// What stands before a tracepoint's name in that of its type (`DEFINE_EVENT` and `BPF_TRACE_DEFN_x` of `include/trace/bpf_probe.h`).
+pub const TRACEPOINT: &str = "btf_trace_";
 /// Typedef, volatile, const, restrict, type tag: names and qualifiers of another type.
 const KINDS_ALIAS: [u32; 5] = [8, 9, 10, 11, 18];
 
@@ -58,10 +62,11 @@ pub struct Btf<'a> {
     /// Offset of each type in `types`; the type with id 1 is the first.
     offsets: Vec<u32>,
     structs: HashMap<&'a [u8], u32>,
+    tracepoints: Vec<(&'a str, u32)>,
 }
 
 impl<'a> Btf<'a> {
-    /// Indexes the structs of that name in `blob`.
+    /// Indexes the structs of that name in `blob`, and what programs can be attached to.
     ///
     /// # Errors
     /// [`BtfError`] if it is no BTF or has types of unknown size.
@@ -77,7 +82,8 @@ impl<'a> Btf<'a> {
         };
         let types = section(1, 2).ok_or(BtfError::Format("types outside the blob"))?;
         let strings = section(3, 4).ok_or(BtfError::Format("strings outside the blob"))?;
-        let mut btf = Self { types, strings, offsets: Vec::new(), structs: HashMap::new() };
+        let mut btf =
+            Self { types, strings, offsets: Vec::new(), structs: HashMap::new(), tracepoints: Vec::new() };
         btf.index(wanted)?;
         Ok(btf)
     }
@@ -93,6 +99,10 @@ impl<'a> Btf<'a> {
                 if wanted.iter().any(|wanted| wanted.as_bytes() == name) {
                     self.structs.insert(name, self.offsets.len() as u32);
                 }
+            } else if kind == KIND_TYPEDEF {
+                let name = self.name(at).strip_prefix(TRACEPOINT.as_bytes());
+                let name = name.and_then(|name| std::str::from_utf8(name).ok());
+                self.tracepoints.extend(name.map(|name| (name, self.offsets.len() as u32)));
             }
             let extra = match kind {
                 1 | 14 | 17 => 4,
@@ -125,6 +135,12 @@ impl<'a> Btf<'a> {
         let id = self.structs.get(name.as_bytes());
         let size = id.and_then(|id| word(self.types, self.resolve(*id)? + 8));
         size.ok_or_else(|| BtfError::Struct(name.to_owned()))
+    }
+
+    /// The id of the type of each tracepoint.
+    #[must_use]
+    pub fn tracepoints(&self) -> &[(&'a str, u32)] {
+        &self.tracepoints
     }
 
     /// Depth-first through anonymous members. Real structs nest a few levels; the bound is for damaged blobs.

@@ -1,10 +1,16 @@
-//! Loading and attaching, one program at a time.
+//! Loading and attaching. Programs are verified several at a time, and attached one by one.
 
-use std::{fs, io, path::Path, thread};
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::Path,
+    sync::{Mutex, PoisonError},
+    thread,
+};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    programs::{BtfTracePoint, ProgramError, RawTracePoint, TracePoint},
+    programs::{Program, ProgramError},
 };
 use nix::{
     mount::{MsFlags, mount},
@@ -75,11 +81,20 @@ const PROGRAMS: [(&str, bool, Hook); PROGRAM_COUNT] = [
 /// Where device files are looked for.
 const DEVICE: (&str, bool, &Hook) = ("device", false, &Hook::Syscall("sys_enter_ioctl"));
 
-/// Loads the object, makes its maps, has them prepared, and then attaches what can be attached: programs run from the moment they
-/// are attached.
+/// The programs whose verification takes longest, the longest first: the others are done beside them.
+const LONGEST: [&str; 3] = ["exec", "switch", "rename"];
+/// Threads that verify, at most: with as many, the longest is what is waited for. Side by side since 5.2 (45a73c17bfb9).
+const VERIFIERS: usize = 4;
+
+/// What came of programs' verification.
+type Verified = HashMap<&'static str, Result<(), ProgramError>>;
+
+/// Loads the object, makes its maps, of which some are taken and prepared, and then attaches what can be attached: programs run from the
+/// moment they are attached.
 pub(super) fn load<T>(
     options: &LoadOptions,
-    prepare: impl FnOnce(&mut Ebpf) -> Result<T, BpfError>,
+    take: impl FnOnce(&mut Ebpf) -> Result<T, BpfError>,
+    prepare: impl FnOnce(&mut T) -> Result<(), BpfError>,
 ) -> Result<(Ebpf, T, Health), BpfError> {
     if OBJECT.is_empty() {
         return Err(BpfError::NoPrograms);
@@ -103,8 +118,9 @@ pub(super) fn load<T>(
     if let Some((tap, Ok(known))) = &tap {
         constants.extend(known.iter().copied().chain(tap::constants(tap)));
     }
-    let mut loader = EbpfLoader::new();
-    // The loader has parsed the kernel's whole BTF, tens of MB, for relocations that Rust programs do not have.
+    // Where it can, it parses the kernel's whole BTF at once (aya 0.14): 20 ms and tens of MB, for relocations that Rust programs do not
+    // have.
+    let mut loader = sys::without_files(EbpfLoader::new);
     loader.btf(None);
     for (name, value) in &constants {
         loader.override_global(name, value, true);
@@ -128,12 +144,16 @@ pub(super) fn load<T>(
         loader.map_max_entries("AYA_LOGS", 4096);
     }
     let mut ebpf = loader.load(OBJECT).map_err(|error| BpfError::Load(explain(&error)))?;
-    let prepared = prepare(&mut ebpf)?;
-    let btf = Btf::from_sys_fs().map_err(|error| BpfError::Load(explain(&error)))?;
+    let mut taken = take(&mut ebpf)?;
+    let btf = offsets.hooks.to_btf().map_err(|error| BpfError::Load(explain(&error)))?;
+    let mut wanted: Vec<_> = PROGRAMS.iter().map(|(name, _, hook)| (*name, hook)).collect();
+    wanted.extend(devices.as_ref().and_then(|known| known.is_ok().then_some((DEVICE.0, DEVICE.2))));
+    let (mut verified, prepared) = verify_all(&mut ebpf, &btf, &wanted, || prepare(&mut taken));
+    prepared?;
     let mut health = with_tracefs(|tracefs| {
-        let mut programs = attach_all(&mut ebpf, &btf, tracefs);
+        let mut programs = attach_all(&mut ebpf, &mut verified, tracefs);
         programs.extend(devices.map(|known| match known {
-            Ok(_) => attach(&mut ebpf, &btf, tracefs, DEVICE),
+            Ok(_) => attach(&mut ebpf, &mut verified, tracefs, DEVICE),
             Err(why) => {
                 let (name, required, _) = DEVICE;
                 ProgramResult { name, required, result: Err(why), verified: None }
@@ -141,7 +161,8 @@ pub(super) fn load<T>(
         }));
         let tap = tap.map_or(Vec::new(), |(tap, known)| {
             tap::attach_all(&tap, &known.map(drop), |name, required, hook| {
-                attach(&mut ebpf, &btf, tracefs, (name, required, hook))
+                let (mut of_it, ()) = verify_all(&mut ebpf, &btf, &[(name, hook)], || ());
+                attach(&mut ebpf, &mut of_it, tracefs, (name, required, hook))
             })
         });
         let hold = options.hold.then(|| offsets.hold.map(drop).map_err(|error| error.to_string()));
@@ -153,21 +174,64 @@ pub(super) fn load<T>(
         let (name, required, verified) = ("affinity_namespaces", false, None);
         health.programs.push(ProgramResult { name, required, result, verified });
     }
-    drop(btf);
     sys::release_freed_memory();
     if [Some(health.verdict()), health.tap_verdict()].contains(&Some(Verdict::Unusable)) {
         return Err(BpfError::Unusable(health));
     }
-    Ok((ebpf, prepared, health))
+    Ok((ebpf, taken, health))
 }
 
 fn offsets() -> Result<Offsets, BpfError> {
     let path = Path::new(BTF_PATH);
     let blob = fs::read(path).map_err(|error| BpfError::NoBtf { path: path.into(), error })?;
-    offsets::resolve(&blob).map_err(|error| BpfError::Btf { path: path.into(), error })
+    let typed = PROGRAMS
+        .iter()
+        .filter_map(|(_, _, hook)| if let Hook::Btf(name) = hook { Some(*name) } else { None });
+    let wanted: Vec<&str> = typed.chain(tap::TRACEPOINTS).collect();
+    offsets::resolve(&blob, &wanted).map_err(|error| BpfError::Btf { path: path.into(), error })
 }
 
-fn attach_all(ebpf: &mut Ebpf, btf: &Btf, tracefs: &Result<(), String>) -> Vec<ProgramResult> {
+/// Has the kernel verify those programs, which only takes time: nothing runs yet. Meanwhile `beside` is done.
+fn verify_all<R>(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    wanted: &[(&'static str, &Hook)],
+    beside: impl FnOnce() -> R,
+) -> (Verified, R) {
+    let hook_of = |found: &str| wanted.iter().find(|(name, _)| *name == found);
+    let rank = |name: &str| LONGEST.iter().position(|long| *long == name).unwrap_or(LONGEST.len());
+    let programs = ebpf.programs_mut().filter_map(|(name, program)| Some((*hook_of(name)?, program)));
+    let mut programs: Vec<_> = programs.collect();
+    programs.sort_by_key(|((name, _), _)| rank(name));
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(VERIFIERS).min(programs.len());
+    let (queue, verified) = (Mutex::new(programs.into_iter()), Mutex::new(Verified::new()));
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        while let Some(((name, hook), program)) = next() {
+            let result = verify(program, btf, hook);
+            verified.lock().unwrap_or_else(PoisonError::into_inner).insert(name, result);
+        }
+    };
+    let done = thread::scope(|scope| {
+        // Whom there is no room for does not help.
+        (1..threads).for_each(|_| drop(thread::Builder::new().spawn_scoped(scope, work)));
+        let done = beside();
+        work();
+        done
+    });
+    (verified.into_inner().unwrap_or_else(PoisonError::into_inner), done)
+}
+
+fn verify(program: &mut Program, btf: &Btf, hook: &Hook) -> Result<(), ProgramError> {
+    match (hook, program) {
+        (Hook::Btf(tracepoint), Program::BtfTracePoint(program)) => program.load(tracepoint, btf),
+        (Hook::Raw(_), Program::RawTracePoint(program)) => program.load(),
+        (Hook::Syscall(_), Program::TracePoint(program)) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+fn attach_all(ebpf: &mut Ebpf, verified: &mut Verified, tracefs: &Result<(), String>) -> Vec<ProgramResult> {
     let mut programs: Vec<ProgramResult> = Vec::new();
     for (name, required, hook) in &PROGRAMS {
         let blind = programs.iter().any(|program| program.name == "switch" && program.result.is_err());
@@ -175,7 +239,7 @@ fn attach_all(ebpf: &mut Ebpf, btf: &Btf, tracefs: &Result<(), String>) -> Vec<P
             let result = Err("of no use without switch, which is not attached".to_owned());
             ProgramResult { name, required: *required, result, verified: None }
         } else {
-            attach(ebpf, btf, tracefs, (name, *required, hook))
+            attach(ebpf, verified, tracefs, (name, *required, hook))
         });
     }
     programs
@@ -184,13 +248,13 @@ fn attach_all(ebpf: &mut Ebpf, btf: &Btf, tracefs: &Result<(), String>) -> Vec<P
 /// Attaches a program: name, whether required, hook. `tracefs` says whether a system call's can be.
 fn attach(
     ebpf: &mut Ebpf,
-    btf: &Btf,
+    verified: &mut Verified,
     tracefs: &Result<(), String>,
     (name, required, hook): (&'static str, bool, &Hook),
 ) -> ProgramResult {
     let result = match (hook, tracefs) {
         (Hook::Syscall(_), Err(why)) => Err(why.clone()),
-        _ => try_attach(ebpf, btf, name, hook).map_err(|error| explain(&error)),
+        _ => try_attach(ebpf, verified, name, hook).map_err(|error| explain(&error)),
     };
     // A program that was not loaded has no figures either.
     let info = ebpf.program(name).and_then(|program| program.info().ok());
@@ -198,25 +262,16 @@ fn attach(
     ProgramResult { name, required, result, verified }
 }
 
-fn try_attach(ebpf: &mut Ebpf, btf: &Btf, name: &str, hook: &Hook) -> Result<(), ProgramError> {
-    let program =
-        ebpf.program_mut(name).ok_or_else(|| ProgramError::InvalidName { name: name.to_owned() })?;
-    match hook {
-        Hook::Btf(tracepoint) => {
-            let program: &mut BtfTracePoint = program.try_into()?;
-            program.load(tracepoint, btf)?;
-            program.attach().map(drop)
-        }
-        Hook::Raw(tracepoint) => {
-            let program: &mut RawTracePoint = program.try_into()?;
-            program.load()?;
-            program.attach(tracepoint).map(drop)
-        }
-        Hook::Syscall(tracepoint) => {
-            let program: &mut TracePoint = program.try_into()?;
-            program.load()?;
+fn try_attach(ebpf: &mut Ebpf, verified: &mut Verified, name: &str, hook: &Hook) -> Result<(), ProgramError> {
+    let missing = || ProgramError::InvalidName { name: name.to_owned() };
+    verified.remove(name).ok_or_else(missing)??;
+    match (hook, ebpf.program_mut(name).ok_or_else(missing)?) {
+        (Hook::Btf(_), Program::BtfTracePoint(program)) => program.attach().map(drop),
+        (Hook::Raw(tracepoint), Program::RawTracePoint(program)) => program.attach(tracepoint).map(drop),
+        (Hook::Syscall(tracepoint), Program::TracePoint(program)) => {
             program.attach("syscalls", tracepoint).map(drop)
         }
+        _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
 

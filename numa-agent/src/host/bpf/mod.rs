@@ -7,6 +7,7 @@ mod accounts;
 mod btf;
 mod error;
 mod hold;
+mod hooks;
 mod load;
 mod log;
 mod offsets;
@@ -122,7 +123,8 @@ impl Programs {
     /// If the maps cannot be made or a required program cannot be attached; a failed optional program is in
     /// [`Programs::health`] only.
     pub fn load(options: &LoadOptions) -> Result<Self, BpfError> {
-        let (mut ebpf, accounts, health) = load::load(options, |ebpf| Accounts::new(ebpf, &options.places))?;
+        let (mut ebpf, accounts, health) =
+            load::load(options, Accounts::take, |accounts| accounts.prepare(&options.places))?;
         let log =
             options.debug_log.then(|| LogReader::start(&mut ebpf)).transpose().map_err(BpfError::Load)?;
         Ok(Self {

@@ -1,6 +1,9 @@
-//! The kernel struct members that the programs read, and the constants by which they learn where those are.
+//! The kernel struct members that the programs read, and the constants by which they learn where those are; and the tracepoints' types.
 
-use super::btf::{Btf, BtfError};
+use super::{
+    btf::{Btf, BtfError},
+    hooks::Hooks,
+};
 
 /// A constant of the programs: name and value.
 pub type Constant = (&'static str, u32);
@@ -18,13 +21,15 @@ pub struct Offsets {
     pub tap: Result<Vec<Constant>, BtfError>,
     /// What it takes to hold a task at exec.
     pub hold: Result<Vec<Constant>, BtfError>,
+    /// What can be attached to.
+    pub hooks: Hooks,
 }
 
-/// Finds every member in the kernel's BTF.
+/// Finds every member in the kernel's BTF, and those of the tracepoints `wanted` that it has.
 ///
 /// # Errors
 /// [`BtfError`] names the struct or required member that this kernel lacks.
-pub fn resolve(blob: &[u8]) -> Result<Offsets, BtfError> {
+pub fn resolve(blob: &[u8], wanted: &[&str]) -> Result<Offsets, BtfError> {
     let nested = ["pid", "upid", "pid_namespace", "idr", "xarray", "xa_node"];
     let tapped = ["files_struct", "fdtable", "file", "inode", "socket", "sock", "sock_common"];
     let held = ["signal_struct", "sigpending"];
@@ -36,6 +41,7 @@ pub fn resolve(blob: &[u8]) -> Result<Offsets, BtfError> {
         devices: devices(&btf),
         tap: tap(&btf),
         hold: hold(&btf),
+        hooks: Hooks::new(btf.tracepoints().iter().filter(|(name, _)| wanted.contains(name)).copied()),
     })
 }
 
@@ -164,7 +170,7 @@ mod tests {
         members.extend(task);
         btf.composite(STRUCT, "task_struct", &members);
         more.iter().for_each(|(name, members)| btf.composite(STRUCT, name, members));
-        resolve(&btf.blob())
+        resolve(&btf.blob(), &[])
     }
 
     #[test]

@@ -42,6 +42,9 @@ const MAX_RECEIVED: u32 = 1 << 14;
 /// Sends under way at once.
 const MAX_CALLS: u32 = 1 << 12;
 
+/// Where it attaches by type.
+pub(super) const TRACEPOINTS: [&str; 2] = ["tcp_rcv_space_adjust", "sock_send_length"];
+
 /// Exit comes before entry, so that no call is remembered for ever.
 const SYSCALLS: [(&str, &str); 8] = [
     ("tap_write_exit", "sys_exit_write"),
@@ -85,9 +88,9 @@ pub(super) fn attach_all(
         Ok(()) => attach(name, required, &hook),
         Err(why) => ProgramResult { name, required, result: Err(why.clone()), verified: None },
     };
-    let mut programs = vec![attach("tap_receive", true, Hook::Btf("tcp_rcv_space_adjust"))];
+    let mut programs = vec![attach("tap_receive", true, Hook::Btf(TRACEPOINTS[0]))];
     if options.sends != Sends::BySyscalls {
-        programs.push(attach("tap_send", false, Hook::Btf("sock_send_length")));
+        programs.push(attach("tap_send", false, Hook::Btf(TRACEPOINTS[1])));
     }
     let direct = programs.iter().any(|program| program.name == "tap_send" && program.result.is_ok());
     if !direct || options.sends == Sends::Every {
