@@ -2,6 +2,7 @@
 //! later, counted, and said once.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,12 +16,12 @@ use crate::{
         idset::CpuSet,
         journal::{Class, Entry, Lineage, Outstanding, TaskChange, Who},
         stats::Journaled,
-        task::BindOutcome,
+        task::{BindOutcome, TaskId},
     },
     host::{
-        journal::{self, Attendance, Journal, JournalError},
+        journal::{self, Attendance, Here, Journal, JournalError},
         restore::{self, Asked},
-        sys,
+        sys::{self, Host, Kernel},
     },
     report::{self, escape},
 };
@@ -44,6 +45,7 @@ pub struct Journaling {
     path: Option<PathBuf>,
     journal: Option<Journal>,
     lineage: Lineage,
+    here: Here,
     /// Lines that could not be written yet, and how many.
     late: (String, u64),
     retry_at_ns: u64,
@@ -85,8 +87,16 @@ impl Journaling {
     /// A thread is about to be given another mask.
     pub(super) fn before(&mut self, engine: &Engine, bind: &Bind, mask: &CpuSet) {
         if self.path.is_some() {
-            let change = self.lineage.change(&Who::of(bind, engine), mask, &bind.cpus);
+            let change = self.lineage.change(&mut self.here, &Who::of(bind, engine), mask, &bind.cpus);
             self.write(change);
+        }
+    }
+
+    /// A scan has found that process; none of its threads has been bound since.
+    pub(super) fn found(&mut self, engine: &Engine, pid: u32) {
+        if self.path.is_some() {
+            let changes = self.lineage.found(&mut self.here, engine, pid);
+            changes.into_iter().for_each(|change| self.write(change));
         }
     }
 
@@ -98,7 +108,7 @@ impl Journaling {
             _ => false,
         };
         if self.path.is_some() && worth_a_look {
-            let change = self.lineage.outcome(&Who::of(bind, engine), &bind.cpus, outcome);
+            let change = self.lineage.outcome(&mut self.here, &Who::of(bind, engine), &bind.cpus, outcome);
             change.into_iter().for_each(|change| self.write(change));
         }
     }
@@ -204,9 +214,12 @@ impl Journaling {
         }
     }
 
-    /// Forgets processes that are not managed any more.
-    pub(super) fn sweep(&mut self, engine: &Engine) {
-        self.lineage.retain(|pid| engine.manages(pid));
+    /// Forgets processes that have ended. Those that run a program which is none of ours have children that may be. Who is not in `alive`
+    /// may have come since.
+    pub(super) fn sweep(&mut self, engine: &Engine, alive: &BTreeSet<TaskId>) {
+        let is_managed = |id: TaskId| engine.process(id.tid).is_some_and(|process| process.facts.id() == id);
+        let lives = |id: TaskId| Host.start_time(id.tid) == Some(id.start_time);
+        self.lineage.retain(|id| alive.contains(&id) || is_managed(id) || lives(id));
     }
 }
 
@@ -217,7 +230,7 @@ impl Agent {
         self.executor.journaling.open_if_needed();
         if self.executor.journaling.lineage.is_long() {
             // Scans do that too, where there are some.
-            self.executor.journaling.sweep(&self.engine);
+            self.executor.journaling.sweep(&self.engine, &BTreeSet::new());
         }
         self.executor.journaling.tell(&mut self.engine);
     }

@@ -10,7 +10,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use numa_agent::host::journal;
-use numa_agent_tests::agent;
+use numa_agent_tests::{agent, cpuset::Cpuset};
 
 use super::*;
 
@@ -111,6 +111,142 @@ fn after_a_killed_agent_everybody_has_what_they_had() {
     }
     let again = restore(&journal, &[]);
     assert_eq!(results(&again), [], "what is done is struck: {again}");
+}
+
+#[test]
+fn who_came_by_way_of_programs_that_are_not_managed_gets_back_what_the_first_had() {
+    let Some(stage) = stage("restore-descent") else { return };
+    let agent = stage.agent();
+    // A shell whose arguments make it a worker; one, and another, which are nobody's; a worker.
+    let scripts = ["first.sh", "second.sh"].map(|name| stage.dir.path().join(name));
+    let worker = stage.family.command("worker", 0);
+    let words =
+        worker.get_args().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
+    fs::write(&scripts[0], format!("sh {}\n:\n", scripts[1].display())).unwrap();
+    fs::write(&scripts[1], format!("{} {words} --puppet\n:\n", stage.family.exe.display())).unwrap();
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "sh \"$0\"; :"]).arg(&scripts[0]);
+    let mut puppet = Puppet::start_by(shell, &stage.family, "worker", 0).unwrap();
+    let forward = puppet.thread("forward_0").unwrap();
+    stage.settle_on(forward, &stage.forward);
+    stage.settle_on(puppet.pid(), &stage.members);
+    let journal = stage.dir.path().join("journal");
+    fs::copy(agent.journal(), &journal).unwrap();
+    let _ = agent.end_by(Signal::SIGKILL);
+    let done = restore(&journal, &[]);
+    for tid in [puppet.pid(), forward] {
+        assert_eq!(sys::affinity(tid).unwrap(), stage.all, "{tid}: {done:#}");
+    }
+}
+
+#[test]
+fn masks_that_were_the_planned_ones_already_are_kept() {
+    let Some(stage) = stage("restore-own") else { return };
+    let mut puppet = stage.puppet("worker");
+    let [own, other, forward] = ["own", "other", "forward_0"].map(|name| puppet.thread(name).unwrap());
+    for tid in [own, forward] {
+        puppet.pin(tid, &stage.members).unwrap();
+    }
+    let mut at_home = stage.puppet("worker");
+    at_home.pin(at_home.pid(), &stage.members).unwrap();
+    let journal = stage.dir.path().join("journal");
+    for bind in [false, true] {
+        if bind {
+            let args = ["bind", "--apply", "--journal"].map(str::to_owned);
+            assert!(
+                agent::run(args.into_iter().chain([utf8(&journal)]).chain(stage.args())).status.success()
+            );
+        } else {
+            let agent = stage.agent_with(&["--journal", &utf8(&journal)]);
+            stage.settle_on(other, &stage.members);
+            stage.settle_on(forward, &stage.forward);
+            // Who is born of it is where it belongs, until it takes another name.
+            let child = at_home.thread("decode_0").unwrap();
+            stage.settle_on(child, &stage.forward);
+            let _ = agent.end_by(Signal::SIGKILL);
+        }
+        let done = restore(&journal, &[]);
+        for tid in [own, forward].into_iter().chain(threads_of(at_home.pid())) {
+            assert_eq!(sys::affinity(tid).unwrap(), stage.members, "{tid}: {done:#}");
+        }
+        for tid in [puppet.pid(), other] {
+            assert_eq!(sys::affinity(tid).unwrap(), stage.all, "{tid}: {done:#}");
+        }
+    }
+}
+
+/// A cpuset of `cpus`, or `None` with a word why not.
+fn cpuset(test: &str, cpus: &CpuSet) -> Option<Cpuset> {
+    Cpuset::new(test, cpus).map_err(|why| skip(test, &why)).ok()
+}
+
+#[test]
+fn who_had_no_mask_of_its_own_follows_its_cpuset_afterwards() {
+    let Some(stage) = stage("restore-cpuset") else { return };
+    // As its cpuset is when it is first bound, and as it is when that is undone.
+    let Some(narrow) = cpuset("restore-narrow", &stage.forward) else { return };
+    let Some(wide) = cpuset("restore-wide", &stage.all) else { return };
+    let agent = stage.agent_with(&["--reconcile", "1"]);
+    let (late, mut early) = (stage.puppet("idle"), stage.puppet("worker"));
+    narrow.take(late.pid());
+    wide.take(early.pid());
+    let mut late = late;
+    late.exec("worker").unwrap();
+    let pid = late.pid();
+    eventually(|| {
+        let failed = |event: &Value| event["event"] == "bound" && event["pid"] == pid;
+        match agent.events().iter().any(failed) {
+            true => Ok(()),
+            false => Err(format!("no attempt: {}", agent.stderr())),
+        }
+    });
+    narrow.allow(&stage.all);
+    stage.settle_on(pid, &stage.members);
+    let forward = early.thread("forward_0").unwrap();
+    stage.settle_on(forward, &stage.forward);
+    let journal = stage.dir.path().join("journal");
+    fs::copy(agent.journal(), &journal).unwrap();
+    let _ = agent.end_by(Signal::SIGKILL);
+    // Of what that thread was given nothing is left.
+    wide.allow(&stage.members);
+    let done = restore(&journal, &[]);
+    let restored = |tid: u32| results(&done).contains(&(u64::from(tid), "restored".to_owned()));
+    assert!([pid, forward, early.pid()].into_iter().all(restored), "{done:#}");
+    for cpus in [&stage.forward, &stage.members, &stage.all] {
+        [&narrow, &wide].iter().for_each(|cpuset| cpuset.allow(cpus));
+        for tid in [pid, forward, early.pid()] {
+            assert_eq!(sys::affinity(tid).unwrap(), *cpus, "{tid}: {done:#}");
+        }
+    }
+}
+
+#[test]
+fn a_cpuset_that_cuts_a_mask_while_no_agent_runs_is_nobody_elses_change() {
+    let Some(stage) = stage("restore-cut") else { return };
+    let Some(cpuset) = cpuset("restore-cut", &stage.all) else { return };
+    let mut puppet = stage.puppet("worker");
+    let own = puppet.thread("own").unwrap();
+    puppet.pin(own, &stage.forward).unwrap();
+    cpuset.take(puppet.pid());
+    // Everybody belongs everywhere.
+    write_sysfs(&one_socket(&[&stage.all]), &stage.dir.path().join("sys")).unwrap();
+    let mut config = stage.config();
+    config["policy"] = json!("generic");
+    stage.write_config(&config);
+    let journal = stage.dir.path().join("journal");
+    let agent = stage.agent_with(&["--journal", &utf8(&journal)]);
+    stage.settle_on(own, &stage.all);
+    let _ = agent.end_by(Signal::SIGKILL);
+    cpuset.allow(&stage.members);
+    assert_eq!(sys::affinity(own).unwrap(), stage.members);
+    let done = restore(&journal, &["--dry-run"]);
+    assert!(results(&done).contains(&(u64::from(own), "planned".to_owned())), "{done:#}");
+    // It has been there all the time.
+    cpuset.allow(&stage.forward);
+    let done = restore(&journal, &[]);
+    assert!(results(&done).contains(&(u64::from(own), "restored".to_owned())), "{done:#}");
+    cpuset.allow(&stage.all);
+    assert_eq!(sys::affinity(own).unwrap(), stage.forward);
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub mod undo;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    lineage::{Lineage, Who},
+    lineage::{Cpus, Lineage, Machine, Who},
     outstanding::{Change, Outstanding, Owed, Subject, same_value},
 };
 use super::{
@@ -59,7 +59,8 @@ pub struct TaskChange {
     pub task: TaskId,
     /// Its name.
     pub comm: String,
-    /// Its mask until now; or, if that was inherited, what its forebear had before it was ours.
+    /// Its mask until now; or, if that was inherited, what its forebear had before it was ours. All CPUs there can be, if it was none of its
+    /// own, but what its cpuset and the CPUs that were online made of that.
     pub before: CpuSet,
     /// What it is about to be given.
     pub given: CpuSet,

@@ -6,6 +6,7 @@
 
 mod alone;
 mod held;
+mod here;
 mod trust;
 
 use std::{
@@ -21,10 +22,12 @@ use std::{
 
 use nix::errno::Errno;
 
+pub(super) use self::here::listed;
 use self::trust::{Open, open_trusted};
 pub use self::{
     alone::{Attendance, attend, keep_agents_out},
     held::Held,
+    here::Here,
 };
 use super::{
     irq::balancer,
