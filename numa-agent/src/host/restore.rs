@@ -14,7 +14,7 @@ use super::{
     binding,
     cpuset::{self, Cpuset},
     irq::balancer,
-    journal::{self, Held, JournalError, listed},
+    journal::{self, Held, JournalError, is_anothers, listed},
     procfs::ProcReader,
     sys::{self, Host, Kernel},
     sysfs,
@@ -286,6 +286,7 @@ fn file(owed: &Owed<FileChange>, online: &IdSet, dry_run: bool) -> Row {
         |error: &io::Error| [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind());
     let read = || fs::read_to_string(&change.path).map(|text| text.trim().to_owned());
     let current = match read() {
+        Ok(_) if is_anothers(owed) => return row,
         Ok(current) => current,
         Err(error) if gone(&error) => return row,
         Err(error) => {
@@ -403,6 +404,7 @@ mod tests {
             what: "irqbalance's ban list".into(),
             before: String::new(),
             given: given.into(),
+            whose: None,
         };
         let mut journal = Journal::open(&path).unwrap();
         journal.before_file(&told("24")).unwrap();

@@ -79,6 +79,9 @@ pub struct FileChange {
     pub before: String,
     /// What is about to be written.
     pub given: String,
+    /// Whom it is about, in the machine's words: the path may lead to another's later. `None`: nobody can tell, or it is of an older version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whose: Option<String>,
 }
 
 impl FileChange {
@@ -88,9 +91,16 @@ impl FileChange {
         is_socket(&self.path)
     }
 
+    /// Whether it is about somebody else than that: an interrupt about none of those that it had.
+    #[must_use]
+    pub fn is_anothers(&self, whose: Option<&str>) -> bool {
+        let (Some(one), Some(other)) = (self.whose.as_deref(), whose) else { return false };
+        one.split(',').all(|one| other.split(',').all(|other| one != other))
+    }
+
     /// Whether it is of an interrupt.
     fn is_interrupt(&self) -> bool {
-        self.name().starts_with("smp_affinity")
+        is_interrupt(&self.path)
     }
 
     /// The CPUs or nodes that a text of this file says: `None` if it makes no sense.
@@ -103,6 +113,12 @@ impl FileChange {
     fn name(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or_default()
     }
+}
+
+/// Whether such a path is of an interrupt.
+#[must_use]
+pub fn is_interrupt(path: &str) -> bool {
+    path.rsplit('/').next().is_some_and(|name| name.starts_with("smp_affinity"))
 }
 
 /// Whether such a path is irqbalance's socket.

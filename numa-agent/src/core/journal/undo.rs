@@ -70,7 +70,8 @@ pub fn of_file(owed: &Owed<FileChange>, current: &str, online: &IdSet) -> Verdic
 /// A change that is about to be made, with what the file had before us if what it holds was given to it.
 #[must_use]
 pub fn traced(known: &Outstanding, change: &FileChange, online: &IdSet) -> FileChange {
-    let owed = known.files.get(&change.path).filter(|owed| is_gift(owed, &change.before, online));
+    let owed = known.files.get(&change.path).filter(|owed| !change.is_anothers(owed.change.whose.as_deref()));
+    let owed = owed.filter(|owed| is_gift(owed, &change.before, online));
     let before = owed.map_or(&change.before, |owed| &owed.change.before).clone();
     FileChange { before, ..change.clone() }
 }
@@ -308,7 +309,14 @@ mod tests {
         let text = str::to_owned;
         let file = |before: &str, given: &str| {
             let (class, path, what) = (FileClass::Irq, text("/x"), text("x"));
-            Entry::File(FileChange { class, path, what, before: text(before), given: text(given) })
+            Entry::File(FileChange {
+                class,
+                path,
+                what,
+                before: text(before),
+                given: text(given),
+                whose: None,
+            })
         };
         let told = outstanding([file("0-3", "1"), file("1", "5")]);
         let of = |current: &str| of_file(&told.files["/x"], current, &online);
@@ -322,7 +330,7 @@ mod tests {
     fn what_the_kernel_made_of_it_as_cpus_went_offline_is_no_change_by_others() {
         let file = |class, path: &str, before: &str, given: &str| {
             let (path, before, given) = (path.to_owned(), before.to_owned(), given.to_owned());
-            FileChange { class, path, what: "x".into(), before, given }
+            FileChange { class, path, what: "x".into(), before, given, whose: None }
         };
         let irq = "/proc/irq/9/smp_affinity_list";
         let queue = "/sys/class/net/eth0/queues/rx-0/rps_cpus";
