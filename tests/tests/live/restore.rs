@@ -9,7 +9,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use numa_agent::host::journal;
+use numa_agent::{core::journal::decode, host::journal};
 use numa_agent_tests::{agent, cpuset::Cpuset};
 
 use super::*;
@@ -250,6 +250,42 @@ fn a_cpuset_that_cuts_a_mask_while_no_agent_runs_is_nobody_elses_change() {
 }
 
 #[test]
+fn a_recycled_pid_gets_nothing_back() {
+    let Some(stage) = stage("restore-recycled") else { return };
+    let journal = stage.dir.path().join("journal");
+    let agent = stage.agent_with(&["--journal", &utf8(&journal)]);
+    let puppet = stage.puppet("worker");
+    let pid = puppet.pid();
+    stage.settle_on(pid, &stage.members);
+    let _ = agent.end_by(Signal::SIGKILL);
+    puppet.stop().unwrap();
+    // Another gets its pid, with the very mask that it was given.
+    let mut next = None;
+    for _ in 0..100 {
+        fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).unwrap();
+        let mut command = std::process::Command::new("taskset");
+        command.args(["-c", &stage.members.to_string(), "sleep", "600"]);
+        let mut child = command.spawn().unwrap();
+        if child.id() == pid {
+            next = Some(child);
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let Some(mut next) = next else { return skip("restore-recycled", "others take the pid each time") };
+    eventually(|| match sys::affinity(pid) {
+        Ok(mask) if mask == stage.members => Ok(()),
+        mask => Err(format!("{mask:?}")),
+    });
+    let done = restore(&journal, &[]);
+    assert!(results(&done).contains(&(u64::from(pid), "gone".to_owned())), "{done:#}");
+    assert_eq!(sys::affinity(pid).unwrap(), stage.members);
+    next.kill().unwrap();
+    next.wait().unwrap();
+}
+
+#[test]
 fn while_an_agent_runs_nothing_is_restored_but_at_its_end() {
     let Some(stage) = stage("restore-exit") else { return };
     let agent = stage.agent_with(&["--restore-on-exit"]);
@@ -383,6 +419,60 @@ fn an_agent_that_cannot_write_its_journal_goes_on_and_says_so() {
             fs::remove_dir(&journal).unwrap();
         }
     }
+}
+
+#[test]
+fn a_full_file_system_holds_up_nothing_and_leaves_no_half_line() {
+    let Some(stage) = stage("restore-full") else { return };
+    let run = stage.dir.path().join("run");
+    fs::create_dir(&run).unwrap();
+    // One of four pages that is the agent's alone, and ends with it.
+    let mut alone = std::process::Command::new("unshare");
+    let script = r#"mount -t tmpfs -o size=16k,mode=0700 none "$0" && exec "$@""#;
+    alone.args(["--mount", "sh", "-c", script]).arg(&run).arg(agent::binary()).arg("run");
+    let args = stage.args().into_iter().chain(["--journal".to_owned(), utf8(&run.join("journal"))]);
+    let agent = Agent::start_by(alone, args, std::process::Stdio::piped());
+    let within = Path::new("/proc").join(agent.pid().to_string()).join("root");
+    let place = |name: &str| within.join(run.strip_prefix("/").unwrap()).join(name);
+    let told = || {
+        let bytes = fs::read(place("journal")).unwrap();
+        let decoded = decode(&bytes);
+        // In the middle of an attempt there may be.
+        match decoded.damaged == 0 && bytes.ends_with(b"\n") {
+            true => Ok(decoded.entries.len()),
+            false => Err(format!("half a line: {}", String::from_utf8_lossy(&bytes))),
+        }
+    };
+    let mut puppet = stage.puppet("worker");
+    stage.settle_on(puppet.pid(), &stage.members);
+    assert!(fs::write(place("filler"), vec![0; 1 << 20]).is_err(), "it is no small file system");
+    // A line has 110 bytes.
+    for number in 0..60 {
+        let thread = puppet.thread(&format!("forward_{number}")).unwrap();
+        if number % 59 == 0 {
+            stage.settle_on(thread, &stage.forward);
+        }
+    }
+    eventually(|| match agent.warnings("not written down").len() {
+        1 => Ok(()),
+        count => Err(format!("{count} warnings: {}", agent.stderr())),
+    });
+    let lines = eventually(told);
+    assert!((20..50).contains(&lines), "{lines}");
+    fs::remove_file(place("filler")).unwrap();
+    eventually(|| match told()? {
+        62.. => Ok(()),
+        lines => Err(format!("{lines} lines: {}", agent.stderr())),
+    });
+    let journal = stage.dir.path().join("journal");
+    fs::copy(place("journal"), &journal).unwrap();
+    let summary = agent.stop().events.pop().unwrap();
+    let count = |name: &str| summary["journal"][name].as_u64().unwrap();
+    assert!(count("failures") >= 1 && count("entries") >= 61, "{summary}");
+    assert_eq!((count("waiting"), count("lost")), (0, 0), "{summary}");
+    restore(&journal, &[]);
+    let (looked_at, strays) = strays(&stage.family.tag, &stage.all);
+    assert_eq!((strays, looked_at), (vec![], 61));
 }
 
 /// Threads that come, rename themselves and stay, children that stay, and programs that come and go, until it is told to end.

@@ -272,8 +272,11 @@ fn who_has_no_mask_of_its_own_is_owed_all_cpus_there_can_be() {
     assert_eq!(tale.change(&who(6, 6, 0), "1-2", "2"), "1-3");
 }
 
+/// Tid, name and mask of each.
+type Threads<'a> = &'a [(u32, &'a str, &'a str)];
+
 /// Members belong on 0-7, forward threads on 8-15. What a scan finds: threads of one start time, with names and masks.
-fn found(processes: &[(u32, u32, &[(u32, &str, &str)])]) -> Engine {
+fn found(processes: &[(u32, u32, Threads<'_>)]) -> Engine {
     let machine = Synthetic { sockets: 2, nodes_per_socket: 2, cores_per_node: 8, ..Synthetic::default() };
     let overrides = Overrides {
         group_patterns: vec!["worker".into()],
