@@ -203,7 +203,7 @@ impl Entry {
     /// Of a line without its end; `None` if it is damaged.
     fn decode(line: &[u8]) -> Option<Self> {
         let (sum, body) = std::str::from_utf8(line).ok()?.split_once(' ')?;
-        let intact = sum.len() == 8 && u32::from_str_radix(sum, 16) == Ok(crc32fast::hash(body.as_bytes()));
+        let intact = sum == format!("{:08x}", crc32fast::hash(body.as_bytes()));
         intact.then(|| serde_json::from_str(body).unwrap_or_else(|_| Self::Unknown(body.to_owned())))
     }
 }

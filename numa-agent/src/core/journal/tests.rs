@@ -196,6 +196,15 @@ fn values_are_the_same_however_they_are_printed() {
 }
 
 #[test]
+fn a_checksum_that_reads_as_the_same_number_is_damaged_all_the_same() {
+    let line =
+        (1..99).map(|tid| task(tid, "0-7", "2").encode()).find(|line| line[..8] != line[..8].to_uppercase());
+    let line = line.unwrap();
+    let upper = line[..8].to_uppercase() + &line[8..];
+    assert_eq!((decode(line.as_bytes()).damaged, decode(upper.as_bytes()).damaged), (0, 1));
+}
+
+#[test]
 fn what_has_taken_the_place_of_another_gets_back_its_own_value() {
     let path = "/sys/fs/cgroup/cpuset/a/cpuset.mems";
     let mems = |before: &str, given: &str, whose: Option<&str>| {
