@@ -164,8 +164,8 @@ impl Journaling {
             self.opened(job.await, sys::monotonic_ns());
         }
         // It may have been written anew, and now there is time to see.
-        self.journal = None;
         let journal = self.path.as_deref().and_then(|path| Journal::open(path).ok());
+        let journal = journal.or_else(|| self.journal.take());
         self.journal = journal.map(|journal| journal.with_patience(END_PATIENCE));
         self.flush(u64::MAX);
         if self.late.1 > 0 {
