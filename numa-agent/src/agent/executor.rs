@@ -216,6 +216,7 @@ impl<K: Kernel, M: Marks> Executor<K, M> {
         let Some(snapshot) = self.scanner.look(pid, &self.kernel) else { return BTreeSet::new() };
         let actions = engine.observe(&snapshot, cause, at_ns);
         if engine.manages(pid) {
+            self.journaling.found(engine, pid);
             // Snapshots never ask for another look.
             return self.carry_out(engine, actions);
         }

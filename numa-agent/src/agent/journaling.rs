@@ -2,6 +2,7 @@
 //! later, counted, and said once.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,14 +14,14 @@ use crate::{
     core::{
         engine::{Bind, Engine},
         idset::CpuSet,
-        journal::{Class, Entry, Lineage, Outstanding, TaskChange, Who},
+        journal::{Class, Entry, Lineage, TaskChange, Who},
         stats::Journaled,
-        task::BindOutcome,
+        task::{BindOutcome, TaskId},
     },
     host::{
-        journal::{self, Attendance, Journal, JournalError},
+        journal::{self, Attendance, Here, Journal, JournalError},
         restore::{self, Asked},
-        sys,
+        sys::{self, Host, Kernel},
     },
     report::{self, escape},
 };
@@ -38,12 +39,20 @@ const LOCKED_LONG_NS: u64 = 10_000_000_000;
 /// What is kept to be written later.
 const MAX_LATE_BYTES: usize = 4 << 20;
 
+/// A journal that has been opened, and what it told of.
+#[derive(Debug)]
+pub(super) struct Opened {
+    journal: Journal,
+    earlier: Lineage,
+}
+
 /// The journal as the loop has it.
 #[derive(Debug, Default)]
 pub struct Journaling {
     path: Option<PathBuf>,
     journal: Option<Journal>,
     lineage: Lineage,
+    here: Here,
     /// Lines that could not be written yet, and how many.
     late: (String, u64),
     retry_at_ns: u64,
@@ -54,7 +63,7 @@ pub struct Journaling {
     said: Option<String>,
     counts: Journaled,
     /// It is being opened, which may wait for others and rewrite it: never on the event loop.
-    pub(super) opening: Option<JoinHandle<anyhow::Result<Journal>>>,
+    pub(super) opening: Option<JoinHandle<anyhow::Result<Opened>>>,
     /// So that nobody undoes what the agent would do again at once.
     attendance: Option<Attendance>,
 }
@@ -70,8 +79,8 @@ impl Journaling {
             // Whose folder there is not yet nobody undoes.
             journaling.attendance = journal::attend(&path, START_PATIENCE)?;
             match open(&path) {
-                Ok((journal, known)) => {
-                    (journaling.journal, journaling.lineage) = (Some(journal), Lineage::of(&known));
+                Ok(Opened { journal, earlier }) => {
+                    (journaling.journal, journaling.lineage) = (Some(journal), earlier);
                 }
                 Err(error) => journaling.failed(&error, sys::monotonic_ns()),
             }
@@ -85,8 +94,16 @@ impl Journaling {
     /// A thread is about to be given another mask.
     pub(super) fn before(&mut self, engine: &Engine, bind: &Bind, mask: &CpuSet) {
         if self.path.is_some() {
-            let change = self.lineage.change(&Who::of(bind, engine), mask, &bind.cpus);
+            let change = self.lineage.change(&mut self.here, &Who::of(bind, engine), mask, &bind.cpus);
             self.write(change);
+        }
+    }
+
+    /// A scan has found that process; none of its threads has been bound since.
+    pub(super) fn found(&mut self, engine: &Engine, pid: u32) {
+        if self.path.is_some() {
+            let changes = self.lineage.found(&mut self.here, engine, pid);
+            changes.into_iter().for_each(|change| self.write(change));
         }
     }
 
@@ -98,7 +115,7 @@ impl Journaling {
             _ => false,
         };
         if self.path.is_some() && worth_a_look {
-            let change = self.lineage.outcome(&Who::of(bind, engine), &bind.cpus, outcome);
+            let change = self.lineage.outcome(&mut self.here, &Who::of(bind, engine), &bind.cpus, outcome);
             change.into_iter().for_each(|change| self.write(change));
         }
     }
@@ -126,6 +143,11 @@ impl Journaling {
                 self.late.1 = 0;
                 self.works();
             }
+            // What has taken its place is not opened here.
+            Some(Err(JournalError::Moved(_))) => {
+                self.journal = None;
+                self.open_if_needed();
+            }
             Some(Err(error)) => {
                 self.retry_at_ns = now_ns.saturating_add(PAUSE_NS);
                 self.failed(&error, now_ns);
@@ -141,7 +163,9 @@ impl Journaling {
         if let Some(job) = self.opening.take() {
             self.opened(job.await, sys::monotonic_ns());
         }
-        let journal = self.journal.take().or_else(|| Journal::open(self.path.as_deref()?).ok());
+        // It may have been written anew, and now there is time to see.
+        let journal = self.path.as_deref().and_then(|path| Journal::open(path).ok());
+        let journal = journal.or_else(|| self.journal.take());
         self.journal = journal.map(|journal| journal.with_patience(END_PATIENCE));
         self.flush(u64::MAX);
         if self.late.1 > 0 {
@@ -168,15 +192,16 @@ impl Journaling {
     fn open_if_needed(&mut self) {
         let needed = self.journal.as_ref().is_none_or(Journal::is_long);
         if let Some(path) = self.path.clone().filter(|_| needed && self.opening.is_none()) {
-            self.opening = Some(tokio::task::spawn_blocking(move || Ok(Journal::open(&path)?)));
+            self.opening = Some(tokio::task::spawn_blocking(move || Ok(open(&path)?)));
         }
     }
 
     /// Goes on with what has been opened.
-    fn opened(&mut self, done: Done<Journal>, now_ns: u64) {
+    fn opened(&mut self, done: Done<Opened>, now_ns: u64) {
         match flat(done).map_err(|error| error.downcast::<JournalError>()) {
-            Ok(journal) => {
-                self.journal = Some(journal.with_patience(PATIENCE));
+            Ok(Opened { journal, earlier }) => {
+                self.journal = Some(journal);
+                self.lineage.go_on_from(earlier);
                 match self.late.1 {
                     0 => self.works(),
                     _ => self.flush(now_ns),
@@ -204,9 +229,12 @@ impl Journaling {
         }
     }
 
-    /// Forgets processes that are not managed any more.
-    pub(super) fn sweep(&mut self, engine: &Engine) {
-        self.lineage.retain(|pid| engine.manages(pid));
+    /// Forgets processes that have ended. Those that run a program which is none of ours have children that may be. Who is not in `alive`
+    /// may have come since.
+    pub(super) fn sweep(&mut self, engine: &Engine, alive: &BTreeSet<TaskId>) {
+        let is_managed = |id: TaskId| engine.process(id.tid).is_some_and(|process| process.facts.id() == id);
+        let lives = |id: TaskId| Host.start_time(id.tid) == Some(id.start_time);
+        self.lineage.retain(|id| alive.contains(&id) || is_managed(id) || lives(id));
     }
 }
 
@@ -217,7 +245,7 @@ impl Agent {
         self.executor.journaling.open_if_needed();
         if self.executor.journaling.lineage.is_long() {
             // Scans do that too, where there are some.
-            self.executor.journaling.sweep(&self.engine);
+            self.executor.journaling.sweep(&self.engine, &BTreeSet::new());
         }
         self.executor.journaling.tell(&mut self.engine);
     }
@@ -245,19 +273,19 @@ impl Agent {
         }
     }
 
-    pub(super) fn finish_opening(&mut self, done: Done<Journal>) {
+    pub(super) fn finish_opening(&mut self, done: Done<Opened>) {
         self.executor.journaling.opened(done, sys::monotonic_ns());
     }
 }
 
 /// Opens it, and reads what it tells of this boot.
-fn open(path: &Path) -> Result<(Journal, Outstanding), JournalError> {
-    let journal = Journal::open(path)?.with_patience(PATIENCE);
+fn open(path: &Path) -> Result<Opened, JournalError> {
+    let journal = Journal::open(path)?.with_patience(PATIENCE).staying();
     let decoded = journal::read(path)?.unwrap_or_default();
     if decoded.damaged > 0 {
         tracing::warn!("the journal {} has {} damaged lines", path.display(), decoded.damaged);
     }
-    Ok((journal, journal::this_boots(decoded).0))
+    Ok(Opened { journal, earlier: Lineage::of(&journal::this_boots(decoded).0) })
 }
 
 #[cfg(test)]

@@ -20,13 +20,14 @@ impl Agent {
         self.executor.stats.scans += 1;
         for snapshot in &scan.snapshots {
             let actions = self.engine.observe(snapshot, cause, None);
+            self.executor.journaling.found(&self.engine, snapshot.facts.pid);
             self.executor.execute(&mut self.engine, actions);
             self.executor.marks.keep_up(&self.engine);
             // Events do not wait for a whole scan's worth of processes.
             self.drain();
         }
         self.engine.sweep(&scan.alive, scan.as_of_ns);
-        self.executor.journaling.sweep(&self.engine);
+        self.executor.journaling.sweep(&self.engine, &scan.alive);
     }
 
     /// Scans on this thread, then carries out the plan as a whole: nothing is bound twice while instances are still being
@@ -48,6 +49,9 @@ impl Agent {
             let pending = self.engine.pending(&Cause::Scan);
             if missing == 0 && pending.is_empty() {
                 break;
+            }
+            for process in self.engine.processes() {
+                self.executor.journaling.found(&self.engine, process.facts.pid);
             }
             self.executor.execute(&mut self.engine, pending);
         }

@@ -14,12 +14,12 @@ use tokio::{
 };
 
 use super::{
-    Agent, cgroups::Fenced, holding::Due, machine, machine::Survey, metrics, metrics::Asker, reload::Reload,
-    session, tapped, tapped::Tapped, viewers, viewers::Want,
+    Agent, cgroups::Fenced, holding::Due, journaling::Opened, machine, machine::Survey, metrics,
+    metrics::Asker, reload::Reload, session, tapped, tapped::Tapped, viewers, viewers::Want,
 };
 use crate::{
     core::{memory::numa_maps::Memory, outline::Outline, task::TaskId},
-    host::{journal::Journal, notify::Word, scan::Scan, sys},
+    host::{notify::Word, scan::Scan, sys},
 };
 
 /// Events handled before the loop looks at signals and timers again.
@@ -70,7 +70,7 @@ enum Input {
     /// A thread is due to be bound that had to wait.
     Due,
     /// The journal has been opened, and rewritten if it was long.
-    Opened(Done<Journal>),
+    Opened(Done<Opened>),
     /// Viewers want something.
     Wanted(Want),
     /// Metrics are asked for.

@@ -29,7 +29,7 @@ use crate::{
     },
     host::{
         binding, cgroup, container,
-        journal::Journal,
+        journal::{Here, Journal, JournalError},
         numa_maps::{self, Unread},
         procfs::{self, ProcReader},
         scan::Scanner,
@@ -187,30 +187,38 @@ pub(super) enum Hand {
 pub(super) struct Record {
     journal: Journal,
     lineage: Lineage,
+    here: Here,
 }
 
 impl Record {
     fn new((journal, known): (Journal, Outstanding)) -> Self {
-        Self { journal, lineage: Lineage::of(&known) }
+        Self { journal, lineage: Lineage::of(&known), here: Here::default() }
     }
 }
 
 impl Hand {
     /// Binds one thread.
     fn bind(&mut self, engine: &Engine, bind: &Bind) -> BindOutcome {
-        let Self::Binds(Some(Record { journal, lineage })) = self else {
+        let Self::Binds(Some(Record { journal, lineage, here })) = self else {
             return binding::place(&Host, (bind.task, bind.seen_ns), &bind.cpus, |_| Ok::<_, Infallible>(()));
         };
         let who = Who::of(bind, engine);
         let outcome = binding::place(&Host, (bind.task, bind.seen_ns), &bind.cpus, |before| {
-            journal.before_task(&lineage.change(&who, before, &bind.cpus))
+            journal.before_task(&lineage.change(here, &who, before, &bind.cpus))
         });
-        if let Some(change) = lineage.outcome(&who, &bind.cpus, &outcome)
+        if let Some(change) = lineage.outcome(here, &who, &bind.cpus, &outcome)
             && let Err(error) = journal.before_task(&change)
         {
             tracing::warn!("what became of thread {} is not in the journal: {error}", bind.task.tid);
         }
         outcome
+    }
+
+    /// Writes down which masks of theirs the processes had that are about to be bound for the first time.
+    fn find(&mut self, engine: &Engine) -> Result<(), JournalError> {
+        let Self::Binds(Some(Record { journal, lineage, here })) = self else { return Ok(()) };
+        let found = engine.processes().flat_map(|process| lineage.found(here, engine, process.facts.pid));
+        found.collect::<Vec<_>>().iter().try_for_each(|change| journal.before_task(change))
     }
 }
 
@@ -233,6 +241,7 @@ pub(super) fn enforce(engine: &mut Engine, hand: &mut Hand) -> anyhow::Result<bo
         if pending.is_empty() || matches!(hand, Hand::Looks) {
             return Ok(true);
         }
+        hand.find(engine)?;
         for action in pending {
             if let Action::Bind(bind) = action {
                 let outcome = hand.bind(engine, &bind);

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     cpuset::{self, CpusetError, Hierarchy},
-    journal::JournalError,
+    journal::{JournalError, whose},
     sys::{self, Host, Kernel},
 };
 use crate::core::{
@@ -143,6 +143,7 @@ impl Place {
             what: format!("cpuset.mems of {}", self.path),
             before: held.trim().to_owned(),
             given: nodes.to_string(),
+            whose: whose(&path),
         };
         before(&change).map_err(|error| format!("what it is cannot be written down: {error}"))?;
         let written = fs::write(&path, nodes.to_string());

@@ -124,9 +124,13 @@ impl Hierarchy {
 /// # Errors
 /// As [`own`].
 pub fn of(root: &Path, pid: u32) -> Result<Option<(String, Cpuset)>, CpusetError> {
+    among(root, pid, &text(&root.join("proc/self/mountinfo"))?.unwrap_or_default())
+}
+
+/// The same, for who has read `/proc/self/mountinfo` already.
+pub(super) fn among(root: &Path, pid: u32, mounts: &str) -> Result<Option<(String, Cpuset)>, CpusetError> {
     let Some(cgroups) = text(&root.join(format!("proc/{pid}/cgroup")))? else { return Ok(None) };
-    let mounts = text(&root.join("proc/self/mountinfo"))?.unwrap_or_default();
-    let Some(hierarchy) = hierarchy(&cgroups, &mounts) else { return Ok(None) };
+    let Some(hierarchy) = hierarchy(&cgroups, mounts) else { return Ok(None) };
     let dir = hierarchy.mount.join(&hierarchy.cgroup);
     Ok(Some((dir.display().to_string(), hierarchy.limits(root)?)))
 }

@@ -12,9 +12,9 @@ use nix::errno::Errno;
 
 use super::{
     binding,
-    cpuset::Cpuset,
+    cpuset::{self, Cpuset},
     irq::balancer,
-    journal::{self, Held, JournalError},
+    journal::{self, Held, JournalError, is_anothers, listed},
     procfs::ProcReader,
     sys::{self, Host, Kernel},
     sysfs,
@@ -129,16 +129,18 @@ fn unknown_machine(error: impl Display) -> RestoreError {
 
 fn tasks(outstanding: &Outstanding, online: &CpuSet, dry_run: bool) -> Result<Vec<Row>, RestoreError> {
     let reader = ProcReader::new("/proc", Needs::default());
+    let possible = listed("possible");
     let mut rows = BTreeMap::new();
     for _ in 0..MAX_ROUNDS {
         let running = running(&reader).map_err(unknown_machine)?;
         let mut found = false;
         for (pid, family) in undo::families(outstanding, &running) {
+            let room = Room { reach: reach(pid, online), possible: &possible };
             for thread in reader.threads(pid, &Host) {
                 if rows.contains_key(&thread.id) {
                     continue;
                 }
-                if let Some(row) = thread_row(outstanding, pid, &family, &thread, online, dry_run) {
+                if let Some(row) = thread_row(outstanding, pid, &family, &thread, &room, dry_run) {
                     found |= row.outcome == Outcome::Restored;
                     rows.insert(thread.id, row);
                 }
@@ -192,7 +194,7 @@ fn thread_row(
     pid: u32,
     family: &Family,
     thread: &ThreadFacts,
-    online: &CpuSet,
+    room: &Room<'_>,
     dry_run: bool,
 ) -> Option<Row> {
     let owed = outstanding.tasks.get(&thread.id);
@@ -201,9 +203,9 @@ fn thread_row(
         Err(row) => return row,
     };
     let (before, verdict) = match owed {
-        Some(owed) => (owed.change.before.clone(), undo::of_task(owed, &now, online)),
+        Some(owed) => (family.owes(owed), undo::of_task(owed, family, &now, &room.reach)),
         None => {
-            let origin = family.of_heir(&now, online)?;
+            let origin = family.of_heir(&now, &room.reach)?;
             (origin.clone(), Verdict::Undo(origin))
         }
     };
@@ -211,7 +213,7 @@ fn thread_row(
         Verdict::AsBefore => (Outcome::AsBefore, Some(now)),
         Verdict::Changed => (Outcome::Changed, Some(now)),
         Verdict::Undo(_) if dry_run => (Outcome::Planned, Some(now)),
-        Verdict::Undo(mask) => give_back(thread.id, &mask, online),
+        Verdict::Undo(mask) => give_back(thread.id, &mask, room),
     };
     Some(Row {
         class: Class::Task,
@@ -225,11 +227,37 @@ fn thread_row(
     })
 }
 
+/// Where tasks may run.
+struct Room<'a> {
+    /// The CPUs that are online, and that their cpuset allows.
+    reach: CpuSet,
+    /// All there can be.
+    possible: &'a CpuSet,
+}
+
+/// The CPUs that are online, and that the cpuset of a process allows.
+fn reach(pid: u32, online: &CpuSet) -> CpuSet {
+    let allowed = cpuset::of(Path::new("/"), pid).ok().flatten().and_then(|(_, cpuset)| cpuset.cpus);
+    let reach = allowed.map_or_else(|| online.clone(), |allowed| allowed.intersection(online));
+    if reach.is_empty() { online.clone() } else { reach }
+}
+
 /// As much of it as the task's cpuset still allows; all of that if it is none.
-fn give_back(task: TaskId, mask: &CpuSet, online: &CpuSet) -> (Outcome, Option<CpuSet>) {
-    let mut outcome = binding::bind(&Host, (task, 0), mask, |_| Ok::<_, Infallible>(()));
+fn give_back(task: TaskId, mask: &CpuSet, room: &Room<'_>) -> (Outcome, Option<CpuSet>) {
+    let set = |mask: &CpuSet| binding::bind(&Host, (task, 0), mask, |_| Ok::<_, Infallible>(()));
+    let mut outcome = set(mask);
     if matches!(outcome, BindOutcome::Failed { excluded: true, .. }) {
-        outcome = binding::bind(&Host, (task, 0), online, |_| Ok::<_, Infallible>(()));
+        outcome = set(if room.possible.is_empty() { &room.reach } else { room.possible });
+    } else if matches!(&outcome, BindOutcome::Unchanged(now) if now == mask) {
+        // It was not set, as it is in force; but the kernel keeps a wider one in mind for when its cpuset widens.
+        match Host.set_affinity(task.tid, mask) {
+            Ok(()) => {}
+            Err(error) if error.errno == Errno::ESRCH => outcome = BindOutcome::Gone,
+            Err(error) => {
+                let actual = Some(mask.clone());
+                outcome = BindOutcome::Failed { why: error.to_string(), excluded: false, actual };
+            }
+        }
     }
     match outcome {
         BindOutcome::Bound(now) | BindOutcome::Unchanged(now) => (Outcome::Restored, Some(now)),
@@ -258,6 +286,7 @@ fn file(owed: &Owed<FileChange>, online: &IdSet, dry_run: bool) -> Row {
         |error: &io::Error| [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind());
     let read = || fs::read_to_string(&change.path).map(|text| text.trim().to_owned());
     let current = match read() {
+        Ok(_) if is_anothers(owed) => return row,
         Ok(current) => current,
         Err(error) if gone(&error) => return row,
         Err(error) => {
@@ -375,6 +404,7 @@ mod tests {
             what: "irqbalance's ban list".into(),
             before: String::new(),
             given: given.into(),
+            whose: None,
         };
         let mut journal = Journal::open(&path).unwrap();
         journal.before_file(&told("24")).unwrap();

@@ -9,8 +9,8 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use numa_agent::host::journal;
-use numa_agent_tests::agent;
+use numa_agent::{core::journal::decode, host::journal};
+use numa_agent_tests::{agent, cpuset::Cpuset};
 
 use super::*;
 
@@ -111,6 +111,178 @@ fn after_a_killed_agent_everybody_has_what_they_had() {
     }
     let again = restore(&journal, &[]);
     assert_eq!(results(&again), [], "what is done is struck: {again}");
+}
+
+#[test]
+fn who_came_by_way_of_programs_that_are_not_managed_gets_back_what_the_first_had() {
+    let Some(stage) = stage("restore-descent") else { return };
+    let agent = stage.agent();
+    // A shell whose arguments make it a worker; one, and another, which are nobody's; a worker.
+    let scripts = ["first.sh", "second.sh"].map(|name| stage.dir.path().join(name));
+    let worker = stage.family.command("worker", 0);
+    let words =
+        worker.get_args().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
+    fs::write(&scripts[0], format!("sh {}\n:\n", scripts[1].display())).unwrap();
+    fs::write(&scripts[1], format!("{} {words} --puppet\n:\n", stage.family.exe.display())).unwrap();
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "sh \"$0\"; :"]).arg(&scripts[0]);
+    let mut puppet = Puppet::start_by(shell, &stage.family, "worker", 0).unwrap();
+    let forward = puppet.thread("forward_0").unwrap();
+    stage.settle_on(forward, &stage.forward);
+    stage.settle_on(puppet.pid(), &stage.members);
+    let journal = stage.dir.path().join("journal");
+    fs::copy(agent.journal(), &journal).unwrap();
+    let _ = agent.end_by(Signal::SIGKILL);
+    let done = restore(&journal, &[]);
+    for tid in [puppet.pid(), forward] {
+        assert_eq!(sys::affinity(tid).unwrap(), stage.all, "{tid}: {done:#}");
+    }
+}
+
+#[test]
+fn masks_that_were_the_planned_ones_already_are_kept() {
+    let Some(stage) = stage("restore-own") else { return };
+    let mut puppet = stage.puppet("worker");
+    let [own, other, forward] = ["own", "other", "forward_0"].map(|name| puppet.thread(name).unwrap());
+    for tid in [own, forward] {
+        puppet.pin(tid, &stage.members).unwrap();
+    }
+    let mut at_home = stage.puppet("worker");
+    at_home.pin(at_home.pid(), &stage.members).unwrap();
+    let journal = stage.dir.path().join("journal");
+    for bind in [false, true] {
+        if bind {
+            let args = ["bind", "--apply", "--journal"].map(str::to_owned);
+            assert!(
+                agent::run(args.into_iter().chain([utf8(&journal)]).chain(stage.args())).status.success()
+            );
+        } else {
+            let agent = stage.agent_with(&["--journal", &utf8(&journal)]);
+            stage.settle_on(other, &stage.members);
+            stage.settle_on(forward, &stage.forward);
+            // Who is born of it is where it belongs, until it takes another name.
+            let child = at_home.thread("decode_0").unwrap();
+            stage.settle_on(child, &stage.forward);
+            let _ = agent.end_by(Signal::SIGKILL);
+        }
+        let done = restore(&journal, &[]);
+        for tid in [own, forward].into_iter().chain(threads_of(at_home.pid())) {
+            assert_eq!(sys::affinity(tid).unwrap(), stage.members, "{tid}: {done:#}");
+        }
+        for tid in [puppet.pid(), other] {
+            assert_eq!(sys::affinity(tid).unwrap(), stage.all, "{tid}: {done:#}");
+        }
+    }
+}
+
+/// A cpuset of `cpus`, or `None` with a word why not.
+fn cpuset(test: &str, cpus: &CpuSet) -> Option<Cpuset> {
+    Cpuset::new(test, cpus).map_err(|why| skip(test, &why)).ok()
+}
+
+#[test]
+fn who_had_no_mask_of_its_own_follows_its_cpuset_afterwards() {
+    let Some(stage) = stage("restore-cpuset") else { return };
+    // As its cpuset is when it is first bound, and as it is when that is undone.
+    let Some(narrow) = cpuset("restore-narrow", &stage.forward) else { return };
+    let Some(wide) = cpuset("restore-wide", &stage.all) else { return };
+    let agent = stage.agent_with(&["--reconcile", "1"]);
+    let (late, mut early) = (stage.puppet("idle"), stage.puppet("worker"));
+    narrow.take(late.pid());
+    wide.take(early.pid());
+    let mut late = late;
+    late.exec("worker").unwrap();
+    let pid = late.pid();
+    eventually(|| {
+        let failed = |event: &Value| event["event"] == "bound" && event["pid"] == pid;
+        match agent.events().iter().any(failed) {
+            true => Ok(()),
+            false => Err(format!("no attempt: {}", agent.stderr())),
+        }
+    });
+    narrow.allow(&stage.all);
+    stage.settle_on(pid, &stage.members);
+    let forward = early.thread("forward_0").unwrap();
+    stage.settle_on(forward, &stage.forward);
+    let journal = stage.dir.path().join("journal");
+    fs::copy(agent.journal(), &journal).unwrap();
+    let _ = agent.end_by(Signal::SIGKILL);
+    // Of what that thread was given nothing is left.
+    wide.allow(&stage.members);
+    let done = restore(&journal, &[]);
+    let restored = |tid: u32| results(&done).contains(&(u64::from(tid), "restored".to_owned()));
+    assert!([pid, forward, early.pid()].into_iter().all(restored), "{done:#}");
+    for cpus in [&stage.forward, &stage.members, &stage.all] {
+        [&narrow, &wide].iter().for_each(|cpuset| cpuset.allow(cpus));
+        for tid in [pid, forward, early.pid()] {
+            assert_eq!(sys::affinity(tid).unwrap(), *cpus, "{tid}: {done:#}");
+        }
+    }
+}
+
+#[test]
+fn a_cpuset_that_cuts_a_mask_while_no_agent_runs_is_nobody_elses_change() {
+    let Some(stage) = stage("restore-cut") else { return };
+    let Some(cpuset) = cpuset("restore-cut", &stage.all) else { return };
+    let mut puppet = stage.puppet("worker");
+    let own = puppet.thread("own").unwrap();
+    puppet.pin(own, &stage.forward).unwrap();
+    cpuset.take(puppet.pid());
+    // Everybody belongs everywhere.
+    write_sysfs(&one_socket(&[&stage.all]), &stage.dir.path().join("sys")).unwrap();
+    let mut config = stage.config();
+    config["policy"] = json!("generic");
+    stage.write_config(&config);
+    let journal = stage.dir.path().join("journal");
+    let agent = stage.agent_with(&["--journal", &utf8(&journal)]);
+    stage.settle_on(own, &stage.all);
+    let _ = agent.end_by(Signal::SIGKILL);
+    cpuset.allow(&stage.members);
+    assert_eq!(sys::affinity(own).unwrap(), stage.members);
+    let done = restore(&journal, &["--dry-run"]);
+    assert!(results(&done).contains(&(u64::from(own), "planned".to_owned())), "{done:#}");
+    // It has been there all the time.
+    cpuset.allow(&stage.forward);
+    let done = restore(&journal, &[]);
+    assert!(results(&done).contains(&(u64::from(own), "restored".to_owned())), "{done:#}");
+    cpuset.allow(&stage.all);
+    assert_eq!(sys::affinity(own).unwrap(), stage.forward);
+}
+
+#[test]
+fn a_recycled_pid_gets_nothing_back() {
+    let Some(stage) = stage("restore-recycled") else { return };
+    let journal = stage.dir.path().join("journal");
+    let agent = stage.agent_with(&["--journal", &utf8(&journal)]);
+    let puppet = stage.puppet("worker");
+    let pid = puppet.pid();
+    stage.settle_on(pid, &stage.members);
+    let _ = agent.end_by(Signal::SIGKILL);
+    puppet.stop().unwrap();
+    // Another gets its pid, with the very mask that it was given.
+    let mut next = None;
+    for _ in 0..100 {
+        fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).unwrap();
+        let mut command = std::process::Command::new("taskset");
+        command.args(["-c", &stage.members.to_string(), "sleep", "600"]);
+        let mut child = command.spawn().unwrap();
+        if child.id() == pid {
+            next = Some(child);
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let Some(mut next) = next else { return skip("restore-recycled", "others take the pid each time") };
+    eventually(|| match sys::affinity(pid) {
+        Ok(mask) if mask == stage.members => Ok(()),
+        mask => Err(format!("{mask:?}")),
+    });
+    let done = restore(&journal, &[]);
+    assert!(results(&done).contains(&(u64::from(pid), "gone".to_owned())), "{done:#}");
+    assert_eq!(sys::affinity(pid).unwrap(), stage.members);
+    next.kill().unwrap();
+    next.wait().unwrap();
 }
 
 #[test]
@@ -247,6 +419,60 @@ fn an_agent_that_cannot_write_its_journal_goes_on_and_says_so() {
             fs::remove_dir(&journal).unwrap();
         }
     }
+}
+
+#[test]
+fn a_full_file_system_holds_up_nothing_and_leaves_no_half_line() {
+    let Some(stage) = stage("restore-full") else { return };
+    let run = stage.dir.path().join("run");
+    fs::create_dir(&run).unwrap();
+    // One of four pages that is the agent's alone, and ends with it.
+    let mut alone = std::process::Command::new("unshare");
+    let script = r#"mount -t tmpfs -o size=16k,mode=0700 none "$0" && exec "$@""#;
+    alone.args(["--mount", "sh", "-c", script]).arg(&run).arg(agent::binary()).arg("run");
+    let args = stage.args().into_iter().chain(["--journal".to_owned(), utf8(&run.join("journal"))]);
+    let agent = Agent::start_by(alone, args, std::process::Stdio::piped());
+    let within = Path::new("/proc").join(agent.pid().to_string()).join("root");
+    let place = |name: &str| within.join(run.strip_prefix("/").unwrap()).join(name);
+    let told = || {
+        let bytes = fs::read(place("journal")).unwrap();
+        let decoded = decode(&bytes);
+        // In the middle of an attempt there may be.
+        match decoded.damaged == 0 && bytes.ends_with(b"\n") {
+            true => Ok(decoded.entries.len()),
+            false => Err(format!("half a line: {}", String::from_utf8_lossy(&bytes))),
+        }
+    };
+    let mut puppet = stage.puppet("worker");
+    stage.settle_on(puppet.pid(), &stage.members);
+    assert!(fs::write(place("filler"), vec![0; 1 << 20]).is_err(), "it is no small file system");
+    // A line has 110 bytes.
+    for number in 0..60 {
+        let thread = puppet.thread(&format!("forward_{number}")).unwrap();
+        if number % 59 == 0 {
+            stage.settle_on(thread, &stage.forward);
+        }
+    }
+    eventually(|| match agent.warnings("not written down").len() {
+        1 => Ok(()),
+        count => Err(format!("{count} warnings: {}", agent.stderr())),
+    });
+    let lines = eventually(told);
+    assert!((20..50).contains(&lines), "{lines}");
+    fs::remove_file(place("filler")).unwrap();
+    eventually(|| match told()? {
+        62.. => Ok(()),
+        lines => Err(format!("{lines} lines: {}", agent.stderr())),
+    });
+    let journal = stage.dir.path().join("journal");
+    fs::copy(place("journal"), &journal).unwrap();
+    let summary = agent.stop().events.pop().unwrap();
+    let count = |name: &str| summary["journal"][name].as_u64().unwrap();
+    assert!(count("failures") >= 1 && count("entries") >= 61, "{summary}");
+    assert_eq!((count("waiting"), count("lost")), (0, 0), "{summary}");
+    restore(&journal, &[]);
+    let (looked_at, strays) = strays(&stage.family.tag, &stage.all);
+    assert_eq!((strays, looked_at), (vec![], 61));
 }
 
 /// Threads that come, rename themselves and stay, children that stay, and programs that come and go, until it is told to end.

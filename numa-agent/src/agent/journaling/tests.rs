@@ -4,7 +4,10 @@ use std::{
 };
 
 use super::*;
-use crate::{core::task::TaskId, host::journal::Held};
+use crate::{
+    core::{config::Overrides, engine::Engine, settings::Settings, synthetic::Machine},
+    host::journal::Held,
+};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -82,6 +85,72 @@ fn one_that_cannot_be_opened_is_opened_off_the_loop() {
     assert_eq!(journaling.warning, None, "it is over");
     // Of the long one nothing is left: nobody of it lives.
     assert_eq!(entries(&path), 2, "which boot, and the new one");
+}
+
+#[test]
+fn one_that_was_written_anew_is_opened_off_the_loop_and_nothing_is_lost() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (_dir, path) = place();
+    let mut journaling = Journaling::start(Some(path.clone())).unwrap();
+    journaling.write(change(1));
+    Journal::open(&path).unwrap().rewrite().unwrap();
+    let _runtime = runtime.enter();
+    journaling.write(change(2));
+    assert!(journaling.journal.is_none() && journaling.opening.is_some(), "at once");
+    assert_eq!((journaling.counts.waiting, journaling.counts.failures, entries(&path)), (1, 0, 1));
+    let done = runtime.block_on(journaling.opening.take().unwrap());
+    journaling.opened(done, sys::monotonic_ns());
+    assert_eq!((journaling.counts.waiting, journaling.counts.entries, entries(&path)), (0, 2, 2));
+    // At its end it goes on with what is there by itself.
+    Journal::open(&path).unwrap().rewrite().unwrap();
+    journaling.late = (Entry::Task(change(3)).encode(), 1);
+    runtime.block_on(journaling.end());
+    assert_eq!((journaling.counts.waiting, entries(&path)), (0, 2));
+}
+
+/// This process, or a child of it that nobody knows.
+fn who(tid: u32, parent: u32) -> Who<'static> {
+    let start_time = Host.start_time(tid).unwrap_or(u64::MAX);
+    let task = TaskId { tid, start_time };
+    Who { task, comm: "x", process: task, parent, ancestors: &[] }
+}
+
+#[test]
+fn what_one_that_is_opened_late_tells_is_known_from_then_on() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (_dir, path) = place();
+    let set = |text: &str| text.parse::<CpuSet>().unwrap();
+    let me = std::process::id();
+    let task = who(me, 0).task;
+    let told = TaskChange { pid: me, task, comm: "x".into(), before: set("900"), given: set("901") };
+    Journal::open(&path).unwrap().before_task(&told).unwrap();
+    let mut journaling = Journaling { path: Some(path.clone()), ..Journaling::default() };
+    let _runtime = runtime.enter();
+    journaling.open_if_needed();
+    let done = runtime.block_on(journaling.opening.take().unwrap());
+    journaling.opened(done, sys::monotonic_ns());
+    let born = who(u32::MAX >> 1, me);
+    let change = journaling.lineage.change(&mut journaling.here, &born, &set("901"), &set("902"));
+    assert_eq!(change.before, set("900"));
+}
+
+#[test]
+fn processes_are_remembered_for_as_long_as_they_live() {
+    let set = |text: &str| text.parse::<CpuSet>().unwrap();
+    let settings = Settings::from_sources(None, Overrides::default()).unwrap();
+    let engine = Engine::new(Machine::default().topology(), settings, []).unwrap();
+    let mut journaling = Journaling::default();
+    let (me, ended) = (std::process::id(), u32::MAX >> 1);
+    for pid in [me, ended] {
+        journaling.lineage.change(&mut journaling.here, &who(pid, 0), &set("900"), &set("901"));
+    }
+    // They run programs that are none of ours, and no scan has seen them.
+    journaling.sweep(&engine, &BTreeSet::new());
+    let mut before = |parent| {
+        let born = who(parent + 1 + (1 << 23), parent);
+        journaling.lineage.change(&mut journaling.here, &born, &set("901"), &set("902")).before
+    };
+    assert_eq!((before(ended), before(me)), (set("901"), set("900")));
 }
 
 #[test]

@@ -113,6 +113,7 @@ fn tell(
             what: "irqbalance's ban list".to_owned(),
             before: list(&before),
             given: list(&wanted),
+            whose: None,
         })?;
         balancer::set_bans(socket, &wanted).map_err(said)?;
     }
@@ -155,6 +156,7 @@ mod tests {
                 what: "irq 9".into(),
                 before: before.into(),
                 given: given.into(),
+                whose: None,
             };
             write_down(&mut journal, &known, &change, &online.parse().unwrap()).unwrap();
             known = journal::this_boots(journal::read(&path).unwrap().unwrap()).0;

@@ -42,8 +42,6 @@ const MAX_WARNINGS: usize = 256;
 #[derive(Debug, Clone)]
 pub struct Engine {
     topology: Topology,
-    /// The machine's online CPUs, which are asked for at each bind.
-    online: CpuSet,
     settings: Settings,
     rules: Rules,
     plan: Plan,
@@ -110,7 +108,6 @@ impl Engine {
             cuts: Cuts::default(),
             drift: Drift::default(),
             news: Vec::new(),
-            online: topology.online(),
             topology,
             settings,
             plan,
@@ -228,12 +225,6 @@ impl Engine {
     #[must_use]
     pub fn topology(&self) -> &Topology {
         &self.topology
-    }
-
-    /// The machine's online CPUs.
-    #[must_use]
-    pub fn online(&self) -> &CpuSet {
-        &self.online
     }
 
     /// The matcher.

@@ -13,7 +13,7 @@ pub mod undo;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    lineage::{Lineage, Who},
+    lineage::{Cpus, Lineage, Machine, Who},
     outstanding::{Change, Outstanding, Owed, Subject, same_value},
 };
 use super::{
@@ -59,7 +59,8 @@ pub struct TaskChange {
     pub task: TaskId,
     /// Its name.
     pub comm: String,
-    /// Its mask until now; or, if that was inherited, what its forebear had before it was ours.
+    /// Its mask until now; or, if that was inherited, what its forebear had before it was ours. All CPUs there can be, if it was none of its
+    /// own, but what its cpuset and the CPUs that were online made of that.
     pub before: CpuSet,
     /// What it is about to be given.
     pub given: CpuSet,
@@ -78,6 +79,9 @@ pub struct FileChange {
     pub before: String,
     /// What is about to be written.
     pub given: String,
+    /// Whom it is about, in the machine's words: the path may lead to another's later. `None`: nobody can tell, or it is of an older version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whose: Option<String>,
 }
 
 impl FileChange {
@@ -87,9 +91,16 @@ impl FileChange {
         is_socket(&self.path)
     }
 
+    /// Whether it is about somebody else than that: an interrupt about none of those that it had.
+    #[must_use]
+    pub fn is_anothers(&self, whose: Option<&str>) -> bool {
+        let (Some(one), Some(other)) = (self.whose.as_deref(), whose) else { return false };
+        one.split(',').all(|one| other.split(',').all(|other| one != other))
+    }
+
     /// Whether it is of an interrupt.
     fn is_interrupt(&self) -> bool {
-        self.name().starts_with("smp_affinity")
+        is_interrupt(&self.path)
     }
 
     /// The CPUs or nodes that a text of this file says: `None` if it makes no sense.
@@ -102,6 +113,12 @@ impl FileChange {
     fn name(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or_default()
     }
+}
+
+/// Whether such a path is of an interrupt.
+#[must_use]
+pub fn is_interrupt(path: &str) -> bool {
+    path.rsplit('/').next().is_some_and(|name| name.starts_with("smp_affinity"))
 }
 
 /// Whether such a path is irqbalance's socket.
@@ -186,7 +203,7 @@ impl Entry {
     /// Of a line without its end; `None` if it is damaged.
     fn decode(line: &[u8]) -> Option<Self> {
         let (sum, body) = std::str::from_utf8(line).ok()?.split_once(' ')?;
-        let intact = sum.len() == 8 && u32::from_str_radix(sum, 16) == Ok(crc32fast::hash(body.as_bytes()));
+        let intact = sum == format!("{:08x}", crc32fast::hash(body.as_bytes()));
         intact.then(|| serde_json::from_str(body).unwrap_or_else(|_| Self::Unknown(body.to_owned())))
     }
 }

@@ -66,6 +66,11 @@ pub trait Change: Clone {
         false
     }
 
+    /// Whether it is about somebody else than that one, who is no more then.
+    fn is_of_another(&self, _last: &Self) -> bool {
+        false
+    }
+
     /// Makes it what it and the change before it add up to.
     fn go_on_from(&mut self, last: &mut Self) {
         self.before().clone_from(last.before());
@@ -105,6 +110,10 @@ impl Change for FileChange {
 
     fn is_foreign<'a>(&self, mut gifts: impl Iterator<Item = &'a String>) -> bool {
         !self.is_ban() && gifts.all(|gift| !same_value(gift, &self.before))
+    }
+
+    fn is_of_another(&self, last: &Self) -> bool {
+        self.is_anothers(last.whose.as_deref())
     }
 
     fn go_on_from(&mut self, last: &mut Self) {
@@ -168,8 +177,8 @@ impl Outstanding {
                 None => drop(self.tasks.insert(change.task, Owed::new(change))),
             },
             Entry::File(change) => match self.files.get_mut(&change.path) {
-                Some(owed) => owed.follow(change),
-                None => drop(self.files.insert(change.path.clone(), Owed::new(change))),
+                Some(owed) if !change.is_of_another(&owed.change) => owed.follow(change),
+                _ => drop(self.files.insert(change.path.clone(), Owed::new(change))),
             },
             Entry::Struck { subject } => self.forget(&[subject].into()),
             Entry::Lost { lines } => self.lost = self.lost.saturating_add(lines),

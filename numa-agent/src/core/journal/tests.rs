@@ -25,6 +25,7 @@ fn irq(path: &str, before: &str, given: &str) -> Entry {
         what: "irq 34 eth0-rx-0".into(),
         before: text(before),
         given: text(given),
+        whose: None,
     })
 }
 
@@ -34,13 +35,14 @@ fn any_entry() -> impl Strategy<Value = Entry> {
     let id = || (1u32..6, 1u64..3).prop_map(|(tid, start_time)| TaskId { tid, start_time });
     let path = || prop::sample::select(vec!["/proc/irq/1/smp_affinity_list", "/sys/fs/cgroup/a/cpuset.mems"]);
     let class = prop::sample::select(vec![FileClass::Irq, FileClass::Cpuset]);
+    let whose = prop::option::of(prop::sample::select(vec!["inode 7".to_owned(), "inode 8".to_owned()]));
     prop_oneof![
         (id(), any::<String>(), mask(), mask()).prop_map(|(task, comm, before, given)| {
             Entry::Task(TaskChange { pid: task.tid, task, comm, before, given })
         }),
-        (class, path(), any::<String>(), any::<String>(), any::<String>()).prop_map(
-            |(class, path, what, before, given)| {
-                Entry::File(FileChange { class, path: path.into(), what, before, given })
+        (class, path(), any::<String>(), any::<String>(), any::<String>(), whose).prop_map(
+            |(class, path, what, before, given, whose)| {
+                Entry::File(FileChange { class, path: path.into(), what, before, given, whose })
             }
         ),
         id().prop_map(|task| Entry::Struck { subject: Subject::Task(task) }),
@@ -191,6 +193,41 @@ fn values_are_the_same_however_they_are_printed() {
     ] {
         assert!(!same_value(one, other), "{one:?} {other:?}");
     }
+}
+
+#[test]
+fn a_checksum_that_reads_as_the_same_number_is_damaged_all_the_same() {
+    let line =
+        (1..99).map(|tid| task(tid, "0-7", "2").encode()).find(|line| line[..8] != line[..8].to_uppercase());
+    let line = line.unwrap();
+    let upper = line[..8].to_uppercase() + &line[8..];
+    assert_eq!((decode(line.as_bytes()).damaged, decode(upper.as_bytes()).damaged), (0, 1));
+}
+
+#[test]
+fn what_has_taken_the_place_of_another_gets_back_its_own_value() {
+    let path = "/sys/fs/cgroup/cpuset/a/cpuset.mems";
+    let mems = |before: &str, given: &str, whose: Option<&str>| {
+        let Entry::File(change) = irq(path, before, given) else { panic!() };
+        FileChange { class: FileClass::Cpuset, whose: whose.map(str::to_owned), ..change }
+    };
+    let add = |told: &[&FileChange]| -> Outstanding {
+        told.iter().map(|change| Entry::File((*change).clone())).collect()
+    };
+    let (first, second) = (mems("0-7", "0-1", Some("inode 5")), mems("0-1", "0", Some("inode 6")));
+    let outstanding = add(&[&first, &second]);
+    let owed = &outstanding.files[path];
+    assert_eq!((owed.change.before.as_str(), owed.gifts().count()), ("0-1", 1));
+    assert_eq!(undo::traced(&add(&[&first]), &second, &set("0-7")).before, "0-1");
+    assert_eq!(read_back(&outstanding.encode()), outstanding);
+    // Of an older version's line nobody can tell.
+    let old = mems("0-7", "0-1", None);
+    assert!(!Entry::File(old.clone()).encode().contains("whose"));
+    assert_eq!(add(&[&old, &second]).files[path].change.before, "0-7");
+
+    // An interrupt is another's once none of its handlers is there; of one without any nobody can tell.
+    let shared = |now: Option<&str>| mems("0", "1", Some("eth0-rx-0,usb1")).is_anothers(now);
+    assert!(shared(Some("nvme0q1")) && !shared(Some("ahci,usb1")) && !shared(None));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::core::{
 };
 
 /// How far up a process's ancestors are followed.
-const MAX_ANCESTORS: usize = 64;
+pub(super) const MAX_ANCESTORS: usize = 64;
 
 /// What is to become of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,19 +32,26 @@ pub struct Family {
     pub origin: CpuSet,
     /// What was given to it, or to its ancestors.
     pub gifts: BTreeSet<CpuSet>,
+    /// Of those of its ancestors that were given something, the nearest first: what that was, and what they had.
+    forebears: Vec<(BTreeSet<CpuSet>, CpuSet)>,
 }
 
-/// What is to become of a task that the journal names.
+/// What is to become of a task that the journal names. `reach`: the CPUs that are online and that its cpuset allows.
 #[must_use]
-pub fn of_task(owed: &Owed<TaskChange>, current: &CpuSet, online: &CpuSet) -> Verdict<CpuSet> {
-    let before = &owed.change.before;
-    if is(current, before, online) {
-        return Verdict::AsBefore;
+pub fn of_task(
+    owed: &Owed<TaskChange>,
+    family: &Family,
+    current: &CpuSet,
+    reach: &CpuSet,
+) -> Verdict<CpuSet> {
+    let before = family.owes(owed);
+    // A task of whose mask nothing is left is let run wherever its cpuset does, and the kernel keeps that mask in mind: so it does with more
+    // than is left of it. It may have what it had, and still have to be given that.
+    let is_beyond = |given: &CpuSet| current == reach && given.intersection(reach).is_empty();
+    if owed.gifts().any(|given| *given != before && (is(current, given, reach) || is_beyond(given))) {
+        return Verdict::Undo(before);
     }
-    if owed.gifts().any(|given| is(current, given, online)) {
-        return Verdict::Undo(before.clone());
-    }
-    Verdict::Changed
+    if is(current, &before, reach) { Verdict::AsBefore } else { Verdict::Changed }
 }
 
 /// What is to become of a file. `online` are the CPUs that are, or of a cpuset the memory nodes.
@@ -63,7 +70,8 @@ pub fn of_file(owed: &Owed<FileChange>, current: &str, online: &IdSet) -> Verdic
 /// A change that is about to be made, with what the file had before us if what it holds was given to it.
 #[must_use]
 pub fn traced(known: &Outstanding, change: &FileChange, online: &IdSet) -> FileChange {
-    let owed = known.files.get(&change.path).filter(|owed| is_gift(owed, &change.before, online));
+    let owed = known.files.get(&change.path).filter(|owed| !change.is_anothers(owed.change.whose.as_deref()));
+    let owed = owed.filter(|owed| is_gift(owed, &change.before, online));
     let before = owed.map_or(&change.before, |owed| &owed.change.before).clone();
     FileChange { before, ..change.clone() }
 }
@@ -93,7 +101,7 @@ fn is_astray(current: &CpuSet, given: &CpuSet, online: &CpuSet) -> bool {
 /// The processes with tasks in the journal, and those that descend from them, by pid.
 #[must_use]
 pub fn families(outstanding: &Outstanding, running: &Running) -> BTreeMap<u32, Family> {
-    let mut own = BTreeMap::<u32, Family>::new();
+    let mut members = BTreeMap::<TaskId, Vec<&Owed<TaskChange>>>::new();
     for (task, owed) in &outstanding.tasks {
         let pid = owed.change.pid;
         let Some((_, start_time)) = running.get(&pid) else { continue };
@@ -102,37 +110,84 @@ pub fn families(outstanding: &Outstanding, running: &Running) -> BTreeMap<u32, F
         if task.start_time < *start_time || (task.tid == pid && *task != leader) {
             continue;
         }
-        let origin = &outstanding.tasks.get(&leader).unwrap_or(owed).change.before;
-        let fresh = || Family { origin: origin.clone(), gifts: BTreeSet::new() };
-        own.entry(pid).or_insert_with(fresh).gifts.extend(owed.gifts().cloned());
+        members.entry(leader).or_default().push(owed);
     }
+    let own: BTreeMap<u32, (Family, bool)> = members
+        .into_iter()
+        .map(|(leader, threads)| (leader.tid, Family::of(outstanding.tasks.get(&leader), &threads)))
+        .collect();
     let of = |pid: &u32| {
-        let mut found: Option<Family> = None;
-        let mut at = *pid;
+        let mut found: Option<(Family, bool)> = None;
+        let (mut at, mut born) = (*pid, u64::MAX);
         for _ in 0..MAX_ANCESTORS {
-            if let Some(family) = own.get(&at) {
-                found
-                    .get_or_insert_with(|| Family { gifts: BTreeSet::new(), ..family.clone() })
-                    .gifts
-                    .extend(family.gifts.iter().cloned());
+            // A later owner of a pid has created nobody before it was there.
+            let Some((parent, start_time)) = running.get(&at).filter(|(_, start)| *start <= born) else {
+                break;
+            };
+            match (&mut found, own.get(&at)) {
+                (_, None) => {}
+                (None, Some(family)) => found = Some(family.clone()),
+                (Some((found, _)), Some((older, _))) => {
+                    found.forebears.push((older.gifts.clone(), older.origin.clone()));
+                }
             }
-            match running.get(&at) {
-                Some((parent, _)) if *parent > 0 && *parent != at => at = *parent,
-                _ => break,
-            }
+            (at, born) = (*parent, *start_time);
         }
-        Some((*pid, found?))
+        let (mut family, is_own) = found?;
+        if !is_own {
+            family.origin = family.traced(&family.origin);
+        }
+        let inherited: Vec<CpuSet> =
+            family.forebears.iter().flat_map(|(gifts, _)| gifts.iter().cloned()).collect();
+        family.gifts.extend(inherited);
+        Some((*pid, family))
     };
     running.keys().filter_map(of).collect()
 }
 
 impl Family {
-    /// What is to become of a thread that the journal does not name; `None`: its mask is no gift.
-    #[must_use]
-    pub fn of_heir(&self, current: &CpuSet, online: &CpuSet) -> Option<CpuSet> {
-        let inherited = self.gifts.iter().any(|given| is(current, given, online));
-        (inherited && !is(current, &self.origin, online)).then(|| self.origin.clone())
+    /// Of a process whose threads those are, and whether what its heirs get is known to be its own.
+    fn of(leader: Option<&Owed<TaskChange>>, threads: &[&Owed<TaskChange>]) -> (Self, bool) {
+        let given = |owed: &Owed<TaskChange>| {
+            owed.gifts().filter(|given| **given != owed.change.before).cloned().collect()
+        };
+        let gifts: BTreeSet<CpuSet> =
+            threads.iter().flat_map(|owed| -> Vec<CpuSet> { given(owed) }).collect();
+        let has_given = |owed: &&&Owed<TaskChange>| owed.gifts().any(|given| *given != owed.change.before);
+        let first = leader.or_else(|| threads.iter().find(has_given).copied()).or(threads.first().copied());
+        let origin = first.map_or_else(CpuSet::default, |owed| owed.change.before.clone());
+        (Self { origin, gifts, forebears: Vec::new() }, first.is_some_and(is_own))
     }
+
+    /// What a task of it that the journal names is owed.
+    #[must_use]
+    pub fn owes(&self, owed: &Owed<TaskChange>) -> CpuSet {
+        let before = &owed.change.before;
+        if is_own(owed) { before.clone() } else { self.traced(before) }
+    }
+
+    /// Whose mask is one that an ancestor was given, while the journal tells of nobody who had it before, has inherited it: who told of it
+    /// did not know.
+    fn traced(&self, mask: &CpuSet) -> CpuSet {
+        self.forebears.iter().fold(mask.clone(), |mask, (gifts, origin)| match gifts.contains(&mask) {
+            true => origin.clone(),
+            false => mask,
+        })
+    }
+
+    /// What is to become of a thread that the journal does not name; `None`: its mask is no gift. One that is all of `reach` may be
+    /// anybody's.
+    #[must_use]
+    pub fn of_heir(&self, current: &CpuSet, reach: &CpuSet) -> Option<CpuSet> {
+        let inherited = |given: &CpuSet| current == given || (current != reach && is(current, given, reach));
+        let is_heir = *current != self.origin && self.gifts.iter().any(inherited);
+        is_heir.then(|| self.origin.clone())
+    }
+}
+
+/// Whether the journal tells of a mask that it was there before any such was given.
+fn is_own(owed: &Owed<TaskChange>) -> bool {
+    owed.gifts().any(|given| *given == owed.change.before)
 }
 
 /// Whether a mask is this one: the kernel leaves out CPUs that are not online.
@@ -159,23 +214,109 @@ mod tests {
         entries.into_iter().collect()
     }
 
+    /// The family of process 1, born at 7, which is nobody's child.
+    fn alone(told: &Outstanding) -> Family {
+        families(told, &[(1, (0, 7))].into()).remove(&1).unwrap()
+    }
+
+    #[test]
+    fn what_a_cpuset_or_cpus_that_go_offline_make_of_a_mask_is_no_change_by_others() {
+        let told = outstanding([entry(1, 1, 7, "0-7", "2-3")]);
+        let (owed, family) = (&told.tasks[&TaskId { tid: 1, start_time: 7 }], alone(&told));
+        let of = |current: &str, reach: &str| of_task(owed, &family, &set(current), &set(reach));
+        let undo = || Verdict::Undo(set("0-7"));
+        assert_eq!(of("2", "0-2"), undo(), "a part of what it was given is left");
+        assert_eq!(of("2", "2"), undo(), "which is all of the cpuset");
+        assert_eq!(
+            of("4-5", "4-5"),
+            undo(),
+            "nothing is left, and it has been let run wherever its cpuset does"
+        );
+        assert_eq!(of("4", "4-5"), Verdict::Changed);
+        assert_eq!(of("0-1", "0-7"), Verdict::Changed);
+        assert_eq!(of("0-3", "0-3"), Verdict::AsBefore, "before 6.2 that wipes masks");
+        // Who is not named in the journal may be nobody's heir.
+        assert_eq!(family.of_heir(&set("2"), &set("0-2")), Some(set("0-7")));
+        assert_eq!(family.of_heir(&set("2"), &set("2")), None);
+        assert_eq!(family.of_heir(&set("4-5"), &set("4-5")), None);
+        // It has what it had, but only because its cpuset allows no more.
+        let told = outstanding([entry(1, 1, 7, "1", "0-1")]);
+        let owed = &told.tasks[&TaskId { tid: 1, start_time: 7 }];
+        assert_eq!(of_task(owed, &alone(&told), &set("1"), &set("1")), Verdict::Undo(set("1")));
+    }
+
+    #[test]
+    fn who_told_of_an_heir_may_not_have_known_that_it_was_one() {
+        let told = outstanding([
+            entry(10, 10, 100, "0-7", "2"),
+            // By an agent that had read no journal; by one that saw its mask before any such was given; born before 10.
+            entry(30, 30, 110, "2", "3"),
+            entry(40, 40, 110, "2", "2"),
+            entry(50, 50, 90, "2", "3"),
+        ]);
+        let running: Running = [
+            (10, (1, 100)),
+            (20, (10, 105)),
+            (30, (20, 110)),
+            (31, (30, 111)),
+            (40, (20, 110)),
+            (50, (10, 90)),
+        ]
+        .into();
+        let families = families(&told, &running);
+        let owes = |tid: u32, start_time: u64| {
+            families[&tid].owes(&told.tasks[&TaskId { tid, start_time }]).to_string()
+        };
+        assert_eq!((owes(10, 100), owes(30, 110)), ("0-7".into(), "0-7".into()));
+        assert_eq!((owes(40, 110), owes(50, 90)), ("2".into(), "2".into()));
+        assert_eq!(families[&31].of_heir(&set("3"), &set("0-7")), Some(set("0-7")));
+        assert_eq!(families[&40].of_heir(&set("2"), &set("0-7")), None);
+    }
+
+    #[test]
+    fn a_mask_that_was_there_first_is_no_gift() {
+        let told = outstanding([
+            entry(1, 1, 7, "0-7", "2-3"),
+            entry(5, 1, 8, "2-3", "2-3"),
+            entry(6, 1, 8, "4", "4"),
+            entry(6, 1, 8, "4", "2-3"),
+        ]);
+        let family = alone(&told);
+        let of = |tid: u32, current: &str| {
+            of_task(&told.tasks[&TaskId { tid, start_time: 8 }], &family, &set(current), &set("0-7"))
+        };
+        assert_eq!((of(5, "2-3"), of(6, "2-3")), (Verdict::AsBefore, Verdict::Undo(set("4"))));
+        assert_eq!(family.of_heir(&set("4"), &set("0-7")), None);
+        // Its leader was never given anything.
+        let told = outstanding([entry(5, 1, 8, "4", "4"), entry(6, 1, 8, "0-7", "2")]);
+        assert_eq!(alone(&told).of_heir(&set("2"), &set("0-7")), Some(set("0-7")));
+    }
+
     #[test]
     fn what_others_have_changed_is_left_alone() {
-        let owed = outstanding([entry(1, 1, 7, "0-7", "2-3"), entry(1, 1, 7, "2-3", "4-5")]);
-        let owed = owed.tasks.values().next().unwrap();
+        let told = outstanding([entry(1, 1, 7, "0-7", "2-3"), entry(1, 1, 7, "2-3", "4-5")]);
+        let (owed, family) = (&told.tasks[&TaskId { tid: 1, start_time: 7 }], alone(&told));
         let online = set("0-6");
-        let of = |current: &str| of_task(owed, &set(current), &online);
+        let of = |current: &str| of_task(owed, &family, &set(current), &online);
         assert_eq!(of("4-5"), Verdict::Undo(set("0-7")));
         assert_eq!(of("2-3"), Verdict::Undo(set("0-7")), "killed before the last change");
         assert_eq!((of("0-7"), of("0-6")), (Verdict::AsBefore, Verdict::AsBefore));
         for current in ["4", "0-3", "6"] {
             assert_eq!(of(current), Verdict::Changed, "{current}");
         }
-        assert_eq!(of_task(owed, &set("4"), &set("0-4")), Verdict::Undo(set("0-7")), "CPU 5 is offline");
+        let offline = of_task(owed, &family, &set("4"), &set("0-4"));
+        assert_eq!(offline, Verdict::Undo(set("0-7")), "CPU 5 is offline");
         let text = str::to_owned;
         let file = |before: &str, given: &str| {
             let (class, path, what) = (FileClass::Irq, text("/x"), text("x"));
-            Entry::File(FileChange { class, path, what, before: text(before), given: text(given) })
+            Entry::File(FileChange {
+                class,
+                path,
+                what,
+                before: text(before),
+                given: text(given),
+                whose: None,
+            })
         };
         let told = outstanding([file("0-3", "1"), file("1", "5")]);
         let of = |current: &str| of_file(&told.files["/x"], current, &online);
@@ -189,7 +330,7 @@ mod tests {
     fn what_the_kernel_made_of_it_as_cpus_went_offline_is_no_change_by_others() {
         let file = |class, path: &str, before: &str, given: &str| {
             let (path, before, given) = (path.to_owned(), before.to_owned(), given.to_owned());
-            FileChange { class, path, what: "x".into(), before, given }
+            FileChange { class, path, what: "x".into(), before, given, whose: None }
         };
         let irq = "/proc/irq/9/smp_affinity_list";
         let queue = "/sys/class/net/eth0/queues/rx-0/rps_cpus";

@@ -5,14 +5,17 @@ use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 use nix::errno::Errno;
 
 use super::Roots;
-use crate::core::{
-    idset::{CpuSet, ListError},
-    irq::{
-        mask,
-        outcome::Outcome,
-        plan::{Place, QueuePlace},
+use crate::{
+    core::{
+        idset::{CpuSet, ListError},
+        irq::{
+            mask,
+            outcome::Outcome,
+            plan::{Place, QueuePlace},
+        },
+        journal::{FileChange, FileClass},
     },
-    journal::{FileChange, FileClass},
+    host::journal::whose,
 };
 
 impl Roots {
@@ -61,7 +64,7 @@ fn set(
     }
     // Who undoes it may be elsewhere, and a link may point there by then.
     let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
-    let change = FileChange { class: FileClass::Irq, path: place, what, before, given };
+    let change = FileChange { class: FileClass::Irq, path: place, what, before, given, whose: whose(path) };
     if let Err(why) = first(&change) {
         return Outcome::Failed(why);
     }

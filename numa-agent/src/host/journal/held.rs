@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use super::{Journal, JournalError, PATIENCE, failed, is_gone, read_from, replace, this_boots};
+use super::{Journal, JournalError, PATIENCE, failed, gone, read_from, replace, this_boots};
 use crate::core::journal::{Decoded, Subject, decode};
 
 /// Nobody else appends or rewrites until this is dropped. Who wants to waits for as long as its patience lasts; an agent keeps its lines
@@ -40,7 +40,7 @@ impl Held {
         if told {
             outstanding.lost = 0;
         }
-        let gone = outstanding.subjects().filter(is_gone).collect();
+        let gone = gone(&outstanding);
         outstanding.forget(&gone);
         let path = &self.0.path;
         replace(path, outstanding.encode().as_bytes()).map(drop).map_err(failed(path, "rewriting"))

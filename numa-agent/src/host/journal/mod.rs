@@ -6,7 +6,9 @@
 
 mod alone;
 mod held;
+mod here;
 mod trust;
+mod whose;
 
 use std::{
     borrow::Cow,
@@ -25,13 +27,17 @@ use self::trust::{Open, open_trusted};
 pub use self::{
     alone::{Attendance, attend, keep_agents_out},
     held::Held,
+    here::Here,
 };
+pub(super) use self::{here::listed, whose::whose};
 use super::{
     irq::balancer,
     listen,
     sys::{self, Host, Kernel},
 };
-use crate::core::journal::{self, Decoded, Entry, FileChange, Outstanding, Subject, TaskChange, decode};
+use crate::core::journal::{
+    self, Decoded, Entry, FileChange, Outstanding, Owed, Subject, TaskChange, decode,
+};
 
 /// Where it is unless somebody says otherwise.
 pub const DEFAULT_PATH: &str = "/run/numa-agent/journal";
@@ -83,6 +89,9 @@ pub enum JournalError {
         path = .0.display()
     )]
     BeingRestored(PathBuf),
+    /// Another file has taken its place, or none: for who is not to open one.
+    #[error("the journal {path} has been written anew or removed", path = .0.display())]
+    Moved(PathBuf),
     /// It is another kind of file.
     #[error(
         "{path} is no journal, and is left as it is: give another --journal, or move it away",
@@ -107,6 +116,8 @@ pub struct Journal {
     length: u64,
     rewrite_at: u64,
     patience: Duration,
+    /// Opens what has taken its place.
+    follows: bool,
 }
 
 /// Which file was locked.
@@ -139,8 +150,14 @@ impl Journal {
             listen::make_folder(folder).map_err(failed(path, "making its folder"))?;
         }
         let file = open_trusted(path, Open::ToAppend)?;
-        let mut journal =
-            Self { path: path.to_owned(), file, length: 0, rewrite_at: REWRITE_BYTES, patience: PATIENCE };
+        let mut journal = Self {
+            path: path.to_owned(),
+            file,
+            length: 0,
+            rewrite_at: REWRITE_BYTES,
+            patience: PATIENCE,
+            follows: true,
+        };
         refuse_foreign(&journal.file, path)?;
         if journal.facts()?.size() >= REWRITE_BYTES || journal.is_of_another_boot()? {
             journal.rewrite()?;
@@ -152,6 +169,12 @@ impl Journal {
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
+    }
+
+    /// The same, but it is [`JournalError::Moved`] once another file has taken its place: to open that may wait for a disk, or for others.
+    #[must_use]
+    pub fn staying(self) -> Self {
+        Self { follows: false, ..self }
     }
 
     /// Where it is.
@@ -233,7 +256,7 @@ impl Journal {
             bytes.truncate(bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
             let decoded = decode(&bytes);
             let (mut outstanding, _) = this_boots(decoded);
-            let gone: BTreeSet<Subject> = outstanding.subjects().filter(is_gone).collect();
+            let gone = gone(&outstanding);
             if self.lock()? == Locked::Another {
                 sys::lock(&self.file, false).map_err(|errno| failed(&path, "unlocking")(errno.into()))?;
                 continue;
@@ -242,9 +265,7 @@ impl Journal {
             // What others have appended meanwhile.
             let late = read_from(&self.file, bytes.len() as u64).map_err(failed(&path, "reading"))?;
             let late = decode(&late);
-            outstanding.add(Entry::Lost { lines: late.damaged });
-            late.entries.into_iter().for_each(|entry| outstanding.add(entry));
-            outstanding.forget(&gone);
+            follow(&mut outstanding, &gone, late);
             let text = outstanding.encode();
             let file = replace(&path, text.as_bytes()).map_err(failed(&path, "rewriting"))?;
             drop(lock);
@@ -286,6 +307,7 @@ impl Journal {
             match sys::lock(&self.file, true) {
                 Ok(()) if self.facts()?.nlink() > 0 => return Ok(locked),
                 // It was rewritten, or removed.
+                Ok(()) if !self.follows => return Err(JournalError::Moved(self.path.clone())),
                 Ok(()) => {
                     let file = open_trusted(&self.path, Open::ToAppend)?;
                     let length = file.metadata().map_err(failed(&self.path, "looking at it"))?.size();
@@ -358,19 +380,36 @@ fn refuse_foreign(file: &File, path: &Path) -> Result<(), JournalError> {
     if decode(&bytes).entries.is_empty() { Err(JournalError::Foreign(path.to_owned())) } else { Ok(()) }
 }
 
-/// Whether a task has ended, a cgroup was removed, an interrupt has no handler any more, irqbalance does not run any more.
-fn is_gone(subject: &Subject) -> bool {
-    match subject {
+/// What has been appended since it was seen what is gone: that may have come back.
+fn follow(outstanding: &mut Outstanding, gone: &BTreeSet<Subject>, late: Decoded) {
+    outstanding.forget(gone);
+    outstanding.add(Entry::Lost { lines: late.damaged });
+    late.entries.into_iter().for_each(|entry| outstanding.add(entry));
+}
+
+/// The tasks that have ended, and the files that are there no more or somebody else's: a cgroup was removed, an interrupt has no handler
+/// any more, irqbalance does not run any more.
+fn gone(outstanding: &Outstanding) -> BTreeSet<Subject> {
+    let is_gone = |subject: &Subject| match subject {
         // Elsewhere tids mean something else, and nobody would be there.
         Subject::Task(task) => {
             sys::in_initial_pid_namespace() && Host.start_time(task.tid) != Some(task.start_time)
         }
-        Subject::File(path) => {
-            // An old irqbalance's socket has no file.
-            fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
-                && !(journal::is_socket(path) && balancer::has_abstract(path.as_ref()))
-        }
-    }
+        Subject::File(path) => is_away(path) || outstanding.files.get(path).is_some_and(is_anothers),
+    };
+    outstanding.subjects().filter(is_gone).collect()
+}
+
+fn is_away(path: &str) -> bool {
+    // An old irqbalance's socket has no file.
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+        && !(journal::is_socket(path) && balancer::has_abstract(path.as_ref()))
+}
+
+/// Whether the file is somebody else's by now.
+pub(super) fn is_anothers(owed: &Owed<FileChange>) -> bool {
+    let change = &owed.change;
+    change.whose.is_some() && change.is_anothers(whose(change.path.as_ref()).as_deref())
 }
 
 /// Puts a new file in place of the old one; for who has its lock.

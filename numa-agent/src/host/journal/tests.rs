@@ -33,6 +33,7 @@ fn file_change(path: &str) -> FileChange {
         what: text("irq 1"),
         before: text("0"),
         given: text("1"),
+        whose: None,
     }
 }
 
@@ -160,6 +161,73 @@ fn it_is_rewritten_with_those_that_live_and_others_follow() {
     fs::remove_file(&path).unwrap();
     other.before_file(&file_change("/d")).unwrap();
     assert_eq!(entries(&path), [Entry::File(file_change("/d"))]);
+}
+
+#[test]
+fn who_is_to_open_nothing_is_told_that_another_has_taken_its_place() {
+    let (_dir, path) = place();
+    let mut journal = Journal::open(&path).unwrap().staying();
+    let mut other = Journal::open(&path).unwrap();
+    journal.before_file(&file_change("/a")).unwrap();
+    other.rewrite().unwrap();
+    let error = journal.before_file(&file_change("/b")).unwrap_err();
+    assert!(matches!(error, JournalError::Moved(_)), "{error}");
+    assert_eq!(entries(&path), [], "not a line of it");
+    let mut journal = Journal::open(&path).unwrap().staying();
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(journal.before_file(&file_change("/b")), Err(JournalError::Moved(_))));
+    assert_eq!(read(&path).unwrap(), None);
+}
+
+/// The change of a file in that folder, as it is now.
+fn change_in(folder: &Path, name: &str) -> FileChange {
+    let path = folder.join(name);
+    fs::create_dir_all(folder).unwrap();
+    fs::write(&path, "0\n").unwrap();
+    FileChange { whose: whose(&path), ..file_change(path.to_str().unwrap()) }
+}
+
+#[test]
+fn what_has_taken_the_place_of_another_is_left_alone() {
+    let (dir, path) = place();
+    let [cgroup, irq] = ["cpuset/a", "irq/9"].map(|name| dir.path().join(name));
+    fs::create_dir_all(irq.join("eth0-rx-0")).unwrap();
+    let told = [change_in(&cgroup, "cpuset.mems"), change_in(&irq, "smp_affinity_list")];
+    assert!(told.iter().all(|change| change.whose.is_some()), "{told:?}");
+    let mut journal = Journal::open(&path).unwrap();
+    let mut undo = |is_there: bool| {
+        for change in &told {
+            journal.before_file(change).unwrap();
+            fs::write(&change.path, &change.given).unwrap();
+        }
+        journal.rewrite().unwrap();
+        assert_eq!(entries(&path).len(), if is_there { 2 } else { 0 });
+        for change in &told {
+            journal.before_file(change).unwrap();
+        }
+        let asked = crate::host::restore::Asked::default();
+        let rows = crate::host::restore::restore(&path, &asked).unwrap().rows;
+        let names: Vec<_> = rows.iter().map(|row| row.outcome.name()).collect();
+        let values =
+            told.each_ref().map(|change| fs::read_to_string(&change.path).unwrap().trim().to_owned());
+        (names, values)
+    };
+    assert_eq!(undo(true), (vec!["restored"; 2], ["0".to_owned(), "0".to_owned()]));
+    // The number is another device's; a cgroup of that name is made anew.
+    fs::rename(irq.join("eth0-rx-0"), irq.join("nvme0q1")).unwrap();
+    fs::rename(&cgroup, dir.path().join("cpuset/old")).unwrap();
+    fs::create_dir(&cgroup).unwrap();
+    assert_eq!(undo(false), (vec!["gone"; 2], ["1".to_owned(), "1".to_owned()]));
+}
+
+#[test]
+fn what_comes_back_while_the_journal_is_rewritten_is_kept() {
+    let change = |before: &str| Entry::File(FileChange { before: before.into(), ..file_change("/no/such") });
+    let mut outstanding: Outstanding = [change("0")].into_iter().collect();
+    let gone = gone(&outstanding);
+    assert_eq!(gone.len(), 1);
+    follow(&mut outstanding, &gone, Decoded { entries: vec![change("5")], damaged: 1 });
+    assert_eq!((outstanding.files["/no/such"].change.before.as_str(), outstanding.lost), ("5", 1));
 }
 
 #[test]
