@@ -2,7 +2,7 @@
 //! later, counted, and said once.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,7 +14,7 @@ use crate::{
     core::{
         engine::{Bind, Engine},
         idset::CpuSet,
-        journal::{Class, Entry, Lineage, TaskChange, Who},
+        journal::{Class, Entry, Lineage, TaskChange, Told, Who},
         stats::Journaled,
         task::{BindOutcome, TaskId},
     },
@@ -44,6 +44,7 @@ const MAX_LATE_BYTES: usize = 4 << 20;
 pub(super) struct Opened {
     journal: Journal,
     earlier: Lineage,
+    told: Told,
 }
 
 /// The journal as the loop has it.
@@ -52,6 +53,7 @@ pub struct Journaling {
     path: Option<PathBuf>,
     journal: Option<Journal>,
     lineage: Lineage,
+    told: Told,
     here: Here,
     /// Lines that could not be written yet, and how many.
     late: (String, u64),
@@ -79,8 +81,9 @@ impl Journaling {
             // Whose folder there is not yet nobody undoes.
             journaling.attendance = journal::attend(&path, START_PATIENCE)?;
             match open(&path) {
-                Ok(Opened { journal, earlier }) => {
-                    (journaling.journal, journaling.lineage) = (Some(journal), earlier);
+                Ok(Opened { journal, earlier, told }) => {
+                    (journaling.journal, journaling.lineage, journaling.told) =
+                        (Some(journal), earlier, told);
                 }
                 Err(error) => journaling.failed(&error, sys::monotonic_ns()),
             }
@@ -93,7 +96,7 @@ impl Journaling {
 
     /// A thread is about to be given another mask.
     pub(super) fn before(&mut self, engine: &Engine, bind: &Bind, mask: &CpuSet) {
-        if self.path.is_some() {
+        if self.path.is_some() && !self.told.covers(bind.task, process_of(engine, bind).0, mask, &bind.cpus) {
             let change = self.lineage.change(&mut self.here, &Who::of(bind, engine), mask, &bind.cpus);
             self.write(change);
         }
@@ -109,21 +112,33 @@ impl Journaling {
 
     /// It was asked to take it.
     pub(super) fn after(&mut self, engine: &Engine, bind: &Bind, outcome: &BindOutcome) {
+        if self.path.is_none() {
+            return;
+        }
         let worth_a_look = match outcome {
-            BindOutcome::Bound(mask) => *mask != bind.cpus,
+            BindOutcome::Bound(mask) if *mask == bind.cpus => {
+                // The next of its process that comes here.
+                let (process, comm) = process_of(engine, bind);
+                let change = self.told.for_others(process, comm, mask);
+                change.into_iter().for_each(|change| self.write(change));
+                false
+            }
+            BindOutcome::Bound(_) => true,
             BindOutcome::Unchanged(_) => bind.task.tid == bind.pid,
             _ => false,
         };
-        if self.path.is_some() && worth_a_look {
+        if worth_a_look {
             let change = self.lineage.outcome(&mut self.here, &Who::of(bind, engine), &bind.cpus, outcome);
             change.into_iter().for_each(|change| self.write(change));
         }
     }
 
     fn write(&mut self, change: TaskChange) {
+        self.told.note(&change);
         let line = Entry::Task(change).encode();
         if self.late.0.len() + line.len() > MAX_LATE_BYTES {
             self.counts.lost += 1;
+            self.told.forget_all();
             return;
         }
         self.late.0 += &line;
@@ -199,9 +214,11 @@ impl Journaling {
     /// Goes on with what has been opened.
     fn opened(&mut self, done: Done<Opened>, now_ns: u64) {
         match flat(done).map_err(|error| error.downcast::<JournalError>()) {
-            Ok(Opened { journal, earlier }) => {
+            Ok(Opened { journal, earlier, told }) => {
                 self.journal = Some(journal);
                 self.lineage.go_on_from(earlier);
+                // What waits is told once more.
+                self.told = told;
                 match self.late.1 {
                     0 => self.works(),
                     _ => self.flush(now_ns),
@@ -235,6 +252,9 @@ impl Journaling {
         let is_managed = |id: TaskId| engine.process(id.tid).is_some_and(|process| process.facts.id() == id);
         let lives = |id: TaskId| Host.start_time(id.tid) == Some(id.start_time);
         self.lineage.retain(|id| alive.contains(&id) || is_managed(id) || lives(id));
+        let threads = engine.processes().flat_map(|process| process.threads.values());
+        let managed: HashSet<TaskId> = threads.map(|thread| thread.id).collect();
+        self.told.retain(|task| managed.contains(&task));
     }
 }
 
@@ -278,6 +298,12 @@ impl Agent {
     }
 }
 
+/// The process that a bind is about, and what its leader is called.
+fn process_of<'a>(engine: &'a Engine, bind: &'a Bind) -> (TaskId, &'a str) {
+    let facts = engine.process(bind.pid).map(|process| &process.facts);
+    facts.map_or((bind.task, &bind.comm), |facts| (facts.id(), &facts.comm))
+}
+
 /// Opens it, and reads what it tells of this boot.
 fn open(path: &Path) -> Result<Opened, JournalError> {
     let journal = Journal::open(path)?.with_patience(PATIENCE).staying();
@@ -285,7 +311,8 @@ fn open(path: &Path) -> Result<Opened, JournalError> {
     if decoded.damaged > 0 {
         tracing::warn!("the journal {} has {} damaged lines", path.display(), decoded.damaged);
     }
-    Ok(Opened { journal, earlier: Lineage::of(&journal::this_boots(decoded).0) })
+    let known = journal::this_boots(decoded).0;
+    Ok(Opened { journal, earlier: Lineage::of(&known), told: Told::of(&known) })
 }
 
 #[cfg(test)]

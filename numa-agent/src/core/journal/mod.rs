@@ -8,6 +8,7 @@
 pub mod done;
 mod lineage;
 mod outstanding;
+mod told;
 pub mod undo;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     lineage::{Cpus, Lineage, Machine, Who},
     outstanding::{Change, Outstanding, Owed, Subject, same_value},
+    told::Told,
 };
 use super::{
     idset::{CpuSet, IdSet},
