@@ -28,6 +28,8 @@ pub(super) struct Reload {
     settings: Settings,
     topology: Topology,
     scan: Scan,
+    /// For these settings. Making one takes long where many device files match.
+    reader: ProcReader,
 }
 
 /// Has the kernel side tell of those who use the device files that there are now: drivers may be loaded at any time.
@@ -50,26 +52,28 @@ impl Agent {
         self.machine.begin();
         let options = Arc::clone(&self.options);
         let managed = self.engine.processes().map(|process| process.facts.pid).collect();
+        let reader = self.executor.scanner.reader.clone().in_no_hurry();
         self.reload = Some(tokio::task::spawn_blocking(move || {
             let (settings, topology) = ((options.settings)()?, (options.topology)()?);
             let rules = Rules::new(settings.clone());
-            let reader = ProcReader::new("/proc", rules.needs());
-            let scan = Scanner { reader, rules, managed, after_loss: false }.scan(&Host)?;
-            Ok(Box::new(Reload { settings, topology, scan }))
+            let scanner =
+                Scanner { reader: reader.renewed(rules.needs()), rules, managed, after_loss: false };
+            let scan = scanner.scan(&Host)?;
+            Ok(Box::new(Reload { settings, topology, scan, reader: scanner.reader }))
         }));
     }
 
     pub(super) fn finish_reload(&mut self, reload: Done<Box<Reload>>) {
         let reload = flat(reload).and_then(|reload| {
-            let Reload { settings, topology, scan } = *reload;
+            let Reload { settings, topology, scan, reader } = *reload;
             let seen = scan.snapshots.iter().map(|snapshot| (snapshot.facts.id(), &snapshot.facts)).collect();
             let mut engine = self.engine.reconfigured(topology, settings, &seen)?;
             pin_pids(&mut engine);
             self.executor.marks.programs.set_filter(&KernelFilter::new(engine.rules().settings()))?;
             look_for_devices(&mut self.executor.marks.programs, &mut engine, &scan.devices);
-            Ok((engine, scan))
+            Ok((engine, scan, reader))
         });
-        let (next, scan) = match reload {
+        let (next, scan, reader) = match reload {
             Ok(reload) => reload,
             Err(error) => {
                 let error = format!("{error:#}");
@@ -82,6 +86,7 @@ impl Agent {
             self.say_warning("metrics: the endpoint stays as it is until the agent is started anew");
         }
         self.executor.deferred.at(next.settings().max_bind_rate);
+        self.executor.scanner.reader = reader.in_a_hurry();
         self.take_over(next);
         self.configure_holding();
         self.take_in(&scan, &Cause::Replan);
@@ -98,7 +103,8 @@ impl Agent {
     /// Puts `next` in force, and everybody where it says.
     pub(super) fn take_over(&mut self, next: Engine) {
         let before = std::mem::replace(&mut self.engine, next);
-        self.executor.scanner = scanner(&self.engine, false);
+        // A machine that changed changes nothing of what the rules need.
+        self.executor.scanner = scanner(&self.engine, self.executor.scanner.reader.clone());
         for process in before.processes() {
             let now = self.engine.process(process.facts.pid).map(|process| &process.threads);
             let kept = |task: TaskId| {

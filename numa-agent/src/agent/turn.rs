@@ -201,6 +201,7 @@ impl Agent {
                     // Should a record have been submitted so late after it was judged that nobody looked again.
                     backlog = self.drain();
                     self.note_losses();
+                    self.note_unread();
                     self.drain_sends();
                     self.survey_if_changed();
                     self.fence_cgroups();

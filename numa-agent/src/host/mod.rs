@@ -1,6 +1,7 @@
 //! Adapters to the machine: sysfs, procfs, system calls, BPF. Every reader takes a root; `unsafe` and libc live in
 //! [`sys`] (and in `numa-ebpf`). Decisions live in `core`.
 
+pub mod aside;
 pub mod binding;
 pub mod bpf;
 pub mod capabilities;
@@ -11,6 +12,7 @@ pub mod cpuset;
 pub mod critical;
 pub mod device_files;
 pub mod files;
+mod fresh;
 pub mod guard;
 pub mod inject;
 pub mod irq;
@@ -27,4 +29,3 @@ pub mod surroundings;
 pub mod sys;
 pub mod sysfs;
 pub mod trust;
-mod fresh;

@@ -63,7 +63,7 @@ fn snapshot(pid: u32, comm: &str, names: &[&str], masks: impl Fn(u32, &str) -> S
         start_time: u64::from(pid),
         session: 5,
         comm: comm.into(),
-        cmdline: format!("/opt/{comm}"),
+        cmdline: format!("/opt/{comm}").into(),
         ..ProcessFacts::default()
     };
     let all = std::iter::once(&comm).chain(names);
