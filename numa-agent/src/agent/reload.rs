@@ -1,8 +1,13 @@
 //! SIGHUP: everything is read anew on a thread of its own, and taken over here if it is good.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 use super::{Agent, Done, Marks, flat, pin_pids, scanner};
 use crate::{
@@ -32,6 +37,40 @@ pub(super) struct Reload {
     reader: ProcReader,
 }
 
+/// What a reload may take. Nothing ends the wait for a file system that does not answer; until it is over nobody looks at a machine that changes.
+const LONG: Duration = Duration::from_secs(60);
+/// The most that may be under way, each on a thread of its own that others need too.
+const MOST: usize = 64;
+
+/// Those that are under way.
+#[derive(Default)]
+pub(super) struct Reloads {
+    began: Option<Instant>,
+    /// Given up, or overtaken: nobody waits for them, and some may never end.
+    left: Vec<JoinHandle<anyhow::Result<Box<Reload>>>>,
+}
+
+impl Reloads {
+    /// One begins in place of another, if there is one; whether it may.
+    fn begin(&mut self, another: Option<JoinHandle<anyhow::Result<Box<Reload>>>>) -> bool {
+        self.left.extend(another);
+        self.left.retain(|job| !job.is_finished());
+        self.began = Some(Instant::now());
+        self.left.len() < MOST
+    }
+
+    /// Whether the one that is waited for has taken too long.
+    fn is_late(&self, now: Instant) -> bool {
+        self.began.is_some_and(|began| now.duration_since(began) >= LONG)
+    }
+
+    /// Nobody waits for it any more.
+    fn give_up(&mut self, job: JoinHandle<anyhow::Result<Box<Reload>>>) {
+        self.left.push(job);
+        self.began = None;
+    }
+}
+
 /// Has the kernel side tell of those who use the device files that there are now: drivers may be loaded at any time.
 pub(super) fn look_for_devices(programs: &mut Programs, engine: &mut Engine, devices: &BTreeSet<u32>) {
     if !devices.is_empty() && !programs.health().has("device") {
@@ -49,6 +88,12 @@ pub(super) fn look_for_devices(programs: &mut Programs, engine: &mut Engine, dev
 impl Agent {
     /// Reads everything anew, on a thread of its own. A second SIGHUP starts over.
     pub(super) fn start_reload(&mut self) {
+        if !self.reloads.begin(self.reload.take()) {
+            self.say_warning(&format!(
+                "reload: {MOST} others are under way and do not end; is the configuration file on a file system that does not answer?"
+            ));
+            return;
+        }
         self.machine.begin();
         let options = Arc::clone(&self.options);
         let managed = self.engine.processes().map(|process| process.facts.pid).collect();
@@ -61,6 +106,17 @@ impl Agent {
             let scan = scanner.scan(&Host)?;
             Ok(Box::new(Reload { settings, topology, scan, reader: scanner.reader }))
         }));
+    }
+
+    /// Once a second: one that hangs keeps nobody from planning for a machine that changes.
+    pub(super) fn give_up_late_reload(&mut self) {
+        let Some(job) = self.reload.take_if(|_| self.reloads.is_late(Instant::now())) else { return };
+        self.reloads.give_up(job);
+        self.say_warning(&format!(
+            "reload: it has taken {} s and is given up; the old configuration stays in force. Is its file on a file system that does not \
+             answer? Send SIGHUP again once it does",
+            LONG.as_secs()
+        ));
     }
 
     pub(super) fn finish_reload(&mut self, reload: Done<Box<Reload>>) {
@@ -120,5 +176,42 @@ impl Agent {
         // A scan by the old rules is of no use. A process may have slipped through before the new filter, and on a machine that
         // changed the kernel may have given any task another mask.
         (self.scan, self.rescan) = (None, true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn one_that_hangs_is_given_up_and_there_are_not_too_many() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let _inside = runtime.enter();
+        let (end, hung) = channel::<()>();
+        let hung = Arc::new(std::sync::Mutex::new(hung));
+        let job = || {
+            let hung = Arc::clone(&hung);
+            tokio::task::spawn_blocking(move || {
+                let _ = hung.lock().unwrap().recv();
+                anyhow::bail!("over")
+            })
+        };
+        let mut reloads = Reloads::default();
+        assert!(reloads.begin(None));
+        let now = Instant::now();
+        assert!(!reloads.is_late(now) && reloads.is_late(now + LONG));
+        reloads.give_up(job());
+        assert!(!reloads.is_late(now + LONG), "it is not waited for any more");
+        for _ in 2..MOST {
+            assert!(reloads.begin(Some(job())));
+        }
+        assert!(!reloads.begin(Some(job())));
+        drop(end);
+        while reloads.left.iter().any(|job| !job.is_finished()) {
+            std::thread::yield_now();
+        }
+        assert!(reloads.begin(None), "they have ended");
     }
 }

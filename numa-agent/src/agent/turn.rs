@@ -203,6 +203,7 @@ impl Agent {
                     self.note_losses();
                     self.note_unread();
                     self.drain_sends();
+                    self.give_up_late_reload();
                     self.survey_if_changed();
                     self.fence_cgroups();
                     self.keep_journal();
