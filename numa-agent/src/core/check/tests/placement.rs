@@ -80,6 +80,7 @@ fn judged(facts: &Facts) -> Vec<Item> {
         group_patterns: vec!["scheduler|worker".into()],
         groups_per_socket: Some(facts.groups_per_socket),
         others_socket_index: Some(1),
+        use_isolated: Some(true),
         ..Overrides::default()
     };
     let settings = Settings::from_sources(None, overrides).unwrap();
