@@ -87,7 +87,11 @@ fn pooled(stage: &Stage, policy: &str) -> (u64, usize) {
     let (pid, thread) = (puppet.pid(), puppet.thread("helper").unwrap());
     stage.settle_on(pid, &stage.members);
     stage.settle_on(thread, &stage.members);
-    let placed = bound(&agent, thread);
+    // Where it is may be seen before it is said.
+    let placed = eventually(|| match bound(&agent.events(), thread) {
+        0 => Err("it has not been said that it is bound".to_owned()),
+        times => Ok(times),
+    });
     let (began, mut jobs) = (Instant::now(), 0);
     while began.elapsed() < FIGHT {
         puppet.rename(thread, &format!("job_{jobs}")).unwrap();
@@ -97,15 +101,14 @@ fn pooled(stage: &Stage, policy: &str) -> (u64, usize) {
         sleep(Duration::from_millis(1));
     }
     stage.barrier();
-    let times = bound(&agent, thread) - placed;
+    let times = bound(&agent.stop().events, thread) - placed;
     println!("{policy}: {jobs} jobs in {FIGHT:?}, put back {times} times");
-    agent.stop();
     (jobs, times)
 }
 
 /// How often the agent bound that thread.
-fn bound(agent: &Agent, tid: u32) -> usize {
-    agent.events().iter().filter(|event| event["tid"] == tid && event["event"] == "bound").count()
+fn bound(events: &[Value], tid: u32) -> usize {
+    events.iter().filter(|event| event["tid"] == tid && event["event"] == "bound").count()
 }
 
 #[test]
