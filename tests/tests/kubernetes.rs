@@ -29,7 +29,7 @@ fn role(rules: &Rules, cgroup: &str, cmdline: &str) -> Option<ProcessRole> {
         pid: 7,
         start_time: 1,
         comm: "python3".to_owned(),
-        cmdline: cmdline.to_owned(),
+        cmdline: cmdline.into(),
         cgroup: Some(cgroup.to_owned()),
         ..ProcessFacts::default()
     };

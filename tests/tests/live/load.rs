@@ -30,7 +30,7 @@ const GROWTH_KIB: u64 = 16 << 10;
 
 /// CPU time that the agent may take for each thread that it places, with all that it hears of it from birth to end, in microseconds: a debug
 /// build's.
-const CPU_US_EACH: u64 = 100_000;
+const CPU_US_EACH: u64 = 1300;
 
 fn from_environment<T: std::str::FromStr>(name: &str, default: T) -> T {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
