@@ -278,8 +278,8 @@ impl Agent {
             _ => {}
         }
         let facts = self.engine.wants_facts(event).then(|| self.facts_at_exec(event)).flatten();
-        let renames = matches!(event.kind, EventKind::Rename { .. });
-        let before = renames.then(|| self.place_of(event.pid)).flatten();
+        let renames_all = matches!(event.kind, EventKind::Rename { .. }) && event.task.tid == event.pid;
+        let before = renames_all.then(|| self.place_of(event.pid)).flatten();
         let actions = self.engine.apply(event, facts);
         self.executor.marks.keep_up(&self.engine);
         self.executor.execute(&mut self.engine, actions);
@@ -291,7 +291,7 @@ impl Agent {
         }
         if let EventKind::Rename { .. } = event.kind {
             // A role may have changed without a bind, and those of all threads with the process's.
-            let threads = match event.task.tid == event.pid && self.place_of(event.pid) != before {
+            let threads = match renames_all && self.place_of(event.pid) != before {
                 true => self.engine.threads_of(event.pid),
                 false => [event.task].into(),
             };

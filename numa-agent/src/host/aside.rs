@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::sys;
+use super::sys::{self, EventPriority, Host, Kernel};
 use crate::core::task::TaskId;
 
 /// The most helpers that wait at a time; after that nothing is read aside.
@@ -26,7 +26,7 @@ const MAX_STUCK: usize = 1024;
 pub struct Patience {
     /// At most.
     pub wait: Duration,
-    /// By a real-time thread, where that is allowed: who waits is one, and must not wait for the run queue's ordinary threads.
+    /// By a real-time thread if who waits is one, who then must not wait for the run queue's ordinary threads.
     pub urgent: bool,
 }
 
@@ -129,11 +129,11 @@ impl Aside {
 /// Starts a helper, which ends with its sender.
 fn start(urgent: bool) -> io::Result<Sender<Job>> {
     let (helper, jobs) = channel::<Job>();
+    let urgent = urgent && Host.real_time(nix::unistd::gettid().as_raw() as u32).is_some();
     // What it reads is on the heap.
     std::thread::Builder::new().name("proc-reader".into()).stack_size(128 << 10).spawn(move || {
-        if urgent {
-            // Where that is refused, who asks is no real-time thread either.
-            let _ = sys::prioritise_event_thread();
+        if urgent && let EventPriority::Normal(error) = sys::prioritise_event_thread() {
+            tracing::debug!("what is read for the event thread is read at an ordinary priority: {error}");
         }
         jobs.into_iter().for_each(|job| job());
     })?;
