@@ -149,6 +149,52 @@ fn unsafe_and_libc_live_in_one_file() {
     }
 }
 
+/// The source without its inline test module.
+fn without_tests(source: &str) -> &str {
+    let tests = source
+        .match_indices("#[cfg(test)]\nmod ")
+        .find(|(at, _)| source[*at..].lines().nth(1).is_some_and(|line| line.ends_with('{')));
+    tests.map_or(source, |(at, _)| &source[..at])
+}
+
+/// Programs are started by name with a list of arguments, and only the agent itself, and the command that `jitter record` was given.
+#[test]
+fn no_shell_is_ever_run() {
+    const STARTERS: [&str; 2] = ["cli/jitter/record.rs", "host/guard/mod.rs"];
+    const SHELLS: [&str; 8] = [
+        "\"sh\"",
+        "\"bash\"",
+        "\"dash\"",
+        "/bin/sh\"",
+        "/bin/bash\"",
+        "\"-c\"",
+        "libc::system",
+        "libc::popen",
+    ];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let is_test = |file: &PathBuf| {
+        let path = file.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+        path.ends_with("tests.rs") || path.contains("tests/")
+    };
+    let mut starters = 0;
+    for file in sources(&root).iter().filter(|file| !is_test(file)) {
+        let text = fs::read_to_string(file).unwrap();
+        for line in code(without_tests(&text)) {
+            assert!(!SHELLS.iter().any(|shell| line.contains(shell)), "{}: {line}", file.display());
+            let starts = line.contains("Command::new(") && !file.ends_with("cli/completions.rs");
+            assert!(
+                !starts || STARTERS.iter().any(|name| file.ends_with(name)),
+                "{}: {line}",
+                file.display()
+            );
+            starters += usize::from(starts);
+        }
+    }
+    assert_eq!(starters, STARTERS.len(), "one each");
+    assert_eq!(without_tests("a\n#[cfg(test)]\nmod tests {\n"), "a\n");
+    assert_eq!(without_tests("#[cfg(test)]\nmod tests;\nb"), "#[cfg(test)]\nmod tests;\nb");
+}
+
 #[test]
 fn groups_are_seen_through() {
     let source = "use a;\npub(super) use b::c as d;\nuse e::{\n    f, g::{self, h as i, j::*},\n    k,\n};\nuse {l, m::n};";

@@ -29,7 +29,7 @@ fn role(rules: &Rules, cgroup: &str, cmdline: &str) -> Option<ProcessRole> {
         pid: 7,
         start_time: 1,
         comm: "python3".to_owned(),
-        cmdline: cmdline.to_owned(),
+        cmdline: cmdline.into(),
         cgroup: Some(cgroup.to_owned()),
         ..ProcessFacts::default()
     };
@@ -91,6 +91,9 @@ fn the_shipped_rule_leaves_alone_what_is_in_no_pod() {
         format!("/machine.slice/libpod-{ID}.scope"),
         format!("/libpod_parent/libpod-{ID}/podman/x"),
         "/system.slice/pod-install/x".to_owned(),
+        // a user's, by any name
+        "/user.slice/user-1000.slice/user@1000.service/kubepods/x".to_owned(),
+        format!("/user.slice/user-1000.slice/user@1000.service/pod{UID}/{ID}"),
     ] {
         assert_eq!(role(&rules, &path, ENGINE), None, "{path}");
     }

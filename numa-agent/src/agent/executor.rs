@@ -7,6 +7,7 @@ use super::{
     holding::{Holding, note_release},
     journaling::Journaling,
     output::Output,
+    unread::Unread,
 };
 use crate::{
     core::{
@@ -15,7 +16,12 @@ use crate::{
         stats::Stats,
         task::{BindOutcome, TaskId},
     },
-    host::{binding, scan::Scanner, sys, sys::Kernel},
+    host::{
+        binding,
+        scan::{Look, Scanner},
+        sys,
+        sys::Kernel,
+    },
 };
 
 /// The kernel programs' list of managed tasks.
@@ -44,6 +50,10 @@ pub struct Executor<K, M> {
     pub holding: Holding,
     /// Reads single processes the engine wants to look at.
     pub scanner: Scanner,
+    /// Those that could not be read.
+    pub unread: Unread,
+    /// A scan is wanted: a process was too large to look at.
+    pub rescan: bool,
     /// What was before it changes something.
     pub journaling: Journaling,
     /// Binds that have to wait.
@@ -212,8 +222,24 @@ impl<K: Kernel, M: Marks> Executor<K, M> {
     }
 
     fn look(&mut self, engine: &mut Engine, pid: u32, cause: &Cause, at_ns: Option<u64>) -> BTreeSet<u32> {
-        // Gone already: the kernel programs drop a task's mark when it exits.
-        let Some(snapshot) = self.scanner.look(pid, &self.kernel) else { return BTreeSet::new() };
+        let snapshot = match self.scanner.look(pid, engine.manages(pid), &self.kernel) {
+            // The kernel programs drop a task's mark when it exits.
+            Look::Gone => return BTreeSet::new(),
+            Look::Unread(process) => {
+                self.unread.note(process);
+                return BTreeSet::new();
+            }
+            Look::Foreign(process) => {
+                // Threads that it has created since it was marked are told of one by one, and unmarked then.
+                self.marks.unmark(process);
+                return BTreeSet::new();
+            }
+            Look::Large => {
+                self.rescan = true;
+                return BTreeSet::new();
+            }
+            Look::Seen(snapshot) => snapshot,
+        };
         let actions = engine.observe(&snapshot, cause, at_ns);
         if engine.manages(pid) {
             self.journaling.found(engine, pid);

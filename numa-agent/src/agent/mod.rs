@@ -25,6 +25,7 @@ mod scans;
 mod session;
 mod tapped;
 mod turn;
+mod unread;
 mod viewers;
 
 use std::{sync::Arc, time::Instant};
@@ -44,10 +45,11 @@ use self::{
     meter::{Meter, Pass},
     metrics::Metering,
     output::Output,
-    reload::Reload,
+    reload::{Reload, Reloads},
     session::Watched,
     tapped::Tapped,
     turn::{Done, Signals, flat},
+    unread::Unread,
     viewers::{Server, Viewing},
 };
 pub use self::{
@@ -67,9 +69,10 @@ use crate::{
         event::{EventKind, TaskEvent},
         filter::KernelFilter,
         idset::CpuSet,
+        instance::InstanceKey,
         jitter::places::Places,
         stats::Stats,
-        task::ProcessFacts,
+        task::{ProcessFacts, ProcessRole},
         topology::Topology,
     },
     host::{
@@ -119,6 +122,7 @@ struct Agent {
     scan_started: Instant,
     scan: Option<JoinHandle<anyhow::Result<Scan>>>,
     reload: Option<JoinHandle<anyhow::Result<Box<Reload>>>>,
+    reloads: Reloads,
     machine: Machine,
     /// Accounts are being read.
     pass: Option<Pass>,
@@ -188,7 +192,9 @@ impl Agent {
             holding: Holding::new(holds),
             deferred: Deferred::new(engine.settings().max_bind_rate),
             journaling: Journaling::start(options.journal.clone().filter(|_| !options.dry_run))?,
-            scanner: scanner(&engine, false),
+            scanner: scanner(&engine, ProcReader::new("/proc", engine.rules().needs()).in_a_hurry()),
+            unread: Unread::default(),
+            rescan: false,
             dry_run: options.dry_run,
             output: Output::start(options.format, options.messages.clone(), feed),
             stats,
@@ -209,6 +215,7 @@ impl Agent {
             scan_started: Instant::now(),
             scan: None,
             reload: None,
+            reloads: Reloads::default(),
             machine: Machine::new(outline),
             pass: None,
             report_wanted: false,
@@ -232,6 +239,10 @@ impl Agent {
     async fn finish(&mut self) {
         self.tell_manager(Word::Stopping);
         self.end_holding();
+        // What is left may take long, and nobody waits for it.
+        if let Err(error) = sys::leave_real_time() {
+            tracing::warn!("the event thread keeps its priority until it ends: {error}");
+        }
         // Binds that are still to come of what has happened, or of a look that is under way, would not be undone after it.
         let draft = self.conclude();
         while let Some(fenced) = self.cgroups.job.take() {
@@ -256,7 +267,10 @@ impl Agent {
 
     fn handle(&mut self, event: &TaskEvent) {
         match &event.kind {
-            EventKind::Exit { slot, brief } => self.note_ended(event, *slot, brief.as_ref()),
+            EventKind::Exit { slot, brief } => {
+                self.executor.deferred.forget(event.task);
+                self.note_ended(event, *slot, brief.as_ref());
+            }
             EventKind::Fork { slot: Some(slot), plan, .. } => {
                 self.executor.marks.note_born(event.task, *slot, *plan)
             }
@@ -264,6 +278,8 @@ impl Agent {
             _ => {}
         }
         let facts = self.engine.wants_facts(event).then(|| self.facts_at_exec(event)).flatten();
+        let renames_all = matches!(event.kind, EventKind::Rename { .. }) && event.task.tid == event.pid;
+        let before = renames_all.then(|| self.place_of(event.pid)).flatten();
         let actions = self.engine.apply(event, facts);
         self.executor.marks.keep_up(&self.engine);
         self.executor.execute(&mut self.engine, actions);
@@ -274,17 +290,32 @@ impl Agent {
             self.executor.follow(&self.engine, event.pid, event.task);
         }
         if let EventKind::Rename { .. } = event.kind {
-            // A role may have changed without a bind.
-            let threads = match event.task.tid == event.pid {
+            // A role may have changed without a bind, and those of all threads with the process's.
+            let threads = match renames_all && self.place_of(event.pid) != before {
                 true => self.engine.threads_of(event.pid),
                 false => [event.task].into(),
             };
             threads.into_iter().for_each(|task| self.executor.follow(&self.engine, event.pid, task));
         }
+        self.rescan |= std::mem::take(&mut self.executor.rescan);
+    }
+
+    /// What the places of a process's threads follow from, beside their names.
+    fn place_of(&self, pid: u32) -> Option<(ProcessRole, Option<InstanceKey>)> {
+        self.engine.process(pid).map(|process| (process.role, process.instance.clone()))
     }
 
     /// What `/proc` adds to an exec event.
-    fn facts_at_exec(&self, event: &TaskEvent) -> Option<ProcessFacts> {
+    fn facts_at_exec(&mut self, event: &TaskEvent) -> Option<ProcessFacts> {
+        let facts = self.read_at_exec(event);
+        if facts.is_none() {
+            let unread = self.executor.scanner.reader.stuck(event.pid);
+            unread.into_iter().for_each(|process| self.executor.unread.note(process));
+        }
+        facts
+    }
+
+    fn read_at_exec(&self, event: &TaskEvent) -> Option<ProcessFacts> {
         let EventKind::Exec { ppid, uid, comm, cmdline, truncated, .. } = &event.kind else { return None };
         let reader = &self.executor.scanner.reader;
         let cmdline = if *truncated { reader.brief(event.pid)?.cmdline } else { cmdline.clone() };
@@ -339,11 +370,8 @@ fn load_options(options: &Options, topology: &Topology) -> LoadOptions {
     }
 }
 
-fn scanner(engine: &Engine, after_loss: bool) -> Scanner {
-    Scanner {
-        reader: ProcReader::new("/proc", engine.rules().needs()),
-        rules: engine.rules().clone(),
-        managed: engine.processes().map(|process| process.facts.pid).collect(),
-        after_loss,
-    }
+/// `reader` has been made for the engine's rules.
+fn scanner(engine: &Engine, reader: ProcReader) -> Scanner {
+    let managed = engine.processes().map(|process| process.facts.pid).collect();
+    Scanner { reader, rules: engine.rules().clone(), managed, after_loss: false }
 }

@@ -8,7 +8,6 @@ use super::{Agent, Done, Marks, flat, reload::look_for_devices, scanner};
 use crate::{
     core::engine::Cause,
     host::{
-        procfs::ProcReader,
         scan::{Scan, Scanner},
         sys::{Host, Kernel},
     },
@@ -26,6 +25,7 @@ impl Agent {
             // Events do not wait for a whole scan's worth of processes.
             self.drain();
         }
+        self.rescan |= std::mem::take(&mut self.executor.rescan);
         self.engine.sweep(&scan.alive, scan.as_of_ns);
         self.executor.journaling.sweep(&self.engine, &scan.alive);
     }
@@ -35,7 +35,8 @@ impl Agent {
     pub(super) fn scan_now(&mut self) -> anyhow::Result<()> {
         const ROUNDS: usize = 8;
         for _ in 0..ROUNDS {
-            let scan = scanner(&self.engine, false).scan(&Host)?;
+            let reader = self.executor.scanner.reader.clone().in_no_hurry();
+            let scan = scanner(&self.engine, reader).scan(&Host)?;
             self.executor.stats.scans += 1;
             self.engine.make_room(&scan.snapshots);
             self.executor.marks.keep_up(&self.engine);
@@ -55,18 +56,18 @@ impl Agent {
             }
             self.executor.execute(&mut self.engine, pending);
         }
-        self.executor.scanner = scanner(&self.engine, false);
         Ok(())
     }
 
     pub(super) fn start_scan(&mut self) {
         let rules = self.engine.rules().clone();
         let managed = self.engine.processes().map(|process| process.facts.pid).collect();
+        let reader = self.executor.scanner.reader.clone().in_no_hurry();
         let after_loss = std::mem::take(&mut self.after_loss);
         (self.rescan, self.scan_started) = (false, Instant::now());
         self.scan = Some(tokio::task::spawn_blocking(move || {
             // It looks for device files first.
-            let reader = ProcReader::new("/proc", rules.needs());
+            let reader = reader.renewed(rules.needs());
             Ok(Scanner { reader, rules, managed, after_loss }.scan(&Host)?)
         }));
     }

@@ -202,7 +202,9 @@ impl Agent {
                     // Should a record have been submitted so late after it was judged that nobody looked again.
                     backlog = self.drain();
                     self.note_losses();
+                    self.note_unread();
                     self.drain_sends();
+                    self.give_up_late_reload();
                     self.survey_if_changed();
                     self.fence_cgroups();
                     self.keep_journal();

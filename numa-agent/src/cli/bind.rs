@@ -232,6 +232,9 @@ pub(super) fn enforce(engine: &mut Engine, hand: &mut Hand) -> anyhow::Result<bo
             after_loss: false,
         };
         let scan = scanner.scan(&Host)?;
+        for process in &scan.unread {
+            engine.warn(procfs::unread_text(process.tid, None));
+        }
         engine.make_room(&scan.snapshots);
         for snapshot in &scan.snapshots {
             engine.observe(snapshot, &Cause::Scan, None);
@@ -324,7 +327,7 @@ fn process_row(engine: &Engine, process: &Process) -> ProcessRow {
     ProcessRow {
         id: facts.id(),
         comm: facts.comm.clone(),
-        cmdline: facts.cmdline.clone(),
+        cmdline: facts.cmdline.to_string(),
         role: process.role,
         group: engine.group_of(process).map(|group| group.name.clone()),
         instance: process.instance.as_ref().map(ToString::to_string),

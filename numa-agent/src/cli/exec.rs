@@ -216,7 +216,7 @@ impl ExecArgs {
         // As the kernel cuts it (`TASK_COMM_LEN`).
         let name: Vec<u8> = name.unwrap_or_default().as_bytes().iter().take(15).copied().collect();
         let comm = String::from_utf8_lossy(&name).into_owned();
-        Some(ProcessFacts { comm, cmdline: words.join(" "), exe: None, ..facts })
+        Some(ProcessFacts { comm, cmdline: words.join(" ").into(), exe: None, ..facts })
     }
 }
 

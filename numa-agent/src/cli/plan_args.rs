@@ -12,7 +12,10 @@ use crate::{
         instance::GroupBy,
         settings::{Align, Layout, PolicyChoice, Settings},
     },
-    host::{sys, trust},
+    host::{
+        files::{self, Opened},
+        sys, trust,
+    },
 };
 
 /// Flags stand over the configuration file; a list given by flag replaces the file's.
@@ -55,6 +58,9 @@ pub struct PlanArgs {
     /// What tells one serving instance from another: auto, cgroup, session, tree, pid, env:NAME or arg:REGEX.
     #[arg(long, value_name = "HOW", value_parser = words::<GroupBy>(GroupBy::WORDS), hide_possible_values = true)]
     pub group_by: Option<GroupBy>,
+    /// Plan isolated CPUs (isolcpus=) too, between which the scheduler does not balance load.
+    #[arg(long)]
+    pub use_isolated: bool,
 }
 
 impl PlanArgs {
@@ -62,13 +68,13 @@ impl PlanArgs {
     pub fn any(&self) -> bool {
         let Self { config, group_pattern, other_pattern, forward_thread_pattern, .. } = self;
         let Self { group_pid, other_pid, groups_per_socket, others_socket_index, .. } = self;
-        let Self { policy, layout, align, group_by, .. } = self;
+        let Self { policy, layout, align, group_by, use_isolated, .. } = self;
         let lists =
             [group_pattern, other_pattern, forward_thread_pattern].iter().any(|list| !list.is_empty());
         let pids = [group_pid, other_pid].iter().any(|pids| !pids.is_empty());
         let numbers = groups_per_socket.is_some() || others_socket_index.is_some();
         let words = policy.is_some() || layout.is_some() || align.is_some() || group_by.is_some();
-        config.is_some() || lists || pids || numbers || words
+        config.is_some() || lists || pids || numbers || words || *use_isolated
     }
 
     /// Whether they say who is managed.
@@ -102,6 +108,7 @@ impl PlanArgs {
         layout.iter().for_each(|layout| add("--layout", layout.to_string()));
         align.iter().for_each(|align| add("--align", align.to_string()));
         group_by.iter().for_each(|how| add("--group-by", how.to_string()));
+        words.extend(self.use_isolated.then(|| "--use-isolated".to_owned()));
         words
     }
 
@@ -119,6 +126,7 @@ impl PlanArgs {
             groups_per_socket: self.groups_per_socket,
             others_socket_index: self.others_socket_index,
             group_by: self.group_by.clone(),
+            use_isolated: self.use_isolated.then_some(true),
             group_patterns: self.group_pattern.clone(),
             other_patterns: self.other_pattern.clone(),
             forward_thread_patterns: self.forward_thread_pattern.clone(),
@@ -139,21 +147,18 @@ const MAX_CONFIG: u64 = 4 << 20;
 /// Its path and text, and what is to be said of whose it is.
 fn read_config(path: &Path) -> anyhow::Result<((String, String), Option<String>)> {
     let read = || -> anyhow::Result<(String, Option<String>)> {
-        let facts = std::fs::metadata(path)?;
-        // A pipe or a device could keep a running agent waiting for ever.
-        anyhow::ensure!(facts.is_file(), "not a regular file");
-        anyhow::ensure!(facts.len() <= MAX_CONFIG, "larger than {MAX_CONFIG} bytes");
+        let Opened { facts, place, text } = files::read_regular(path, MAX_CONFIG)?;
         // What is somebody's own may be as they like.
         let why = match sys::own_uid() {
             0 => match trust::distrust(&facts) {
                 Some(why) => Some(format!(" {why}")),
-                None => trust::distrust_place(path)?.map(|why| format!(": {why}")),
+                None => trust::distrust_place(path, &place)?.map(|why| format!(": {why}")),
             },
             _ => None,
         };
         let warning =
             why.map(|why| format!("{}{why}: whoever may write it says what is bound", path.display()));
-        Ok((std::fs::read_to_string(path)?, warning))
+        Ok((text, warning))
     };
     let (text, warning) = read()
         .with_context(|| format!("cannot read the configuration file {}", path.display()))

@@ -24,13 +24,14 @@ pub use error::{ConfigError, Origin};
 pub(super) use pattern::{Pattern, Subject};
 
 /// Keys of the file's top level. A later table is one more word here and one more field in [`Partial`].
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "policy",
     "layout",
     "align",
     "groups_per_socket",
     "others_socket_index",
     "group_by",
+    "use_isolated",
     "rules",
     "group_patterns",
     "other_patterns",
@@ -87,6 +88,8 @@ pub struct Overrides {
     pub others_socket_index: Option<u32>,
     /// `--group-by`.
     pub group_by: Option<GroupBy>,
+    /// `--use-isolated`.
+    pub use_isolated: Option<bool>,
     /// `--group-pattern`, each.
     pub group_patterns: Vec<String>,
     /// `--other-pattern`, each.
@@ -110,6 +113,7 @@ pub(super) struct Partial {
     pub groups_per_socket: Option<u32>,
     pub others_socket_index: Option<u32>,
     pub group_by: Option<GroupBy>,
+    pub use_isolated: Option<bool>,
     pub rules: Option<Vec<Rule>>,
     pub group_patterns: Option<Vec<Pattern>>,
     pub other_patterns: Option<Vec<Pattern>>,
@@ -145,6 +149,7 @@ impl Partial {
             groups_per_socket: top.get("groups_per_socket", |item| item.number(0, MAX_GROUPS_PER_SOCKET))?,
             others_socket_index: top.get("others_socket_index", |item| item.number(0, MAX_SOCKET_INDEX))?,
             group_by: top.get("group_by", Item::choice)?,
+            use_isolated: top.get("use_isolated", |item| item.flag())?,
             rules: top.get("rules", |item| item.list("tables", rule))?,
             group_patterns: top.get("group_patterns", |item| item.list("strings", process_pattern))?,
             other_patterns: top.get("other_patterns", |item| item.list("strings", process_pattern))?,
@@ -195,6 +200,7 @@ impl Partial {
             groups_per_socket: small("--groups-per-socket", flags.groups_per_socket, MAX_GROUPS_PER_SOCKET)?,
             others_socket_index: small("--others-socket-index", flags.others_socket_index, MAX_SOCKET_INDEX)?,
             group_by: flags.group_by,
+            use_isolated: flags.use_isolated,
             rules: None,
             group_patterns: process_patterns("--group-pattern", flags.group_patterns)?,
             other_patterns: process_patterns("--other-pattern", flags.other_patterns)?,
@@ -223,6 +229,7 @@ impl Partial {
             groups_per_socket: self.groups_per_socket.or(below.groups_per_socket),
             others_socket_index: self.others_socket_index.or(below.others_socket_index),
             group_by: self.group_by.or(below.group_by),
+            use_isolated: self.use_isolated.or(below.use_isolated),
             rules: self.rules.or(below.rules),
             group_patterns: self.group_patterns.or(below.group_patterns),
             other_patterns: self.other_patterns.or(below.other_patterns),

@@ -2,6 +2,8 @@
 //!
 //! Times are `CLOCK_MONOTONIC` nanoseconds taken in the kernel when the thing happened.
 
+use std::sync::Arc;
+
 use numa_ebpf::brief::Brief;
 
 use super::task::TaskId;
@@ -44,7 +46,7 @@ pub enum EventKind {
         /// Name, from the new program's file name.
         comm: String,
         /// Arguments joined by single spaces, read in the kernel.
-        cmdline: String,
+        cmdline: Arc<str>,
         /// Whether arguments were longer than the kernel side reads.
         truncated: bool,
         /// Whether the kernel side has stopped it before its first instruction: somebody has to let it go on.

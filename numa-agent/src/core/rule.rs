@@ -50,6 +50,25 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Whether it looks as if it kept strangers out, and does not: a user may show any path as a program's (mount namespaces), and have a
+    /// cgroup of any name below their own.
+    pub(super) fn is_open(&self) -> bool {
+        let anchored = |regex: &Regex| ["^", "\\A"].iter().any(|anchor| regex.as_str().starts_with(anchor));
+        self.role == RuleRole::Group
+            && self.uid.is_none()
+            && (self.exe.is_some() || self.cgroup.is_some())
+            && !self.cgroup.as_ref().is_some_and(anchored)
+    }
+
+    /// What is said of one that is.
+    pub(super) fn open_text(&self) -> String {
+        format!(
+            "rule {}: exe and cgroup alone keep no user out who runs programs here, because a program's path is what its mount namespace shows, \
+             and cgroup is searched anywhere in the path; add uid, or begin cgroup with ^",
+            self.name
+        )
+    }
+
     /// Whether all conditions hold; `None` where that hangs on a fact that is not there.
     pub(super) fn holds(&self, process: &ProcessFacts, cmdline_known: bool) -> Option<bool> {
         let text = |condition: &Option<Regex>, fact: Option<&str>| match (condition, fact) {

@@ -76,6 +76,12 @@ impl Rules {
         gone.map(|(pid, _)| *pid).collect()
     }
 
+    /// Whether a rule looks at a process's parent.
+    #[must_use]
+    pub fn needs_parents(&self) -> bool {
+        self.settings.rules.iter().any(|rule| rule.parent.is_some())
+    }
+
     /// What a reader must fetch for [`Rules::process_role`] and the grouping.
     #[must_use]
     pub fn needs(&self) -> Needs {
@@ -86,7 +92,7 @@ impl Rules {
             uid: any(|rule| rule.uid.is_some()),
             exe: any(|rule| rule.exe.is_some()),
             cgroup: auto || any(|rule| rule.cgroup.is_some()),
-            parent: any(|rule| rule.parent.is_some()),
+            parent: self.needs_parents(),
             env: match &self.settings.group_by {
                 GroupBy::Env(name) => Some(name.clone()),
                 _ => None,

@@ -121,6 +121,8 @@ pub struct LayoutSettings {
     pub others_socket_index: Option<u32>,
     /// `irq`: the CPUs that are left to interrupts.
     pub reserve: Reserve,
+    /// `use_isolated`: CPUs that the scheduler leaves out of its balancing are planned too.
+    pub use_isolated: bool,
 }
 
 /// Everything the user asked for, checked.

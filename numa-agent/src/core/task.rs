@@ -1,5 +1,7 @@
 //! What is known of a process or thread: identity, facts, role.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::idset::CpuSet;
@@ -29,8 +31,9 @@ pub struct ProcessFacts {
     pub uid: u32,
     /// The leader's `comm`, at most 15 bytes.
     pub comm: String,
-    /// Arguments joined by single spaces, as captured at exec or first sight.
-    pub cmdline: String,
+    /// Arguments joined by single spaces, as captured at exec or first sight, as far as they are read. Shared with the children that have
+    /// inherited it.
+    pub cmdline: Arc<str>,
     /// Target of `/proc/PID/exe`, where readable.
     pub exe: Option<String>,
     /// Path in the unified hierarchy, or else of the first v1 controller with a path other than `/`.

@@ -1,13 +1,51 @@
-//! Files written whole or not at all.
+//! Files written whole or not at all, and read for what they are.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
+    fs::{self, File, Metadata, OpenOptions},
+    io::{self, Read, Write},
+    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
+use nix::fcntl::OFlag;
+
 /// How many names to try for the temporary file.
 const TRIES: u32 = 100;
+
+/// A file as it was when it was opened: whatever is at its path by now.
+#[derive(Debug)]
+pub struct Opened {
+    /// Whose it is, and so on.
+    pub facts: Metadata,
+    /// Where it is, past all links.
+    pub place: PathBuf,
+    /// What is in it.
+    pub text: String,
+}
+
+/// Reads a regular file of at most `limit` bytes. A pipe or a device is refused: it could keep a running agent waiting for ever. What hangs in
+/// its file system still hangs.
+///
+/// # Errors
+/// If it is none, is larger, is no text, or cannot be read.
+pub fn read_regular(path: &Path, limit: u64) -> io::Result<Opened> {
+    let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidInput, what);
+    // Without it, opening a pipe waits for who writes.
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+    let facts = file.metadata()?;
+    if !facts.is_file() {
+        return Err(wrong("not a regular file".into()));
+    }
+    let place = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let mut text = String::new();
+    // Whatever size it says, or grows to.
+    file.take(limit + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > limit {
+        return Err(wrong(format!("larger than {limit} bytes")));
+    }
+    Ok(Opened { facts, place, text })
+}
 
 /// Writes `bytes` to `path`, making the folders that are missing: readers see the old file or the new one, never a part. A
 /// symbolic link is replaced, not followed. What is no regular file (a pipe, a device) is written to as it is.
@@ -119,6 +157,25 @@ mod tests {
         check_writable(&dir.path().join("new/x")).unwrap();
         assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"old");
         assert!(names(&dir.path().join("new")).is_empty());
+    }
+
+    #[test]
+    fn only_regular_files_are_read_and_nobody_waits_for_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link, pipe) = (dir.path().join("file"), dir.path().join("link"), dir.path().join("pipe"));
+        fs::write(&file, "1234").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let opened = read_regular(&link, 4).unwrap();
+        assert_eq!((opened.text.as_str(), opened.facts.len()), ("1234", 4));
+        assert_eq!(opened.place, fs::canonicalize(&file).unwrap());
+        let error = |path: &Path| read_regular(path, 3).unwrap_err().to_string();
+        assert_eq!(error(&file), "larger than 3 bytes");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for other in [&pipe, dir.path(), Path::new("/dev/zero")] {
+            assert_eq!(error(other), "not a regular file", "{}", other.display());
+        }
+        // It says that it is empty.
+        assert_eq!(error(Path::new("/proc/self/status")), "larger than 3 bytes");
     }
 
     #[test]

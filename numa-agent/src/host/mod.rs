@@ -1,6 +1,7 @@
 //! Adapters to the machine: sysfs, procfs, system calls, BPF. Every reader takes a root; `unsafe` and libc live in
 //! [`sys`] (and in `numa-ebpf`). Decisions live in `core`.
 
+pub mod aside;
 pub mod binding;
 pub mod bpf;
 pub mod capabilities;

@@ -8,6 +8,8 @@ use std::{
     io::Read,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
 use procfs::{
@@ -16,7 +18,12 @@ use procfs::{
     process::{FDInfo, FDTarget, LimitValue, Process},
 };
 
-use super::{device_files::Devices, sys::Kernel, threads};
+use super::{
+    aside::{Aside, Patience, Stuck},
+    device_files::Devices,
+    sys::Kernel,
+    threads,
+};
 use crate::core::{
     metrics::Usage,
     rules::Needs,
@@ -28,6 +35,20 @@ const PF_KTHREAD: u32 = 0x0020_0000;
 
 /// How far up the ancestors are followed: more than any real process tree, fewer than a loop of recycled pids.
 const MAX_ANCESTORS: usize = 64;
+
+/// The most of a command line that is read, in bytes; a process may have megabytes of it, and patterns are searched in all that is read.
+pub const MAX_CMDLINE: u64 = 64 << 10;
+/// The same of an environment.
+const MAX_ENVIRON: u64 = 256 << 10;
+
+/// How long a reader waits for what is in a process's memory.
+const PATIENCE: Patience = Patience { wait: Duration::from_secs(2), urgent: false };
+/// The event thread does not have that long: a scan follows, which has.
+const HURRY: Patience = Patience { wait: Duration::from_millis(100), urgent: true };
+/// How many open files are looked at for devices. Whoever has used one when it had more open already is found by none.
+const MAX_FILES: usize = 64 << 10;
+/// The same on the event thread: who has just run a program has few, and scans look at all.
+const FEW_FILES: usize = 256;
 
 /// `(uid_t)-1`, which is nobody's and no rule's.
 const NO_UID: u32 = u32::MAX;
@@ -46,14 +67,57 @@ pub struct ProcReader {
     root: PathBuf,
     needs: Needs,
     devices: Devices,
+    aside: Aside,
+    patience: Patience,
+    files: usize,
 }
 
 impl ProcReader {
     /// A reader of `root` (`/proc`) that fetches what the rules look at.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>, needs: Needs) -> Self {
+        Self {
+            root: root.into(),
+            needs: Needs::default(),
+            devices: Devices::default(),
+            aside: Aside::default(),
+            patience: PATIENCE,
+            files: MAX_FILES,
+        }
+        .renewed(needs)
+    }
+
+    /// The same for other rules, and with the device files that there are now. Patterns may match any number of files: not for the event loop.
+    #[must_use]
+    pub fn renewed(self, needs: Needs) -> Self {
         let devices = Devices::read("/sys".as_ref(), &needs.devices);
-        Self { root: root.into(), needs, devices }
+        Self { needs, devices, ..self }
+    }
+
+    /// The same for the event thread, which must not be kept from its events.
+    #[must_use]
+    pub fn in_a_hurry(self) -> Self {
+        Self { patience: HURRY, files: FEW_FILES, ..self }
+    }
+
+    /// The same for who has time.
+    #[must_use]
+    pub fn in_no_hurry(self) -> Self {
+        Self { patience: PATIENCE, files: MAX_FILES, ..self }
+    }
+
+    /// The process of that pid, if it is there and does not let its memory be read.
+    #[must_use]
+    pub fn stuck(&self, pid: u32) -> Option<TaskId> {
+        let stuck = self.aside.stuck(pid)?;
+        let stat = self.open(pid)?.stat().ok()?;
+        (stat.starttime == stuck.start_time).then_some(stuck)
+    }
+
+    /// Those that have not let it be read for so long.
+    #[must_use]
+    pub fn stuck_for(&self, age: Duration) -> Vec<TaskId> {
+        self.aside.stuck_for(age)
     }
 
     /// All processes' pids, kernel threads included, ascending.
@@ -74,7 +138,7 @@ impl ProcReader {
     #[must_use]
     pub fn brief(&self, pid: u32) -> Option<ProcessFacts> {
         let process = self.open(pid)?;
-        let facts = brief(&process)?;
+        let facts = self.brief_of(&process)?;
         let uid = if self.needs.uid { real_uid(&process).unwrap_or(NO_UID) } else { facts.uid };
         Some(ProcessFacts { uid, ..facts })
     }
@@ -96,8 +160,8 @@ impl ProcReader {
             session: stat.session.max(0) as u32,
             exe: needs.exe.then(exe).flatten(),
             cgroup: needs.cgroup.then(|| cgroup(&process)).flatten(),
-            env: needs.env.as_deref().and_then(|name| env(&process, name)),
-            device_node: self.device_node(&process),
+            env: needs.env.as_deref().map_or(Ok(None), |name| self.env(&process, brief.id(), name)).ok()?,
+            device_node: self.device_node(&process, brief.id()),
             parent: needs.parent.then(|| Some(self.brief(stat.ppid as u32)?.subject())).flatten(),
             ancestors: if needs.ancestors || stat.session <= 0 {
                 self.ancestors(stat.ppid)
@@ -122,10 +186,16 @@ impl ProcReader {
         threads::of_all(&folders, kernel)
     }
 
+    /// How many threads a process has, without reading any.
+    #[must_use]
+    pub fn count_threads(&self, pid: u32) -> usize {
+        threads::count(&self.folder(pid))
+    }
+
     /// The process that a thread belongs to, by any of its tids.
     #[must_use]
     pub fn process_of(&self, tid: u32) -> Option<TaskId> {
-        let pid = status_number(&self.open(tid)?, b"Tgid:\t")?;
+        let pid = status_number(&*self.open(tid)?, b"Tgid:\t")?;
         let stat = self.open(pid)?.stat().ok()?;
         Some(TaskId { tid: pid, start_time: stat.starttime })
     }
@@ -157,16 +227,63 @@ impl ProcReader {
     }
 
     /// The node of the first device that it has open, or else was given by its environment.
-    fn device_node(&self, process: &Process) -> Option<u32> {
+    fn device_node(&self, process: &Arc<Process>, id: TaskId) -> Option<u32> {
         if self.devices.is_empty() {
             return None;
         }
         let is_file = |fd: &FDInfo| matches!(&fd.target, FDTarget::Path(path) if path.starts_with("/dev"));
-        let files = process.fd().ok().into_iter().flatten().flatten().filter(is_file);
+        let files = process.fd().ok().into_iter().flatten().take(self.files).flatten().filter(is_file);
         let folder = self.root.join(process.pid().to_string()).join("fd");
         let open = files.filter_map(|fd| std::fs::metadata(folder.join(fd.fd.to_string())).ok());
         let open = self.devices.of_open(open.map(|facts| facts.rdev()));
-        open.or_else(|| self.devices.of_environment(|name| env(process, name)))
+        open.or_else(|| self.devices.of_environment(|name| self.env(process, id, name).ok().flatten()))
+    }
+
+    fn brief_of(&self, process: &Arc<Process>) -> Option<ProcessFacts> {
+        let stat = process.stat().ok()?;
+        let kernel_thread = stat.flags & PF_KTHREAD != 0;
+        let id = TaskId { tid: stat.pid as u32, start_time: stat.starttime };
+        let arguments = match kernel_thread {
+            true => Vec::new(),
+            false => self.memory_file(process, id, "cmdline", MAX_CMDLINE).ok()?.ok()?,
+        };
+        Some(ProcessFacts {
+            pid: id.tid,
+            start_time: id.start_time,
+            ppid: stat.ppid.max(0) as u32,
+            session: stat.session.max(0) as u32,
+            cmdline: crate::core::task::join_arguments(&arguments).into(),
+            kernel_thread,
+            comm: stat.comm,
+            ..ProcessFacts::default()
+        })
+    }
+
+    /// The value of a variable of the environment, as far as that is read; `None` where it is not set or may not be read.
+    fn env(&self, process: &Arc<Process>, id: TaskId, name: &str) -> Result<Option<String>, Stuck> {
+        let environ = self.memory_file(process, id, "environ", MAX_ENVIRON)?.unwrap_or_default();
+        let mut values = environ.split(|byte| *byte == 0).filter_map(|variable| {
+            let value = variable.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+            Some(String::from_utf8_lossy(value).into_owned())
+        });
+        Ok(values.next())
+    }
+
+    /// The beginning of a file that is read out of the process's memory.
+    fn memory_file(
+        &self,
+        process: &Arc<Process>,
+        id: TaskId,
+        name: &'static str,
+        limit: u64,
+    ) -> Result<std::io::Result<Vec<u8>>, Stuck> {
+        let process = Arc::clone(process);
+        self.aside.read(id, self.patience, move || {
+            let mut bytes = Vec::new();
+            let file = process.open_relative(name).map_err(std::io::Error::other)?;
+            file.take(limit).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        })
     }
 
     fn ancestors(&self, parent: i32) -> Vec<TaskId> {
@@ -177,13 +294,23 @@ impl ProcReader {
             .collect()
     }
 
-    fn open(&self, pid: u32) -> Option<Process> {
-        Process::new_with_root(self.folder(pid)).ok()
+    fn open(&self, pid: u32) -> Option<Arc<Process>> {
+        Process::new_with_root(self.folder(pid)).ok().map(Arc::new)
     }
 
     fn folder(&self, pid: u32) -> PathBuf {
         self.root.join(pid.to_string())
     }
+}
+
+/// What there is to say of a process that does not let its memory be read, for so long.
+#[must_use]
+pub fn unread_text(pid: u32, long: Option<Duration>) -> String {
+    let long = long.map_or(String::new(), |long| format!(" for {} s", long.as_secs()));
+    format!(
+        "process {pid} has not let its command line be read{long}: its memory is locked, as by mmap of a file whose NFS or FUSE server does not \
+         answer (grep . /proc/{pid}/task/*/wchan tells where it waits); it is left as it is until it can be read again"
+    )
 }
 
 /// This process and those of its ancestors that are only there to start it: `sudo numa-agent ...`, `sh -c 'numa-agent
@@ -249,22 +376,6 @@ fn is_wrapper(cmdline: &str, arguments: &str) -> bool {
     names_us || (!arguments.is_empty() && cmdline.contains(arguments))
 }
 
-fn brief(process: &Process) -> Option<ProcessFacts> {
-    let stat = process.stat().ok()?;
-    let mut arguments = Vec::new();
-    process.open_relative("cmdline").ok()?.read_to_end(&mut arguments).ok()?;
-    Some(ProcessFacts {
-        pid: stat.pid as u32,
-        start_time: stat.starttime,
-        ppid: stat.ppid.max(0) as u32,
-        session: stat.session.max(0) as u32,
-        cmdline: crate::core::task::join_arguments(&arguments),
-        kernel_thread: stat.flags & PF_KTHREAD != 0,
-        comm: stat.comm,
-        ..ProcessFacts::default()
-    })
-}
-
 fn real_uid(process: &Process) -> Option<u32> {
     status_number(process, b"Uid:\t")
 }
@@ -294,11 +405,6 @@ fn cgroup(process: &Process) -> Option<String> {
 #[must_use]
 pub fn cgroup_of(pid: u32) -> Option<String> {
     cgroup(&Process::new(pid.try_into().ok()?).ok()?)
-}
-
-fn env(process: &Process, name: &str) -> Option<String> {
-    let environ = process.environ().ok()?;
-    environ.get(std::ffi::OsStr::new(name)).map(|value| value.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]
@@ -339,7 +445,7 @@ mod tests {
         let me = reader.brief(std::process::id()).unwrap();
         assert_eq!(facts.comm, "sh");
         assert_eq!(facts.uid, nix::unistd::getuid().as_raw());
-        assert_eq!(facts.cmdline, "sh -c echo up; read line an argument \x1b[31m");
+        assert_eq!(&*facts.cmdline, "sh -c echo up; read line an argument \x1b[31m");
         assert_eq!((facts.ppid, facts.session), (me.pid, me.session));
         assert_eq!(facts.parent, Some(me.subject()));
         assert_eq!(facts.ancestors.first(), Some(&me.id()));
@@ -350,6 +456,35 @@ mod tests {
         assert_eq!(threads[0].id, TaskId { tid: facts.pid, start_time: facts.start_time });
         assert!(threads[0].allowed.as_ref().is_some_and(|mask| !mask.is_empty()));
         assert_eq!(reader.brief(child.id()), None, "a process that ended is not there");
+    }
+
+    #[test]
+    fn of_a_long_command_line_and_environment_the_beginning_is_read() {
+        let long = "x".repeat(100 << 10);
+        let mut child = Command::new("sh")
+            .args(["-c", "echo up; read line", "", &long, &long, &long])
+            .env_clear()
+            .env("NUMA_AGENT_TEST", "seven")
+            .envs((0..4).map(|number| (format!("ZZ_{number}"), &long)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+        let reader = ProcReader::new("/proc", needs_all());
+        let facts = reader.brief(child.id());
+        let open = reader.open(child.id()).unwrap();
+        let environ = reader.memory_file(&open, facts.as_ref().unwrap().id(), "environ", MAX_ENVIRON);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let cmdline = facts.unwrap().cmdline;
+        // An empty argument is left out of it.
+        assert!(
+            (MAX_CMDLINE as usize - 2..=MAX_CMDLINE as usize).contains(&cmdline.len()),
+            "{}",
+            cmdline.len()
+        );
+        assert_eq!(environ.unwrap().unwrap().len(), MAX_ENVIRON as usize);
     }
 
     #[test]

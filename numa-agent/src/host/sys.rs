@@ -537,6 +537,18 @@ pub fn prioritise_thread(alone: bool) -> EventPriority {
     }
 }
 
+/// Makes the calling thread an ordinary one again.
+///
+/// # Errors
+/// As `sched_setscheduler(2)`.
+pub fn leave_real_time() -> Result<(), Errno> {
+    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `param` outlives the call; pid 0 is the calling thread.
+    let result =
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER | libc::SCHED_RESET_ON_FORK, &param) };
+    Errno::result(result).map(drop)
+}
+
 /// Registers `descriptor` with the calling thread's event loop.
 ///
 /// # Errors
@@ -906,6 +918,20 @@ mod tests {
         assert_eq!(Host.affinity(tid).unwrap(), one);
         Host.set_affinity(tid, &before).unwrap();
         assert_eq!(Host.affinity(tid).unwrap(), before);
+    }
+
+    #[test]
+    fn a_real_time_thread_becomes_an_ordinary_one() {
+        std::thread::spawn(|| {
+            let tid = nix::unistd::gettid().as_raw() as u32;
+            if let EventPriority::Fifo = prioritise_event_thread() {
+                assert_eq!(Host.real_time(tid), Some("SCHED_FIFO"));
+            }
+            leave_real_time().unwrap();
+            assert_eq!(Host.real_time(tid), None);
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

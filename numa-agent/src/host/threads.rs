@@ -60,8 +60,8 @@ fn readers(threads: usize) -> usize {
     if worth < 2 { 1 } else { worth.min(READERS).min(thread::available_parallelism().map_or(1, usize::from)) }
 }
 
-/// How many threads there are about, without a look at each: the folder's links (`proc_task_getattr` of `fs/proc/base.c`, 6.18).
-fn count(folder: &Path) -> usize {
+/// How many threads there are about, without a look at each: the folder's links (`proc_task_getattr` of `fs/proc/base.c`, 5.10 to 6.18).
+pub fn count(folder: &Path) -> usize {
     fs::metadata(folder.join("task")).map_or(0, |facts| facts.nlink().saturating_sub(2) as usize)
 }
 

@@ -14,14 +14,15 @@ use super::sys;
 const OTHERS_WRITE: u32 = 0o022;
 const STICKY: u32 = 0o1000;
 
-/// Who beside us and root could have put another file in the place of that one, or of what it is a link to, in words; `None`: nobody.
+/// Who beside us and root could have put another file in the place of that one, which has been found at `place`, past all links, in words;
+/// `None`: nobody.
 ///
 /// # Errors
-/// If it, or a folder, cannot be looked at.
-pub fn distrust_place(path: &Path) -> io::Result<Option<String>> {
+/// If a folder cannot be looked at.
+pub fn distrust_place(path: &Path, place: &Path) -> io::Result<Option<String>> {
     match distrust_folder_of(path)? {
         (_, Some(why)) => Ok(Some(why)),
-        (..) => Ok(distrust_folder_of(&fs::canonicalize(path)?)?.1),
+        (..) => Ok(distrust_folder_of(place)?.1),
     }
 }
 

@@ -27,7 +27,7 @@ fn a_marked_process_and_all_it_creates_are_followed() {
     let EventKind::Exec { ppid, uid, comm, cmdline, truncated, held } = &exec.kind else { unreachable!() };
     assert_eq!((*ppid, *uid, comm.as_str(), *truncated), (pid, 0, "true", false));
     assert!(!held, "nobody has asked for that");
-    assert_eq!(cmdline, "/bin/true one two  three");
+    assert_eq!(&**cmdline, "/bin/true one two  three");
     let exit = live.wait_exit(child);
     assert!(fork.at_ns < exec.at_ns && exec.at_ns < exit.at_ns);
     assert!(fork.task == exec.task && exec.task == exit.task);
@@ -88,7 +88,7 @@ fn the_kernel_lets_through_only_execs_that_may_match() {
     else {
         panic!("{:?}", live.of(matched))
     };
-    assert_eq!(cmdline, "/bin/sh -c /bin/true; : zebra crossing");
+    assert_eq!(&**cmdline, "/bin/sh -c /bin/true; : zebra crossing");
     let child =
         |event: &TaskEvent| matches!(event.kind, EventKind::Fork { parent_pid, .. } if parent_pid == matched);
     assert!(live.seen.iter().any(child), "children of a match are followed before user space says so");

@@ -79,6 +79,42 @@ fn two_who_insist_do_not_fight_in_a_loop() {
     assert!((4..=11).contains(&times), "{times}: {drift}");
 }
 
+/// What came of a thread that takes a name and a mask for each of its jobs, and a leader that takes a name too: how many jobs there were, and
+/// how often that thread was put back.
+fn pooled(stage: &Stage, policy: &str) -> (u64, usize) {
+    let agent = stage.agent_with(&["--drift", policy, "--reconcile", "0"]);
+    let mut puppet = stage.puppet("worker");
+    let (pid, thread) = (puppet.pid(), puppet.thread("helper").unwrap());
+    stage.settle_on(pid, &stage.members);
+    stage.settle_on(thread, &stage.members);
+    let (began, mut jobs) = (Instant::now(), 0);
+    while began.elapsed() < FIGHT {
+        puppet.rename(thread, &format!("job_{jobs}")).unwrap();
+        puppet.pin(thread, &stage.forward).unwrap();
+        puppet.rename(pid, &format!("worker_{jobs}")).unwrap();
+        jobs += 1;
+        sleep(Duration::from_millis(1));
+    }
+    let answers = |event: &&Value| {
+        event["tid"] == thread
+            && event["event"] == "bound"
+            && ["setaffinity", "rename"].iter().any(|cause| event["cause"] == *cause)
+    };
+    let times = agent.stop().events.iter().filter(answers).count();
+    println!("{policy}: {jobs} jobs in {FIGHT:?}, put back {times} times");
+    (jobs, times)
+}
+
+#[test]
+fn who_takes_a_name_and_a_mask_for_each_job_is_not_fought_at_each() {
+    let Some(stage) = stage("drift-pool") else { return };
+    for (policy, times) in [("observe", 0..=0), ("reapply", 1..=8), ("enforce", 4..=11)] {
+        let (jobs, put_back) = pooled(&stage, policy);
+        assert!(jobs > 50, "{jobs} jobs are no fight");
+        assert!(times.contains(&put_back), "{policy}: put back {put_back} times in {jobs} jobs");
+    }
+}
+
 #[test]
 fn who_enforces_has_the_last_word() {
     let Some(stage) = stage("drift-last") else { return };

@@ -28,6 +28,10 @@ const SOAK_SECONDS: u64 = 30;
 /// What the agent keeps of threads that have ended, and of intervals, it may still be filling by then.
 const GROWTH_KIB: u64 = 16 << 10;
 
+/// CPU time that the agent may take for each thread that it places, with all that it hears of it from birth to end, in microseconds: a debug
+/// build's.
+const CPU_US_EACH: u64 = 1300;
+
 fn from_environment<T: std::str::FromStr>(name: &str, default: T) -> T {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
@@ -131,6 +135,14 @@ fn forget_looks(stage: &Stage) {
     }
 }
 
+/// CPU time that a process has taken, in microseconds.
+fn cpu_us(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // Fields 14 and 15, in hundredths of a second; the name is the second.
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap() * 10_000).sum()
+}
+
 fn open_files(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
@@ -200,6 +212,7 @@ fn an_agent_in_a_storm_that_goes_on_does_not_grow() {
     let agent = stage.agent_with(&["--reconcile", "5"]);
     let pid = agent.pid();
     let size = || (status_of(pid, "VmRSS"), open_files(pid), status_of(pid, "Threads"));
+    let cpu_before = cpu_us(pid);
     // The first third is for what it may keep.
     let (warm, most) = while_it_storms(&mut puppets, &rounds, || {
         sleep(Duration::from_secs(seconds.div_ceil(3)));
@@ -233,13 +246,19 @@ fn an_agent_in_a_storm_that_goes_on_does_not_grow() {
         counts if counts["threads"] == threads && counts["processes"] == living.len() => Ok(()),
         counts => Err(format!("{} processes with {threads} threads live: {counts}", living.len())),
     });
-    let ended = size();
+    let (ended, cpu_us) = (size(), cpu_us(pid) - cpu_before);
     let summary = agent.stop().events.pop().unwrap();
     println!(
         "{seconds} s, {rounds:?} rounds, {threads} threads at last, {} events lost and told; RSS KiB, files, threads: {warm:?} after a third, \
          {most:?} at most, {ended:?} at last",
         summary["lost"]["total"]
     );
+    let placed: u64 = summary["results"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+    let each = cpu_us / placed;
+    println!(
+        "{cpu_us} us of CPU time for {placed} threads that were placed, or gone when their turn came: {each} us each"
+    );
+    assert!(each <= CPU_US_EACH, "it took {each} us of CPU time for each thread");
     assert!(most.0 < warm.0 + warm.0 / 4 + GROWTH_KIB, "it grows: {warm:?}, then {most:?}");
     // A scan, a rewritten journal, a status that is asked for.
     assert!(most.1 <= warm.1 + 8 && ended.1 <= warm.1 + 4, "files stay open: {warm:?}, {most:?}, {ended:?}");

@@ -30,8 +30,12 @@ impl Settings {
         let regexes = |patterns: Option<Vec<Pattern>>| {
             patterns.unwrap_or_default().into_iter().map(|pattern| pattern.regex).collect::<Vec<_>>()
         };
+        let rules = given.rules.unwrap_or_default();
+        let source = file.map_or_else(|| "flags".to_owned(), |(path, _)| path.to_owned());
+        let open = rules.iter().filter(|rule| rule.is_open());
+        warnings.extend(open.map(|rule| format!("{source}: {}", rule.open_text())));
         let settings = Self {
-            source: file.map_or_else(|| "flags".to_owned(), |(path, _)| path.to_owned()),
+            source,
             layout: LayoutSettings {
                 policy: given.policy.unwrap_or_default(),
                 layout: given.layout.unwrap_or_default(),
@@ -39,9 +43,10 @@ impl Settings {
                 groups_per_socket: given.groups_per_socket,
                 others_socket_index: given.others_socket_index,
                 reserve: given.reserve.unwrap_or_default(),
+                use_isolated: given.use_isolated.unwrap_or_default(),
             },
             group_by: given.group_by.unwrap_or_default(),
-            rules: given.rules.unwrap_or_default(),
+            rules,
             group_patterns: regexes(given.group_patterns),
             other_patterns: regexes(given.other_patterns),
             forward_thread_patterns: forward,

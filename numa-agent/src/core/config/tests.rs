@@ -393,6 +393,35 @@ fn one_thread_pattern_too_long_for_a_name_is_a_warning() {
 }
 
 #[test]
+fn a_rule_that_only_looks_closed_is_named() {
+    let warns = |rule: &str| {
+        let settings = toml(&format!("rules = [{{role = 'group', comm = 'w', {rule}}}]")).unwrap();
+        let named = |warning: &String| warning.contains("rules[0]") && warning.contains("add uid");
+        settings.warnings.iter().any(named)
+    };
+    for open in ["exe = '/usr/bin/python3'", "cgroup = 'kubepods'", "exe = '^/usr', cgroup = '/kubepods'"] {
+        assert!(warns(open), "{open}");
+    }
+    for closed in
+        ["exe = 'e', uid = 0", "cgroup = '^/kubepods'", "exe = 'e', cgroup = '\\Ax'", "cmdline = 'l'"]
+    {
+        assert!(!warns(closed), "{closed}");
+    }
+    let other = toml("rules = [{role = 'other', exe = 'e'}]").unwrap();
+    assert!(other.warnings.is_empty(), "{:?}", other.warnings);
+}
+
+#[test]
+fn isolated_cpus_are_used_where_that_is_asked_for() {
+    assert!(!toml("").unwrap().layout.use_isolated);
+    assert!(toml("use_isolated = true").unwrap().layout.use_isolated);
+    let flags = Overrides { use_isolated: Some(true), ..Overrides::default() };
+    let file = Some(("numa.toml", "use_isolated = false"));
+    assert!(Settings::from_sources(file, flags).unwrap().layout.use_isolated);
+    assert!(toml("use_isolated = 1").is_err());
+}
+
+#[test]
 fn rules_take_every_condition_and_a_name_of_their_own() {
     let settings = toml(
         "[[rules]]\nrole = 'group'\ncomm = 'c'\ncmdline = 'l'\nexe = 'e'\ncgroup = 'g'\nparent = 'p'\nuid = 0\n\

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Caller;
+use super::{Caller, Cause};
 use crate::core::{metrics::Place, settings::DriftPolicy, task::TaskId};
 
 /// How often a thread is put back within [`WINDOW_NS`] by `reapply`; after that it waits for the next reconcile.
@@ -99,7 +99,7 @@ pub(super) struct Drift {
     forgotten: u64,
     forgotten_changes: u64,
     /// Threads that are to be put back, and when (monotonic nanoseconds).
-    pub(super) later: BTreeMap<(u64, u32, TaskId), Caller>,
+    pub(super) later: BTreeMap<(u64, u32, TaskId), Cause>,
 }
 
 /// How often a party was heard of, and when last: the number of that change among all.

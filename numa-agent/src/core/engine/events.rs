@@ -97,7 +97,7 @@ impl Engine {
             start_time: event.task.start_time,
             ppid: parent_pid,
             comm: comm.to_owned(),
-            parent: Some(parent.facts.subject()),
+            parent: self.rules.needs_parents().then(|| parent.facts.subject()),
             ancestors,
             ..parent.facts.clone()
         };
@@ -194,11 +194,22 @@ impl Engine {
             return self.rename_thread(event, comm);
         }
         let facts = ProcessFacts { comm: comm.to_owned(), ..process.facts.clone() };
-        let before = self.threads_of(event.pid);
-        if !self.admit(facts, event.at_ns) {
+        if self.role_of(&facts).is_none() {
+            let before = self.threads_of(event.pid);
+            self.forget(event.pid);
             return before.into_iter().map(|task| Action::Unmark { task }).collect();
         }
-        self.rename_thread(event, comm);
+        let place = |engine: &Self| {
+            let process = engine.processes.get(&event.pid)?;
+            Some((process.role, engine.group_of(process).map(|group| group.name.clone())))
+        };
+        let before = place(self);
+        self.admit(facts, event.at_ns);
+        let answer = self.rename_thread(event, comm);
+        if place(self) == before {
+            // Its other threads have nothing to do with its name.
+            return answer;
+        }
         self.settle_roles(event.pid);
         self.off_plan(event.pid, &Cause::Rename, Some(event.at_ns))
     }
@@ -207,11 +218,31 @@ impl Engine {
         let Some(process) = self.processes.get_mut(&event.pid) else { return Vec::new() };
         let Some(thread) = process.threads.get_mut(&event.task.tid) else { return Vec::new() };
         comm.clone_into(&mut thread.comm);
-        thread.role = self.rules.thread_role(process.role, comm, thread.uses_device);
         thread.as_of_ns = event.at_ns;
+        let role = self.rules.thread_role(process.role, comm, thread.uses_device);
+        let same = std::mem::replace(&mut thread.role, role) == role;
         // It may be something else by now.
-        thread.let_be = false;
-        self.rebind(event.pid, event.task, Cause::Rename, event.at_ns)
+        thread.let_be &= same;
+        let bind = self.rebind(event.pid, event.task, Cause::Rename, event.at_ns);
+        if same && !bind.is_empty() { self.put_back_renamed(event, bind) } else { bind }
+    }
+
+    /// Another name for the same place. Others have put the thread where it is, or it has done so itself: a pool's threads may take a name and
+    /// a mask for each job, and are not fought at each.
+    fn put_back_renamed(&mut self, event: &TaskEvent, bind: Vec<Action>) -> Vec<Action> {
+        let process = self.processes.get_mut(&event.pid);
+        let thread = process.and_then(|process| process.threads.get_mut(&event.task.tid));
+        let Some(thread) = thread.filter(|thread| !thread.let_be && !thread.is_spared()) else {
+            return Vec::new();
+        };
+        match thread.patience.answer(self.settings.drift, event.at_ns) {
+            Answer::PutBack => bind,
+            Answer::Later(at_ns) => {
+                self.drift.later.entry((at_ns, event.pid, event.task)).or_insert(Cause::Rename);
+                Vec::new()
+            }
+            Answer::Reconcile | Answer::LetBe => Vec::new(),
+        }
     }
 
     /// Somebody has seen that a thread uses a device file that only forward threads use: a scan cannot know.
@@ -278,7 +309,7 @@ impl Engine {
                 self.rebind(event.pid, event.task, Cause::SetAffinity(caller), event.at_ns)
             }
             Answer::Later(at_ns) => {
-                self.drift.later.insert((at_ns, event.pid, event.task), caller);
+                self.drift.later.insert((at_ns, event.pid, event.task), Cause::SetAffinity(caller));
                 Vec::new()
             }
             Answer::Reconcile | Answer::LetBe => {

@@ -432,14 +432,14 @@ impl Engine {
     pub fn take_due(&mut self, now_ns: u64) -> Vec<Action> {
         let mut actions = Vec::new();
         while let Some(first) = self.drift.later.first_entry().filter(|first| first.key().0 <= now_ns) {
-            let ((_, pid, task), caller) = first.remove_entry();
+            let ((_, pid, task), cause) = first.remove_entry();
             let thread = self.processes.get_mut(&pid).and_then(|process| process.threads.get_mut(&task.tid));
             // It may have been put back meanwhile, by the answer to a later change.
             let due = |thread: &&mut Thread| thread.id == task && thread.patience.is_due(now_ns);
             if let Some(thread) = thread.filter(due) {
                 thread.patience.put_back(now_ns);
-                for action in self.again(pid, task, Cause::SetAffinity(caller), None) {
-                    if let Action::Bind(bind) = &action {
+                for action in self.again(pid, task, cause, None) {
+                    if let Action::Bind(bind @ Bind { cause: Cause::SetAffinity(_), .. }) = &action {
                         self.drift.put_back(&(bind.group.clone(), bind.role));
                     }
                     actions.push(action);
@@ -502,6 +502,11 @@ impl Engine {
         }
     }
 
+    /// What a process is; `None`: not ours.
+    fn role_of(&self, facts: &ProcessFacts) -> Option<ProcessRole> {
+        (!self.own.contains(&facts.id())).then(|| self.rules.process_role(facts)).flatten()
+    }
+
     /// Takes a process in, or takes its changed facts over: role, instance and slot follow from the facts. `false` if it
     /// is not ours, or not any more. The caller sees to its threads.
     fn admit(&mut self, facts: ProcessFacts, as_of_ns: u64) -> bool {
@@ -517,8 +522,7 @@ impl Engine {
         threads_found: &[ThreadFacts],
     ) -> bool {
         let pid = facts.pid;
-        let role = (!self.own.contains(&facts.id())).then(|| self.rules.process_role(&facts)).flatten();
-        let Some(role) = role else {
+        let Some(role) = self.role_of(&facts) else {
             self.forget(pid);
             return false;
         };

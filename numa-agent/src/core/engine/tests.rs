@@ -252,6 +252,76 @@ fn who_enforces_puts_back_at_once_and_then_after_ever_longer_waits() {
     assert_eq!(engine.take_due(due_ns), [], "once is enough");
 }
 
+/// A thread that takes a name and a mask for each of so many jobs, a millisecond each, and a leader that takes a name too: how often the
+/// thread is put back.
+fn jobs(drift: DriftPolicy, jobs: u64) -> usize {
+    let (mut world, mut engine, started) = with_drift(drift);
+    let pid = started.event.pid;
+    let thread = world.thread(pid);
+    world.tell(&mut engine, &thread);
+    let task = thread.event.task;
+    let mut times = 0;
+    for job in 0..jobs {
+        world.now_ns += 1_000_000;
+        let kind =
+            EventKind::SetAffinity { caller_pid: pid, caller_tid: task.tid, caller_comm: "pool".into() };
+        let repinned = world.event(pid, task, kind);
+        let renamed = world.rename(pid, task.tid, &format!("job_{}", job % 7));
+        let leader = world.rename(pid, pid, &format!("worker_{}", job % 7));
+        for happened in [repinned, renamed, leader] {
+            times += world.tell(&mut engine, &happened).len();
+        }
+        let due = engine.take_due(world.now_ns);
+        times += world.carry_out(&mut engine, due).len();
+    }
+    assert_eq!(engine.process(pid).unwrap().facts.comm, format!("worker_{}", (jobs - 1) % 7));
+    times
+}
+
+#[test]
+fn another_name_for_the_same_place_is_answered_like_another_mask() {
+    assert_eq!(jobs(DriftPolicy::Observe, 200), 0);
+    assert_eq!(jobs(DriftPolicy::Reapply, 200), BURST as usize);
+    let times = jobs(DriftPolicy::Enforce, 200);
+    assert!((5..=11).contains(&times), "{times} times in some seconds");
+}
+
+#[test]
+fn a_leaders_name_that_makes_it_another_concerns_all_its_threads() {
+    let (mut world, mut engine, started) = with_drift(DriftPolicy::Reapply);
+    let pid = started.event.pid;
+    let thread = world.thread(pid);
+    world.tell(&mut engine, &thread);
+    let kind = || EventKind::SetAffinity { caller_pid: 5, caller_tid: 6, caller_comm: "omp".into() };
+    for _ in 0..=BURST {
+        let repinned = world.event(pid, thread.event.task, kind());
+        world.tell(&mut engine, &repinned);
+    }
+    let renamed = world.rename(pid, pid, "worker_1");
+    assert_eq!(world.tell(&mut engine, &renamed), [], "it is the same process by another name");
+    // Its command line makes it one of a group still; one without loses its threads with its name.
+    let renamed = world.rename(pid, pid, "Motor");
+    assert_eq!(world.tell(&mut engine, &renamed), []);
+    let stranger = world.spawn(7, "Motor");
+    world.tell(&mut engine, &stranger);
+    assert_eq!(engine.process(stranger.event.pid).unwrap().role, ProcessRole::Other);
+    let thread = world.thread(stranger.event.pid);
+    world.tell(&mut engine, &thread);
+    let renamed = world.rename(stranger.event.pid, stranger.event.pid, "worker");
+    assert_eq!(world.tell(&mut engine, &renamed).len(), 2, "both have another place");
+}
+
+#[test]
+fn a_long_command_line_is_kept_once_for_a_process_and_its_children() {
+    let (mut world, mut engine, started) = with_drift(DriftPolicy::Reapply);
+    let pid = started.event.pid;
+    let child = world.fork(pid);
+    world.tell(&mut engine, &child);
+    let [parent, child] = [pid, child.event.pid].map(|pid| &engine.process(pid).unwrap().facts);
+    assert!(std::sync::Arc::ptr_eq(&parent.cmdline, &child.cmdline));
+    assert_eq!(child.parent, None, "no rule looks at it");
+}
+
 #[test]
 fn a_real_time_thread_is_tried_again_by_each_scan_and_bound_once_it_is_none() {
     let (mut world, mut engine) = (World::default(), paired(1));

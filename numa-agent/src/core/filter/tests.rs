@@ -211,7 +211,7 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
 /// What the agent makes of a process whose name and arguments the kernel has like this.
 fn facts(comm: &[u8], arguments: &[u8]) -> ProcessFacts {
     let comm = String::from_utf8_lossy(comm).into_owned();
-    ProcessFacts { pid: 5, comm, cmdline: join_arguments(arguments), ..Default::default() }
+    ProcessFacts { pid: 5, comm, cmdline: join_arguments(arguments).into(), ..Default::default() }
 }
 
 proptest! {

@@ -28,6 +28,19 @@ pub enum PlanError {
         /// CPUs our cgroup allows.
         allowed: CpuSet,
     },
+    /// A node has isolated CPUs and no others.
+    #[error(
+        "node {node} of socket {socket} has isolated CPUs alone ({cpus}), which a plan leaves out: use_isolated = true (--use-isolated) \
+         plans them, each thread then staying on the CPU where it is; or leave some of them out of isolcpus="
+    )]
+    AllIsolated {
+        /// Socket id.
+        socket: u32,
+        /// Node id.
+        node: u32,
+        /// Its CPUs that could be used else.
+        cpus: CpuSet,
+    },
     /// The paired policy was asked for where a socket has no pair.
     #[error(
         "the paired policy needs two nodes with usable CPUs on every socket; socket {socket} has {}: \

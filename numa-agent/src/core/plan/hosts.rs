@@ -25,11 +25,20 @@ pub(super) struct HostNode {
 pub(super) fn usable(
     topology: &Topology,
     reserved: &CpuSet,
+    isolated: &CpuSet,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<HostSocket>, PlanError> {
-    let allowed = topology.allowed.difference(reserved);
+    let with_isolated = topology.allowed.difference(reserved);
+    let allowed = with_isolated.difference(isolated);
     let mut sockets = Vec::new();
     for socket in &topology.sockets {
+        // Others are given up with a word; isolation is a choice that the user made elsewhere, and may have meant for this.
+        for node in &socket.nodes {
+            let cpus = node.cpus.intersection(&with_isolated);
+            if !cpus.is_empty() && cpus.is_subset(isolated) {
+                return Err(PlanError::AllIsolated { socket: socket.id, node: node.id, cpus });
+            }
+        }
         let cut = socket.nodes.iter().map(|node| (node.id, node.cpus.intersection(&allowed)));
         let nodes: Vec<HostNode> = cut
             .filter(|(_, cpus)| !cpus.is_empty())

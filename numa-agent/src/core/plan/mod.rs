@@ -110,7 +110,17 @@ impl Plan {
         instances: usize,
     ) -> Result<Self, PlanError> {
         let mut warnings: Vec<String> = settings.reserve.warning(topology).into_iter().collect();
-        let sockets = hosts::usable(topology, &settings.reserve.on(topology), &mut warnings)?;
+        let isolated = match settings.use_isolated {
+            true => CpuSet::new(),
+            false => topology.isolated.intersection(&topology.online()).intersection(&topology.allowed),
+        };
+        if !isolated.is_empty() {
+            warnings.push(format!(
+                "isolated CPUs {isolated} are left out of the plan: the scheduler does not balance load between them, so threads would pile up \
+                 on one; use_isolated = true (--use-isolated) plans them"
+            ));
+        }
+        let sockets = hosts::usable(topology, &settings.reserve.on(topology), &isolated, &mut warnings)?;
         let policy = policy(kept, topology, settings.policy, &sockets, &mut warnings)?;
         let places: Vec<Places> = sockets.iter().map(|socket| Places::new(policy, socket)).collect();
         let count = groups_per_socket(policy, settings, instances, &places, &mut warnings)?;

@@ -283,9 +283,23 @@ fn bad_others_sockets_are_refused() {
 #[test]
 fn isolated_cpus_are_named() {
     let machine = Machine { isolated: set("2-3"), ..Machine::grid(1, 1, 4) };
-    let plan = plan(&machine, &LayoutSettings::default(), 0);
-    assert!(plan.warnings[0].contains("isolated CPUs 2-3"), "{:?}", plan.warnings);
-    assert_eq!(plan.groups[0].primary_cpus, set("0-3"));
+    let used = LayoutSettings { use_isolated: true, ..LayoutSettings::default() };
+    let with = plan(&machine, &used, 0);
+    assert!(with.warnings[0].contains("uses isolated CPUs 2-3"), "{:?}", with.warnings);
+    assert_eq!(with.groups[0].primary_cpus, set("0-3"));
+    let without = plan(&machine, &LayoutSettings::default(), 0);
+    let named =
+        |warning: &String| warning.contains("CPUs 2-3 are left out") && warning.contains("use_isolated");
+    assert!(without.warnings.iter().any(named), "{:?}", without.warnings);
+    assert_eq!((&without.groups[0].primary_cpus, &without.others.cpus), (&set("0-1"), &set("0-1")));
+    let none_left = Machine { isolated: set("4-7"), ..Machine::grid(1, 2, 4) };
+    let message = refused(&none_left, &LayoutSettings::default());
+    assert!(message.contains("node 1 of socket 0") && message.contains("4-7"), "{message}");
+    assert!(message.contains("--use-isolated"), "{message}");
+    assert_eq!(plan(&none_left, &used, 0).groups[0].forward_cpus, set("4-7"));
+    // What our cgroup does not allow is not left out by that.
+    let elsewhere = Machine { allowed: Some(set("0-3")), ..none_left };
+    assert!(!plan(&elsewhere, &generic(), 0).warnings.iter().any(|warning| warning.contains("isolated")));
 }
 
 fn machines() -> impl Strategy<Value = Machine> {
@@ -332,8 +346,10 @@ fn settings() -> impl Strategy<Value = LayoutSettings> {
         prop_oneof![Just(PolicyChoice::Auto), Just(PolicyChoice::Paired), Just(PolicyChoice::Generic)];
     let layout = prop_oneof![3 => Just(Layout::Split), 1 => Just(Layout::Shared)];
     let align = prop_oneof![Just(Align::None), Just(Align::Core), Just(Align::Cluster)];
-    (policy, layout, prop::option::of(align), prop::option::of(0u32..7), prop::option::of(0u32..3)).prop_map(
-        |(policy, layout, align, groups_per_socket, others_socket_index)| LayoutSettings {
+    let numbers = (prop::option::of(0u32..7), prop::option::of(0u32..3));
+    (policy, layout, prop::option::of(align), numbers, any::<bool>()).prop_map(
+        |(policy, layout, align, (groups_per_socket, others_socket_index), use_isolated)| LayoutSettings {
+            use_isolated,
             policy,
             layout,
             align,
@@ -354,7 +370,8 @@ proptest! {
         prop_assert_eq!(&plan, &Plan::new(&topology, &settings, instances), "same input, same plan");
         let Ok(plan) = plan else { return Ok(()) };
 
-        let usable = topology.online().intersection(&topology.allowed);
+        let isolated = if settings.use_isolated { CpuSet::new() } else { topology.isolated.clone() };
+        let usable = topology.online().intersection(&topology.allowed).difference(&isolated);
         let names: std::collections::BTreeSet<_> = plan.groups.iter().map(|group| &group.name).collect();
         prop_assert_eq!(names.len(), plan.groups.len());
         prop_assert!(plan.others.cpus.is_subset(&usable) && !plan.others.cpus.is_empty());

@@ -63,7 +63,7 @@ fn snapshot(pid: u32, comm: &str, names: &[&str], masks: impl Fn(u32, &str) -> S
         start_time: u64::from(pid),
         session: 5,
         comm: comm.into(),
-        cmdline: format!("/opt/{comm}"),
+        cmdline: format!("/opt/{comm}").into(),
         ..ProcessFacts::default()
     };
     let all = std::iter::once(&comm).chain(names);
@@ -80,6 +80,7 @@ fn judged(facts: &Facts) -> Vec<Item> {
         group_patterns: vec!["scheduler|worker".into()],
         groups_per_socket: Some(facts.groups_per_socket),
         others_socket_index: Some(1),
+        use_isolated: Some(true),
         ..Overrides::default()
     };
     let settings = Settings::from_sources(None, overrides).unwrap();

@@ -12,8 +12,11 @@ fn a_program_that_is_about_to_start_has_the_seat_that_it_gets_when_it_runs() {
     let own = launcher.facts.clone().unwrap();
     assert!(world.tell(&mut engine, &launcher).is_empty());
     engine.own.insert(own.id());
-    let as_program =
-        |comm: &str| ProcessFacts { comm: comm.into(), cmdline: format!("/opt/{comm}"), ..own.clone() };
+    let as_program = |comm: &str| ProcessFacts {
+        comm: comm.into(),
+        cmdline: format!("/opt/{comm}").into(),
+        ..own.clone()
+    };
     let Some(Seat::Group(group)) = engine.seat_of(&as_program("scheduler")) else { panic!("a group") };
     assert_eq!(group.name, "socket1_group0", "the next socket's");
     let others = engine.plan().others.clone();

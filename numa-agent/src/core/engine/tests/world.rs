@@ -54,7 +54,7 @@ impl World {
             ppid: 1,
             session,
             comm: comm.into(),
-            cmdline: format!("/opt/{comm}"),
+            cmdline: format!("/opt/{comm}").into(),
             ..ProcessFacts::default()
         };
         let thread = ThreadFacts { id, comm: comm.into(), allowed: None };
@@ -77,7 +77,7 @@ impl World {
     pub fn exec(&mut self, pid: u32, comm: &str) -> Happened {
         self.tick();
         let (facts, threads) = self.processes.get_mut(&pid).unwrap();
-        (facts.comm, facts.cmdline) = (comm.into(), format!("/opt/{comm}"));
+        (facts.comm, facts.cmdline) = (comm.into(), format!("/opt/{comm}").into());
         threads.get_mut(&pid).unwrap().comm = comm.into();
         self.exec_event(pid)
     }
