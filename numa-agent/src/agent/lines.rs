@@ -18,6 +18,10 @@ use crate::host::capabilities;
 /// Lines that wait for a slow reader.
 const QUEUE: usize = 16_384;
 
+/// After a line the writer looks again so much later, and only then waits to be woken: in a storm each line would wake it, which costs who
+/// tells of it more than the line itself.
+const NAP: Duration = Duration::from_millis(2);
+
 /// How long the agent waits at its end for a reader that may have stopped to read.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -49,7 +53,9 @@ impl LineQueue {
                 if out.write_all(&line).and_then(|()| out.flush()).is_err() {
                     written.dropped.fetch_add(1, Ordering::Relaxed);
                 }
-                written.pending.fetch_sub(1, Ordering::Release);
+                if written.pending.fetch_sub(1, Ordering::Release) == 1 {
+                    std::thread::sleep(NAP);
+                }
             }
         });
         Self { queue, counts }

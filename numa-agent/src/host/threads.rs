@@ -170,7 +170,13 @@ mod tests {
     fn many_are_read_as_one_by_one() {
         let (own, parent) = (PathBuf::from("/proc/self"), PathBuf::from("/proc/1"));
         let (sender, wait) = std::sync::mpsc::channel::<()>();
-        let sleeper = thread::Builder::new().name("sleeper".to_owned()).spawn(move || wait.recv()).unwrap();
+        let (ready, is_called_so) = std::sync::mpsc::channel();
+        let sleep = move || {
+            ready.send(()).unwrap();
+            wait.recv()
+        };
+        let sleeper = thread::Builder::new().name("sleeper".to_owned()).spawn(sleep).unwrap();
+        is_called_so.recv().unwrap();
         let all = of_all(&[parent.clone(), "/proc/no-such".into(), own.clone()], &Host);
         assert_eq!((all.len(), all[1].len()), (3, 0));
         assert_eq!(all[0], of_one(&parent, &Host));

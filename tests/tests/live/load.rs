@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
     thread::sleep,
@@ -322,32 +322,64 @@ fn what_can_wait_does_not_wake_the_agent_each_time() {
     assert_eq!(summary["lost"]["total"], 0);
 }
 
+/// A program whose threads are born and end as fast as they can, and are to be bound.
+fn storming(stage: &Stage) -> PathBuf {
+    let program = stage.dir.path().join(format!("births-{}", std::process::id()));
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_bench-load"), &program).unwrap();
+    let mut config = stage.config();
+    config["group_patterns"] = json!([format!("{} births", utf8(&program))]);
+    stage.write_config(&config);
+    program
+}
+
+/// Starts it, which waits for a word; it is where it belongs, and all that it starts is born on plan.
+fn births(stage: &Stage, program: &Path, count: usize) -> Child {
+    let mut command = Command::new(program);
+    command.args(["births", "--count", &count.to_string()]).stdin(Stdio::piped()).stdout(Stdio::null());
+    sys::born(&mut command, Birth::Plain);
+    let load = command.spawn().unwrap();
+    eventually(|| match sys::affinity(load.id()).unwrap() {
+        mask if mask == stage.members => Ok(()),
+        mask => Err(format!("on {mask}")),
+    });
+    load
+}
+
+/// For the births and ends of threads that are where they belong a stopped agent needs no room: none is lost, and all are counted.
+#[test]
+fn a_stopped_agent_loses_nothing_of_a_storm_of_threads_on_plan() {
+    const BIRTHS: usize = 20_000;
+    let Some(stage) = stage("load-stopped") else { return };
+    let program = storming(&stage);
+    let agent = stage.agent_with(&["--reconcile", "0", "--ring-bytes", "65536"]);
+    let mut load = births(&stage, &program, BIRTHS);
+    agent.signal(Signal::SIGSTOP);
+    load.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    assert!(load.wait().unwrap().success());
+    agent.signal(Signal::SIGCONT);
+    let summary = agent.stop().events.pop().unwrap();
+    let untold = summary["unattributed"]["threads"].as_u64().unwrap() as usize;
+    println!("{untold} of {BIRTHS} threads were not told of one by one");
+    assert_eq!(summary["lost"]["total"], 0, "{summary:#}");
+    // 64 KiB are room for some three hundred of them.
+    assert!((BIRTHS - 1000..BIRTHS).contains(&untold), "{untold}");
+    assert!(summary["unattributed"]["run_ns"].as_u64().unwrap() > 1000 * untold as u64, "{summary:#}");
+}
+
 /// Threads that have ended when their turn comes to be bound: all are counted and measured, and their slots are there for the next.
 #[test]
 fn lives_that_are_over_already_are_all_accounted_for() {
     /// More than there are slots.
     const BIRTHS: usize = 6000;
     let Some(stage) = stage("load-births") else { return };
-    let program = stage.dir.path().join(format!("births-{}", std::process::id()));
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_bench-load"), &program).unwrap();
-    let mut config = stage.config();
-    config["group_patterns"] = json!([format!("{} births", utf8(&program))]);
-    stage.write_config(&config);
+    let program = storming(&stage);
     let report = stage.dir.path().join("jitter.md");
     // Where each attempt to bind is a line of JSON, none is left out.
     let mut command = agent::command(["run", "--no-socket", "--no-journal", "--jitter-report"]);
     command.arg(&report).args(stage.args()).stdout(Stdio::null());
     sys::born(&mut command, Birth::Plain);
     let mut agent = command.spawn().unwrap();
-    let mut command = Command::new(&program);
-    command.args(["births", "--count", &BIRTHS.to_string()]).stdin(Stdio::piped()).stdout(Stdio::null());
-    sys::born(&mut command, Birth::Plain);
-    let mut load = command.spawn().unwrap();
-    // From then on it has one CPU, and all that it starts is born on plan.
-    eventually(|| match sys::affinity(load.id()).unwrap() {
-        mask if mask == stage.members => Ok(()),
-        mask => Err(format!("on {mask}")),
-    });
+    let mut load = births(&stage, &program, BIRTHS);
     load.stdin.take().unwrap().write_all(b"go\n").unwrap();
     assert!(load.wait().unwrap().success());
     // The ends of the last are there to be read when the agent is told to stop.

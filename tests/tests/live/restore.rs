@@ -443,15 +443,14 @@ fn a_full_file_system_holds_up_nothing_and_leaves_no_half_line() {
             false => Err(format!("half a line: {}", String::from_utf8_lossy(&bytes))),
         }
     };
-    let mut puppet = stage.puppet("worker");
-    stage.settle_on(puppet.pid(), &stage.members);
+    let mut puppets = vec![stage.puppet("worker")];
+    stage.settle_on(puppets[0].pid(), &stage.members);
     assert!(fs::write(place("filler"), vec![0; 1 << 20]).is_err(), "it is no small file system");
-    // A line has 110 bytes.
-    for number in 0..60 {
-        let thread = puppet.thread(&format!("forward_{number}")).unwrap();
-        if number % 59 == 0 {
-            stage.settle_on(thread, &stage.forward);
-        }
+    // A line has 110 bytes, and each process one.
+    for _ in 0..60 {
+        let puppet = stage.puppet("worker");
+        stage.settle_on(puppet.pid(), &stage.members);
+        puppets.push(puppet);
     }
     eventually(|| match agent.warnings("not written down").len() {
         1 => Ok(()),
