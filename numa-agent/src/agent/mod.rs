@@ -77,7 +77,7 @@ use crate::{
     },
     host::{
         bpf::{DropCounts, LoadOptions, Programs, Sends, TapOptions},
-        capabilities, device_files,
+        capabilities, device_files, fresh,
         notify::Word,
         procfs::{self, ProcReader},
         scan::{Scan, Scanner},
@@ -156,6 +156,7 @@ impl Agent {
         let own = procfs::own_processes("/proc".as_ref());
         let mut engine = Engine::new(topology, settings, own)?;
         pin_pids(&mut engine);
+        fresh::look_for_room();
         let devices = device_files::numbers(&engine.settings().forward_thread_devices);
         let looks_for_users = engine.settings().devices_asked || !devices.is_empty();
         let mut programs = Programs::load(&LoadOptions {

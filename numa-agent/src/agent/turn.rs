@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     core::{memory::numa_maps::Memory, outline::Outline, task::TaskId},
-    host::{notify::Word, scan::Scan, sys},
+    host::{fresh, notify::Word, scan::Scan, sys},
 };
 
 /// Events handled before the loop looks at signals and timers again.
@@ -199,6 +199,7 @@ impl Agent {
                 Input::Reconcile => self.rescan = true,
                 Input::Losses => {
                     self.be_alive();
+                    fresh::look_for_room();
                     // Should a record have been submitted so late after it was judged that nobody looked again.
                     backlog = self.drain();
                     self.note_losses();

@@ -12,7 +12,7 @@ pub mod cpuset;
 pub mod critical;
 pub mod device_files;
 pub mod files;
-mod fresh;
+pub mod fresh;
 pub mod guard;
 pub mod inject;
 pub mod irq;

@@ -205,8 +205,11 @@ fn alike(topology: &Topology, used: &Used) -> Item {
 }
 
 fn isolation(topology: &Topology, used: &Used) -> Item {
-    let point = Point("A5", "no planned CPU is isolated");
-    let isolated = topology.isolated.intersection(&used.cpus);
+    let point = Point("A5", "no CPU of a planned node is isolated");
+    // Also those that the plan leaves out: its groups have less than they should.
+    let nodes = topology.nodes.iter().filter(|node| used.nodes.contains(node.id));
+    let cpus = nodes.fold(used.cpus.clone(), |cpus, node| cpus.union(&node.cpus));
+    let isolated = topology.isolated.intersection(&cpus);
     let tickless = topology.nohz_full.intersection(&used.cpus);
     let mut findings = Vec::new();
     if !isolated.is_empty() {
