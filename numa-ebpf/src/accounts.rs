@@ -63,9 +63,10 @@ pub fn of(tid: u32) -> Option<&'static mut Account> {
     at(slot_of(tid))
 }
 
-/// Opens a task's account, with that plan set; its slot. [`NO_SLOT`] if there is none free, which is counted.
+/// Opens a task's account, with that plan set; its slot. [`NO_SLOT`] if there is none free, which is counted. `hidden`: nobody is told of
+/// its birth, nor will be of its end.
 #[inline(always)]
-pub fn open(pid: u32, tid: u32, start: u64, running_on: Option<u32>, plan: u32) -> u32 {
+pub fn open(pid: u32, tid: u32, start: u64, running_on: Option<u32>, plan: u32, hidden: bool) -> u32 {
     let Ok(Some(slot)) = FREE_SLOTS.pop() else {
         forget(tid);
         count(counter::NO_ACCOUNT);
@@ -83,8 +84,15 @@ pub fn open(pid: u32, tid: u32, start: u64, running_on: Option<u32>, plan: u32) 
     if let Some(cpu) = running_on {
         (account.running_since_ns, account.cpu) = (now, cpu);
     }
+    // Before anybody can find it.
+    if hidden && let Some(untold) = UNTOLD.get_ptr_mut(slot) {
+        count(counter::UNTOLD_BIRTHS);
+        // SAFETY: the map's live element, a word that user space may write as well.
+        unsafe { untold.write_volatile(1) };
+    }
     if SLOT_OF.set(tid, slot, 0).is_err() {
         count(counter::NO_ACCOUNT);
+        tell_end(slot);
         let _ = FREE_SLOTS.push(slot, 0);
         return NO_SLOT;
     }
@@ -122,6 +130,7 @@ pub fn forget(tid: u32) {
 pub fn abandon(tid: u32, slot: u32) {
     forget(tid);
     if slot != NO_SLOT {
+        tell_end(slot);
         let _ = FREE_SLOTS.push(slot, 0);
     }
 }
@@ -130,6 +139,7 @@ pub fn abandon(tid: u32, slot: u32) {
 #[inline(always)]
 pub fn take_over(old_tid: u32, slot: u32, tid: u32, start: u64) {
     forget(old_tid);
+    tell_end(slot);
     if let Some(account) = at(slot) {
         (account.tid, account.start_boottime_ns) = (tid, start);
         reconnect(tid, slot);
@@ -157,7 +167,6 @@ pub fn close(tid: u32, slot: u32, now: u64) -> Closed {
     let place = place(account.cpu);
     end_run(account, slot, now, place);
     account.waiting_since_ns = 0;
-    account.closed_at_ns = now;
     if reveal(slot) {
         return Closed::Untold { run_ns: account.durations[duration::SLICE].total_ns };
     }
@@ -167,34 +176,44 @@ pub fn close(tid: u32, slot: u32, now: u64) -> Closed {
     }
 }
 
-/// Nobody is told of the birth of the task with that slot, nor will be of its end; `false` if it has no slot.
+/// Whether nobody is told of the task with that slot.
 #[inline(always)]
-pub fn hide(slot: u32) -> bool {
-    let Some(untold) = UNTOLD.get_ptr_mut(slot).filter(|_| slot != NO_SLOT) else { return false };
+pub fn is_hidden(slot: u32) -> bool {
     // SAFETY: the map's live element, a word that user space may write as well.
-    unsafe { untold.write_volatile(1) };
-    true
+    slot != NO_SLOT && UNTOLD.get_ptr(slot).is_some_and(|untold| unsafe { untold.read_volatile() } != 0)
 }
 
 /// Whether that was so; it is not any more.
 #[inline(always)]
 fn reveal(slot: u32) -> bool {
-    let Some(untold) = UNTOLD.get_ptr_mut(slot) else { return false };
-    // SAFETY: as above.
-    unsafe {
-        untold.read_volatile() != 0 && {
-            untold.write_volatile(0);
-            true
-        }
+    let hidden = is_hidden(slot);
+    if hidden && let Some(untold) = UNTOLD.get_ptr_mut(slot) {
+        // SAFETY: as above.
+        unsafe { untold.write_volatile(0) };
+    }
+    hidden
+}
+
+/// The end of the task with that slot is told, whether its birth was or not.
+#[inline(always)]
+pub fn tell_end(slot: u32) {
+    if reveal(slot) {
+        count(counter::UNTOLD_HEARD);
     }
 }
 
-/// Gives back the slot of an account that is closed and has nothing to say any more.
+/// Nobody has been told of the end yet: who looks for closed accounts finds this one. From then on the slot is for user space to give back.
+#[inline(always)]
+pub fn leave_to_be_found(slot: u32, closed_at_ns: u64) {
+    if let Some(account) = at(slot) {
+        account.closed_at_ns = closed_at_ns;
+    }
+}
+
+/// Gives back the slot of an account that has nothing to say any more, and that nobody finds closed.
 #[inline(always)]
 pub fn give_back(slot: u32) {
-    if let Some(account) = at(slot) {
-        // Who looks for closed accounts that nobody was told of must not find it.
-        account.closed_at_ns = 0;
+    if slot != NO_SLOT {
         let _ = FREE_SLOTS.push(slot, 0);
     }
 }

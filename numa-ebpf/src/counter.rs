@@ -17,8 +17,10 @@ pub const UNTOLD_BIRTHS: usize = 10;
 pub const UNTOLD_ENDS: usize = 11;
 /// CPU time of these, in nanoseconds.
 pub const UNTOLD_RUN_NS: usize = 12;
+/// Somebody has heard of such a thread by what it did, or it was never marked: its end is told, or it is none of ours.
+pub const UNTOLD_HEARD: usize = 13;
 /// Number of counters.
-pub const COUNT: usize = 13;
+pub const COUNT: usize = 14;
 
 /// All counters of one CPU.
 pub type Counters = [u64; COUNT];

@@ -175,10 +175,10 @@ pub fn header(kind: u32, pid: u32, tid: u32, start_boottime_ns: u64) -> Header {
 }
 
 /// Marks a task and opens its account, with that plan set, or counts that there was no room; the account's slot. `running_on`: the CPU it
-/// has now.
+/// has now. `hidden`: nobody is told of its birth.
 #[inline(always)]
-pub fn mark(pid: u32, tid: u32, start: u64, running_on: Option<u32>, plan: u32) -> u32 {
-    let slot = accounts::open(pid, tid, start, running_on, plan);
+pub fn mark(pid: u32, tid: u32, start: u64, running_on: Option<u32>, plan: u32, hidden: bool) -> u32 {
+    let slot = accounts::open(pid, tid, start, running_on, plan, hidden);
     if TASKS.insert(tid, &Mark::new(pid, start, slot), BPF_NOEXIST.into()).is_ok() {
         return slot;
     }

@@ -96,7 +96,7 @@ impl Journaling {
 
     /// A thread is about to be given another mask.
     pub(super) fn before(&mut self, engine: &Engine, bind: &Bind, mask: &CpuSet) {
-        if self.path.is_some() && !self.told.covers(bind.task, process_of(engine, bind).0, mask, &bind.cpus) {
+        if self.path.is_some() && !self.has(bind) {
             let change = self.lineage.change(&mut self.here, &Who::of(bind, engine), mask, &bind.cpus);
             self.write(change);
         }
@@ -110,24 +110,27 @@ impl Journaling {
         }
     }
 
+    /// Whether its lines tell already that this thread may be given that mask.
+    fn has(&mut self, bind: &Bind) -> bool {
+        if !self.told.covers(bind.task, &bind.cpus) {
+            return false;
+        }
+        // `restore` may have struck them.
+        let unchanged = self.journal.as_ref().is_some_and(Journal::is_as_we_left_it);
+        if !unchanged {
+            self.told.forget_all();
+        }
+        unchanged
+    }
+
     /// It was asked to take it.
     pub(super) fn after(&mut self, engine: &Engine, bind: &Bind, outcome: &BindOutcome) {
-        if self.path.is_none() {
-            return;
-        }
         let worth_a_look = match outcome {
-            BindOutcome::Bound(mask) if *mask == bind.cpus => {
-                // The next of its process that comes here.
-                let (process, comm) = process_of(engine, bind);
-                let change = self.told.for_others(process, comm, mask);
-                change.into_iter().for_each(|change| self.write(change));
-                false
-            }
-            BindOutcome::Bound(_) => true,
+            BindOutcome::Bound(mask) => *mask != bind.cpus,
             BindOutcome::Unchanged(_) => bind.task.tid == bind.pid,
             _ => false,
         };
-        if worth_a_look {
+        if self.path.is_some() && worth_a_look {
             let change = self.lineage.outcome(&mut self.here, &Who::of(bind, engine), &bind.cpus, outcome);
             change.into_iter().for_each(|change| self.write(change));
         }
@@ -296,12 +299,6 @@ impl Agent {
     pub(super) fn finish_opening(&mut self, done: Done<Opened>) {
         self.executor.journaling.opened(done, sys::monotonic_ns());
     }
-}
-
-/// The process that a bind is about, and what its leader is called.
-fn process_of<'a>(engine: &'a Engine, bind: &'a Bind) -> (TaskId, &'a str) {
-    let facts = engine.process(bind.pid).map(|process| &process.facts);
-    facts.map_or((bind.task, &bind.comm), |facts| (facts.id(), &facts.comm))
 }
 
 /// Opens it, and reads what it tells of this boot.

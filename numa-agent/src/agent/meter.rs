@@ -336,7 +336,7 @@ impl Marks for Meter {
             let slot = marked.or_else(|| self.observer.slot_of(task));
             let account = slot.and_then(|slot| Some((slot, told(self.programs.read_account(slot))?)));
             let account = account.as_ref().filter(|(_, account)| is_of(account, task));
-            if marked.is_none() && account.is_some_and(|(_, account)| account.closed_at_ns != 0) {
+            if marked.is_none() && slot.is_some() {
                 // It has ended: word of it is on its way, and has the slot.
                 return;
             }
@@ -365,7 +365,8 @@ impl Marks for Meter {
     }
 
     fn assign(&mut self, assign: Assign) {
-        if assign.home < PLAN_SETS {
+        // The slot of a short life is another's before we have heard of its end.
+        if assign.home < PLAN_SETS && self.programs.slot_of(assign.task) == Some(assign.slot) {
             told(self.programs.assign(assign.slot, assign.home));
         }
     }

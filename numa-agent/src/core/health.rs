@@ -260,10 +260,11 @@ pub struct Untold {
 
 impl Untold {
     /// From the CPUs' counters; `heard_of`: of so many of them somebody has heard.
-    pub fn sum<'a>(cpus: impl IntoIterator<Item = &'a counter::Counters>, heard_of: u64) -> Self {
+    pub fn sum<'a>(cpus: impl IntoIterator<Item = &'a counter::Counters>, mut heard_of: u64) -> Self {
         let (mut born, mut untold) = (0, Self::default());
         for cpu in cpus {
             born += cpu[counter::UNTOLD_BIRTHS];
+            heard_of += cpu[counter::UNTOLD_HEARD];
             untold.ended += cpu[counter::UNTOLD_ENDS];
             untold.run_ns += cpu[counter::UNTOLD_RUN_NS];
         }
@@ -369,6 +370,8 @@ mod tests {
         (cpus[0][counter::UNTOLD_BIRTHS], cpus[1][counter::UNTOLD_ENDS]) = (9, 4);
         cpus[1][counter::UNTOLD_RUN_NS] = 70;
         assert_eq!(Untold::sum(&cpus, 3), Untold { living: 2, ended: 4, run_ns: 70 });
+        cpus[0][counter::UNTOLD_HEARD] = 1;
+        assert_eq!(Untold::sum(&cpus, 3).living, 1, "the kernel side has told of it by another event");
         assert_eq!(Untold::sum(&cpus, 6).living, 0, "one has ended as it was heard of");
         assert_eq!(DropCounts::sum(&cpus).total(), 0, "nothing is lost");
     }

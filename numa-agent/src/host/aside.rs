@@ -18,6 +18,10 @@ use std::{
 use super::sys::{self, EventPriority, Host, Kernel};
 use crate::core::task::TaskId;
 
+/// For so long after somebody was waited for in vain, nobody is waited for long: where many do not answer, all together must not take for ever.
+const WARY: Duration = Duration::from_secs(1);
+/// So much less long.
+const WARY_SHARE: u32 = 20;
 /// The most helpers that wait at a time; after that nothing is read aside.
 const MAX_STUCK: usize = 1024;
 
@@ -48,6 +52,8 @@ struct State {
     idle: [Vec<Sender<Job>>; 2],
     /// Those that have not answered, and since when.
     stuck: BTreeMap<TaskId, Instant>,
+    /// When somebody was waited for in vain last.
+    vain: Option<Instant>,
 }
 
 impl Aside {
@@ -66,6 +72,8 @@ impl Aside {
         if state.stuck.contains_key(&process) || state.stuck.len() >= MAX_STUCK {
             return Err(Stuck);
         }
+        let wary = state.vain.is_some_and(|vain| vain.elapsed() < WARY);
+        let wait = if wary { patience.wait / WARY_SHARE } else { patience.wait };
         let idle = state.idle[usize::from(patience.urgent)].pop();
         drop(state);
         let (reply, answer) = sync_channel(1);
@@ -87,7 +95,7 @@ impl Aside {
             job = refused.0;
             job();
         }
-        let late = match answer.recv_timeout(patience.wait) {
+        let late = match answer.recv_timeout(wait) {
             Ok(bytes) => Some(bytes),
             Err(RecvTimeoutError::Disconnected) => return Err(Stuck),
             Err(RecvTimeoutError::Timeout) => None,
@@ -101,6 +109,7 @@ impl Aside {
             }
             None => {
                 state.stuck.insert(process, began);
+                state.vain = Some(Instant::now());
                 Err(Stuck)
             }
         }

@@ -186,6 +186,12 @@ impl ProcReader {
         threads::of_all(&folders, kernel)
     }
 
+    /// Who has that pid now.
+    #[must_use]
+    pub fn id(&self, pid: u32) -> Option<TaskId> {
+        Some(TaskId { tid: pid, start_time: self.open(pid)?.stat().ok()?.starttime })
+    }
+
     /// How many threads a process has, without reading any.
     #[must_use]
     pub fn count_threads(&self, pid: u32) -> usize {

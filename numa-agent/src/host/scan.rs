@@ -76,11 +76,10 @@ impl Scanner {
         for pid in self.reader.pids()? {
             let as_of_ns = sys::monotonic_ns();
             let Some(brief) = self.reader.brief(pid) else {
-                if let Some(stuck) = self.reader.stuck(pid) {
-                    // What is known of it stays.
-                    scan.alive.insert(stuck);
-                    scan.unread.push(stuck);
-                }
+                // What is known of it stays.
+                let stuck = self.reader.stuck(pid);
+                scan.unread.extend(stuck);
+                scan.alive.extend(stuck.or_else(|| self.reader.id(pid)));
                 continue;
             };
             scan.alive.insert(brief.id());
@@ -104,7 +103,8 @@ impl Scanner {
     #[must_use]
     pub fn look(&self, pid: u32, managed: bool, kernel: &impl Kernel) -> Look {
         let as_of_ns = sys::monotonic_ns();
-        let unread = || self.reader.stuck(pid).map_or(Look::Gone, Look::Unread);
+        let unread =
+            || self.reader.stuck(pid).or_else(|| self.reader.id(pid)).map_or(Look::Gone, Look::Unread);
         let Some(brief) = self.reader.brief(pid) else { return unread() };
         let id = brief.id();
         if !managed && !self.rules.may_match(&brief, false) {

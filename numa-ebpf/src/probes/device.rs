@@ -7,7 +7,7 @@ use numa_ebpf::{
 };
 
 use crate::{
-    file,
+    accounts, file,
     maps::{DEVICE_USERS, DEVICES, emit, header, marked},
     task,
 };
@@ -20,7 +20,7 @@ const FIRST_SLOT: usize = 16;
 pub fn device(ctx: TracePointContext) -> u32 {
     let (pid, tid) = task::current();
     let Some(mark) = marked(tid) else { return 0 };
-    let start = mark.start_boottime_ns;
+    let (start, slot) = (mark.start_boottime_ns, mark.slot as u32);
     // SAFETY: the value is copied at once; an element that is replaced meanwhile holds another task's start.
     if unsafe { DEVICE_USERS.get(tid) }.copied() == Some(start) {
         return 0;
@@ -34,6 +34,7 @@ pub fn device(ctx: TracePointContext) -> u32 {
     }
     let header = header(kind::USE_DEVICE, pid, tid, start);
     let comm = bpf_get_current_comm().unwrap_or_default();
+    accounts::tell_end(slot);
     // What did not fit is told at the next call.
     if emit(kind::USE_DEVICE, Urgency::Now, UseDevice { header, device, reserved: 0, comm }) {
         let _ = DEVICE_USERS.insert(tid, start, 0);

@@ -56,7 +56,7 @@ pub fn exec(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
         // Before user space knows: threads created from the first instruction on are marked too.
-        mark(pid, tid, start, Some(accounts::this_cpu()), NO_PLAN);
+        mark(pid, tid, start, Some(accounts::this_cpu()), NO_PLAN, false);
     }
     if DEBUG_LOG.load() != 0 {
         debug!(&ctx, "exec of {} passed, {} bytes of arguments", pid, record.args_len);

@@ -2,6 +2,7 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use numa_ebpf::{
+    account::NO_SLOT,
     counter,
     record::{BriefExit, Exit, flag, kind},
     wake::Urgency,
@@ -18,8 +19,12 @@ use crate::{
 pub fn exit(ctx: BtfTracePointContext) -> i32 {
     let (pid, tid) = task::current();
     let Some(mark) = marked(tid) else { return 0 };
-    let slot = mark.slot as u32;
-    let _ = TASKS.remove(tid);
+    let mut slot = mark.slot as u32;
+    if TASKS.remove(tid).is_err() {
+        // User space has just taken the mark, and the slot with it.
+        accounts::forget(tid);
+        slot = NO_SLOT;
+    }
     // SAFETY: argument 0 of this tracepoint is a task_struct.
     let (_, _, start) = unsafe { task::identity(ctx.arg(0)) };
     let mut header = header(kind::EXIT, pid, tid, start);
@@ -35,9 +40,12 @@ pub fn exit(ctx: BtfTracePointContext) -> i32 {
             // Nobody has to read the account any more, unless nobody has been told.
             if emit(kind::EXIT, Urgency::Soon, BriefExit { exit, brief }) {
                 accounts::give_back(slot);
+            } else {
+                accounts::leave_to_be_found(slot, header.at_ns);
             }
         }
         Closed::Long => {
+            accounts::leave_to_be_found(slot, header.at_ns);
             emit(kind::EXIT, Urgency::Soon, Exit { header, slot, reserved: 0 });
         }
     }

@@ -3,7 +3,6 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use numa_ebpf::{
-    counter,
     place::NO_PLAN,
     record::{Fork, kind},
     wake::Urgency,
@@ -12,7 +11,7 @@ use numa_ebpf::{
 use crate::{
     accounts,
     config::CPU_IDS,
-    maps::{PLAN_OF, PLAN_SETS, count, emit, header, is_crowded, mark, marked, unmark_earlier},
+    maps::{PLAN_OF, PLAN_SETS, emit, header, is_crowded, mark, marked, unmark_earlier},
     task,
 };
 
@@ -27,10 +26,11 @@ pub fn fork(ctx: BtfTracePointContext) -> i32 {
     let Some(parent) = marked(parent_tid) else { return 0 };
     // Where its creator belongs is where it will most likely belong: same name, same process or one of the same group.
     let plan = plan_of(child, parent.slot as u32);
-    let slot = mark(pid, tid, start, None, plan);
     // Nothing is to be done about a thread that is where it belongs; most end before anybody could look.
-    if plan != NO_PLAN && pid != tid && is_crowded() && accounts::hide(slot) {
-        count(counter::UNTOLD_BIRTHS);
+    let hidden = plan != NO_PLAN && pid != tid && is_crowded();
+    let slot = mark(pid, tid, start, None, plan, hidden);
+    // User space may have found it meanwhile, or before us.
+    if hidden && accounts::is_hidden(slot) {
         return 0;
     }
     let header = header(kind::FORK, pid, tid, start);

@@ -27,7 +27,8 @@ pub fn rename(ctx: RawTracePointContext) -> i32 {
     if task::is_self(pid) {
         return 0;
     }
-    let known = marked(tid).is_some();
+    let its_mark = marked(tid);
+    let known = its_mark.is_some();
     // A thread of a process that is not ours stays so; exec renames too, and its own event follows.
     if (!known && pid != tid) || task::in_execve(task) {
         return 0;
@@ -42,7 +43,10 @@ pub fn rename(ctx: RawTracePointContext) -> i32 {
         if !may_match(task, pid, &comm) {
             return 0;
         }
-        mark(pid, tid, start, is_current(task).then(accounts::this_cpu), NO_PLAN);
+        mark(pid, tid, start, is_current(task).then(accounts::this_cpu), NO_PLAN, false);
+    }
+    if let Some(mark) = its_mark {
+        accounts::tell_end(mark.slot as u32);
     }
     let sent =
         emit(kind::RENAME, Urgency::Now, Rename { header: header(kind::RENAME, pid, tid, start), comm });

@@ -174,3 +174,37 @@ fn one_that_has_grown_is_rewritten_off_the_loop() {
     assert!(!journaling.journal.as_ref().unwrap().is_long());
     assert_eq!((journaling.counts.failures, journaling.counts.waiting), (0, 0));
 }
+
+#[test]
+fn a_mask_that_was_told_costs_no_line_until_somebody_else_has_written() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (_dir, path) = place();
+    let mut journaling = Journaling::start(Some(path.clone())).unwrap();
+    let change = change(1);
+    let bind = Bind {
+        pid: 1,
+        task: change.task,
+        comm: "x".into(),
+        role: crate::core::task::ThreadRole::Member,
+        group: None,
+        cpus: change.given.clone(),
+        cause: crate::core::engine::Cause::Rename,
+        at_ns: None,
+        seen_ns: 0,
+    };
+    assert!(!journaling.has(&bind));
+    journaling.write(change.clone());
+    assert!(journaling.has(&bind) && journaling.has(&bind));
+    assert!(!journaling.has(&Bind { cpus: change.before.clone(), ..bind.clone() }), "never given");
+    // As `restore --force` does, which strikes it.
+    let held = Held::open(&path).unwrap();
+    let subject = crate::core::journal::Subject::Task(change.task);
+    held.strike(&[subject].into(), false).unwrap();
+    assert!(!journaling.has(&bind), "it has to be told again");
+    // What has taken its place is opened by a job.
+    let _runtime = runtime.enter();
+    journaling.write(change.clone());
+    // Or removes it.
+    fs::remove_file(&path).unwrap();
+    assert!(!journaling.has(&bind));
+}

@@ -56,7 +56,10 @@ impl DriftCounts {
     #[must_use]
     pub fn text(&self) -> Option<String> {
         let Self { policy, changes, put_back, left, by, forgotten, forgotten_changes } = self;
-        let mut by: Vec<String> = by.iter().take(3).map(Party::text).collect();
+        let (named, more) = by.split_at(by.len().min(3));
+        let mut by: Vec<String> = named.iter().map(Party::text).collect();
+        let others: u64 = more.iter().map(|party| party.changes).sum();
+        by.extend((!more.is_empty()).then(|| format!("{others} by {} more", more.len())));
         by.extend((*forgotten > 0).then(|| format!("{forgotten_changes} by {forgotten} others before")));
         let text =
             || format!("{changes} by others ({policy}): {put_back} put back, {left} left; {}", by.join(", "));
@@ -321,7 +324,9 @@ mod tests {
         assert_eq!(counts.by.iter().map(|party| party.changes).sum::<u64>() + counts.forgotten_changes, 407);
         let text = counts.text().unwrap();
         assert!(
-            text.contains("407 by others (enforce)") && text.ends_with("138 by 138 others before"),
+            text.contains("407 by others (enforce)")
+                && text.contains(" by 61 more, ")
+                && text.ends_with("138 by 138 others before"),
             "{text}"
         );
         assert_eq!(Drift::default().counts(DriftPolicy::Observe).text(), None);

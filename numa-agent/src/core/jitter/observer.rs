@@ -73,6 +73,8 @@ pub struct Limits {
 /// The kernel side is to be told that the account in this slot is of a task with this home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Assign {
+    /// The task, if it still has it.
+    pub task: TaskId,
     /// Slot.
     pub slot: u32,
     /// Index among [`Homes`].
@@ -211,7 +213,7 @@ impl Observer {
         let slot = known.and_then(|(slot, _)| slot).or_else(slot_of);
         self.followed.insert(task, Followed { labels, slot, home });
         let told = known.map_or(NO_PLAN, |(_, home)| home);
-        slot.filter(|_| home != told).map(|slot| Assign { slot, home })
+        slot.filter(|_| home != told).map(|slot| Assign { task, slot, home })
     }
 
     /// Follows a thread of which nothing has been heard but its birth, called `comm`, up to its end, which has come. The kernel side measured
@@ -538,7 +540,7 @@ impl Observer {
         for (task, home) in changes {
             let Some(followed) = self.followed.get_mut(&task) else { continue };
             followed.home = home;
-            told.extend(followed.slot.map(|slot| Assign { slot, home }));
+            told.extend(followed.slot.map(|slot| Assign { task, slot, home }));
         }
         told
     }

@@ -121,7 +121,7 @@ fn threads_are_told_their_homes_once_and_again_when_their_role_changes() {
     assert_eq!(follow(&engine, 100, None), None, "it knows");
     assert_eq!(follow(&engine, 102, Some(7)), None, "the engine does not know that one");
     show(&mut engine, 100, "serve", &[(100, "python3"), (101, "helper")]);
-    assert_eq!(follow(&engine, 101, None), Some(Assign { slot: 6, home: member.home }));
+    assert_eq!(follow(&engine, 101, None), Some(Assign { task: task(101), slot: 6, home: member.home }));
     let set = observer.homes().get(member.home).unwrap().set;
     assert!(set.has_cpu(0) && !set.has_cpu(4));
 }
@@ -266,9 +266,9 @@ fn without_a_plan_a_process_lives_where_it_runs_most_or_has_its_memory() {
     observer.measure(task(101), &account(101, 9_000_000, 1), 6000);
     let node_1 = observer.homes().of_node(1);
     let told = observer.close_interval(6000);
-    assert_eq!(told, [Assign { slot: 100, home: node_1 }, Assign { slot: 101, home: node_1 }]);
+    assert_eq!(told, [100, 101].map(|tid| Assign { task: task(tid), slot: tid, home: node_1 }));
     let node_0 = observer.homes().of_node(0);
-    assert_eq!(observer.settle(task(200), 0), [Assign { slot: 200, home: node_0 }]);
+    assert_eq!(observer.settle(task(200), 0), [Assign { task: task(200), slot: 200, home: node_0 }]);
     let living = observer.keep(task(101), &account(101, 9_000_000, 1), 6000).unwrap();
     let recording = recording(&observer, vec![living], false);
     let thread = &recording.threads[0];

@@ -1,7 +1,5 @@
-//! What the journal has already. A thread that takes another of the masks which were told of it needs no line more, nor does one that no line
-//! names and that goes from one gift of its leader's to another: both get back what the lines that are there say.
-//!
-//! So threads that take names in turn, or one after the other, cost one line for all, and that not before they are where they belong.
+//! What the journal has already: a thread that takes another of the masks which lines of its own tell it was given needs no line more. Whatever
+//! it has of them, it gets back what those lines say.
 
 use std::collections::HashMap;
 
@@ -13,17 +11,10 @@ const MOST: usize = 1 << 16;
 /// So many masks of each: the journal keeps no more of them.
 const MASKS: usize = 8;
 
-/// The threads that lines name.
+/// What threads were given, as lines of theirs tell.
 #[derive(Debug, Clone, Default)]
 pub struct Told {
-    threads: HashMap<TaskId, Line>,
-}
-
-#[derive(Debug, Clone)]
-struct Line {
-    /// What it is owed.
-    before: CpuSet,
-    gifts: Vec<CpuSet>,
+    gifts: HashMap<TaskId, Vec<CpuSet>>,
 }
 
 impl Told {
@@ -31,57 +22,44 @@ impl Told {
     #[must_use]
     pub fn of(outstanding: &Outstanding) -> Self {
         let mut told = Self::default();
-        for owed in outstanding.tasks.values() {
-            owed.gifts()
-                .for_each(|given| told.note(&TaskChange { given: given.clone(), ..owed.change.clone() }));
+        for (task, owed) in &outstanding.tasks {
+            owed.gifts().for_each(|given| told.add(*task, given));
         }
         told
     }
 
     /// That has been written.
     pub fn note(&mut self, change: &TaskChange) {
-        if self.threads.len() >= MOST {
-            self.forget_all();
-        }
-        let fresh = || Line { before: change.before.clone(), gifts: Vec::new() };
-        let line = self.threads.entry(change.task).or_insert_with(fresh);
-        if line.gifts.len() == MASKS {
-            line.gifts.clear();
-        }
-        if !line.gifts.contains(&change.given) {
-            line.gifts.push(change.given.clone());
-        }
+        self.add(change.task, &change.given);
     }
 
-    /// Whether a thread of that process, with the mask `before`, may be given another without a line.
+    /// Whether a thread may be given that mask without another line.
     #[must_use]
-    pub fn covers(&self, task: TaskId, process: TaskId, before: &CpuSet, given: &CpuSet) -> bool {
-        match (self.threads.get(&task), self.threads.get(&process)) {
-            (Some(own), _) => own.gifts.contains(given),
-            (None, Some(leader)) => [before, given].iter().all(|mask| leader.gifts.contains(mask)),
-            (None, None) => false,
-        }
-    }
-
-    /// A line by which others of that process may be given this mask without one: as if its leader had been.
-    #[must_use]
-    pub fn for_others(&self, process: TaskId, comm: &str, given: &CpuSet) -> Option<TaskChange> {
-        let leader = self.threads.get(&process)?;
-        if leader.gifts.contains(given) || leader.before == *given {
-            return None;
-        }
-        let (before, given) = (leader.before.clone(), given.clone());
-        Some(TaskChange { pid: process.tid, task: process, comm: comm.to_owned(), before, given })
+    pub fn covers(&self, task: TaskId, given: &CpuSet) -> bool {
+        self.gifts.get(&task).is_some_and(|gifts| gifts.contains(given))
     }
 
     /// Forgets those of which `lives` does not say that they are there.
     pub fn retain(&mut self, lives: impl Fn(TaskId) -> bool) {
-        self.threads.retain(|task, _| lives(*task));
+        self.gifts.retain(|task, _| lives(*task));
     }
 
-    /// Lines have been lost: nobody knows what the journal has.
+    /// Somebody else has written to the journal, or lines have been lost: nobody knows what it has.
     pub fn forget_all(&mut self) {
-        self.threads.clear();
+        self.gifts.clear();
+    }
+
+    fn add(&mut self, task: TaskId, given: &CpuSet) {
+        if self.gifts.len() >= MOST {
+            self.forget_all();
+        }
+        let gifts = self.gifts.entry(task).or_default();
+        if gifts.len() == MASKS {
+            gifts.clear();
+        }
+        if !gifts.contains(given) {
+            gifts.push(given.clone());
+        }
     }
 }
 
@@ -108,44 +86,34 @@ mod tests {
     }
 
     #[test]
-    fn who_needs_no_line_gets_back_what_the_lines_that_are_there_say() {
+    fn who_needs_no_line_gets_back_what_its_lines_say() {
         let mut told = Told::default();
-        let mut lines = vec![change(1, "0-7", "0-1")];
-        told.note(&lines[0]);
-        let covers = |told: &Told, tid, before, given| told.covers(id(tid), id(1), &set(before), &set(given));
-        assert!(!covers(&told, 2, "0-1", "2-3"), "nobody was given that yet");
-        lines.push(change(2, "0-7", "2-3"));
-        told.note(&lines[1]);
-        assert!(covers(&told, 2, "0-1", "2-3") && !covers(&told, 3, "0-1", "2-3"), "its own line is its own");
-        let for_others = told.for_others(id(1), "x", &set("2-3")).unwrap();
-        assert_eq!(for_others, change(1, "0-7", "2-3"));
-        told.note(&for_others);
-        lines.push(for_others);
-        assert_eq!(told.for_others(id(1), "x", &set("2-3")), None, "once");
-        assert_eq!(told.for_others(id(1), "x", &set("0-7")), None, "what it is owed anyway");
-        assert!(covers(&told, 3, "0-1", "2-3") && covers(&told, 3, "2-3", "0-1"));
-        assert!(!covers(&told, 3, "4", "2-3"), "a mask of its own is to be told");
-        assert!(!told.covers(id(3), id(9), &set("0-1"), &set("2-3")), "another process");
-        // As `restore` sees it.
+        let lines = [change(1, "0-7", "0-1"), change(2, "0-7", "2-3"), change(2, "0-7", "0-1")];
+        lines.iter().for_each(|line| told.note(line));
+        let covers = |told: &Told, tid, given| told.covers(id(tid), &set(given));
+        assert!(covers(&told, 2, "2-3") && covers(&told, 2, "0-1"));
+        assert!(!covers(&told, 1, "2-3") && !covers(&told, 3, "0-1"), "never told");
+        // As `restore` sees it, whichever of them it has.
         let outstanding: Outstanding = lines.into_iter().map(Entry::Task).collect();
         let family = &families(&outstanding, &BTreeMap::from([(1, (0, 7))]))[&1];
-        assert_eq!(family.of_heir(&set("2-3"), &set("0-7")), Some(set("0-7")));
-        let leader = &outstanding.tasks[&id(1)];
-        assert_eq!(of_task(leader, family, &set("0-1"), &set("0-7")), Verdict::Undo(set("0-7")));
+        for mask in ["0-1", "2-3"] {
+            let verdict = of_task(&outstanding.tasks[&id(2)], family, &set(mask), &set("0-7"));
+            assert_eq!(verdict, Verdict::Undo(set("0-7")), "{mask}");
+        }
         let again = Told::of(&outstanding);
-        assert!(covers(&again, 3, "0-1", "2-3") && covers(&again, 2, "0-1", "2-3"));
+        assert!(covers(&again, 2, "2-3") && covers(&again, 2, "0-1") && !covers(&again, 1, "2-3"));
     }
 
     #[test]
     fn what_is_forgotten_costs_a_line_again() {
         let mut told = Told::default();
         (0..10).for_each(|cpu| told.note(&change(2, "0-7", &cpu.to_string())));
-        let covers = |told: &Told, given| told.covers(id(2), id(1), &set("0"), &set(given));
-        assert!(covers(&told, "9") && covers(&told, "8") && !covers(&told, "7"), "the journal keeps so many");
+        let covers = |told: &Told, tid, given: &str| told.covers(id(tid), &set(given));
+        assert!(covers(&told, 2, "9") && covers(&told, 2, "8") && !covers(&told, 2, "7"), "so many are kept");
         told.note(&change(3, "0-7", "1"));
         told.retain(|task| task == id(2));
-        assert!(covers(&told, "9") && !told.covers(id(3), id(1), &set("0"), &set("1")));
+        assert!(covers(&told, 2, "9") && !covers(&told, 3, "1"));
         told.forget_all();
-        assert!(!covers(&told, "9"));
+        assert!(!covers(&told, 2, "9"));
     }
 }

@@ -244,6 +244,12 @@ impl Journal {
         self.length >= self.rewrite_at
     }
 
+    /// Whether nobody has written to it since we have, removed it, or put another in its place.
+    #[must_use]
+    pub fn is_as_we_left_it(&self) -> bool {
+        self.facts().is_ok_and(|facts| facts.nlink() > 0 && facts.size() == self.length)
+    }
+
     /// Writes it anew, with one entry for each task that lives and each file. Others that have it open go over to the new one.
     /// What takes long is done before the lock is taken.
     ///
