@@ -51,11 +51,11 @@ impl Deferred {
         }
     }
 
-    /// Has it wait; who was the next already is so again.
-    pub(super) fn put_off(&mut self, bind: &Bind, turn: Turn) {
+    /// Has it wait; who was the next already is so again. Whether it did not wait until now.
+    pub(super) fn put_off(&mut self, bind: &Bind, turn: Turn) -> bool {
         if let Some((_, waiting)) = self.binds.get_mut(&bind.task) {
             waiting.clone_from(bind);
-            return;
+            return false;
         }
         self.number += 1;
         self.binds.insert(bind.task, (self.number, bind.clone()));
@@ -63,6 +63,7 @@ impl Deferred {
             Turn::Next => self.order.push_front((bind.task, self.number)),
             Turn::New | Turn::Held => self.order.push_back((bind.task, self.number)),
         }
+        turn != Turn::Next
     }
 
     /// The first that waits.
@@ -128,8 +129,12 @@ mod tests {
         // Of an id that waited before, and waits anew.
         deferred.forget(bind(2).task);
         deferred.put_off(&bind(2), Turn::New);
+        assert!(!deferred.put_off(&bind(2), Turn::New), "it waits already");
         let tids: Vec<u32> = std::iter::from_fn(|| deferred.pop()).map(|bind| bind.task.tid).collect();
         assert_eq!(tids, [1, 3, 2]);
         assert_eq!((deferred.len(), deferred.wait_ns(0)), (0, None));
+        assert!(deferred.put_off(&bind(4), Turn::New));
+        deferred.pop();
+        assert!(!deferred.put_off(&bind(4), Turn::Next), "once more");
     }
 }

@@ -177,8 +177,7 @@ impl<K: Kernel, M: Marks> Executor<K, M> {
                 Ok(())
             });
             if too_soon {
-                self.deferred.put_off(bind, turn);
-                self.stats.deferred += 1;
+                self.stats.deferred += u64::from(self.deferred.put_off(bind, turn));
                 return None;
             }
             outcome

@@ -145,6 +145,28 @@ impl Drift {
         self.place(place).put_back += 1;
     }
 
+    /// It was to be put back, and is where it belongs: nobody has changed anything.
+    pub(super) fn was_none(&mut self, place: &Place, pid: u32, caller: &Caller) {
+        let drifted = self.place(place);
+        let by = if caller.pid == pid { &mut drifted.by_itself } else { &mut drifted.by_other };
+        *by = by.saturating_sub(1);
+        drifted.put_back = drifted.put_back.saturating_sub(1);
+        let party = Some((caller.comm.clone(), caller.pid));
+        if let Some(heard) = self.by.get_mut(&party) {
+            heard.changes -= 1;
+            if heard.changes == 0 {
+                self.by.remove(&party);
+            }
+        }
+    }
+
+    /// It was to be put back, and that could not be done.
+    pub(super) fn was_not_put_back(&mut self, place: &Place) {
+        let drifted = self.place(place);
+        drifted.put_back = drifted.put_back.saturating_sub(1);
+        drifted.left += 1;
+    }
+
     /// A thread of that place stays where others have put it.
     pub(super) fn leave(&mut self, place: &Place) {
         self.place(place).left += 1;

@@ -281,6 +281,7 @@ impl Engine {
         let place = (group, thread.role);
         thread.actual = None;
         thread.mask_set_ns = thread.mask_set_ns.max(event.at_ns);
+        thread.patience_before = thread.patience;
         let spared = thread.is_spared() && self.settings.drift != DriftPolicy::Observe;
         // The reconcile sees whether it is a real-time thread still.
         let answer = match spared {

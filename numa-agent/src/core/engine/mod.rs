@@ -379,6 +379,20 @@ impl Engine {
         let Some(process) = self.processes.get_mut(&bind.pid) else { return };
         let thread = process.threads.get_mut(&bind.task.tid).filter(|thread| thread.id == bind.task);
         let Some(thread) = thread else { return };
+        if let Cause::SetAffinity(caller) = &bind.cause {
+            let place = (bind.group.clone(), bind.role);
+            match &outcome {
+                // Whoever sets the mask that a thread has anyway costs it none of the times that it is put back.
+                BindOutcome::Unchanged(_) => {
+                    thread.patience = thread.patience_before;
+                    self.drift.was_none(&place, bind.pid, caller);
+                }
+                BindOutcome::Failed { .. } | BindOutcome::Spared { .. } => {
+                    self.drift.was_not_put_back(&place)
+                }
+                _ => {}
+            }
+        }
         thread.asked = Some(bind.cpus.clone());
         thread.actual = outcome.mask().cloned();
         thread.mask_set_ns = now_ns;

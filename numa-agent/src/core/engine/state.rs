@@ -59,6 +59,8 @@ pub struct Thread {
     /// When its mask was last set, by us or by others: what a scan has read before that is of no use.
     pub(super) mask_set_ns: u64,
     pub(super) patience: Patience,
+    /// What it was before somebody set its mask last.
+    pub(super) patience_before: Patience,
     /// Somebody else has put it where it is, and there it stays.
     pub(super) let_be: bool,
 }
@@ -95,6 +97,7 @@ impl Thread {
             as_of_ns,
             mask_set_ns: 0,
             patience: Patience::default(),
+            patience_before: Patience::default(),
             let_be: false,
         }
     }

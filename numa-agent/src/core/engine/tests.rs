@@ -213,6 +213,34 @@ fn repin(world: &mut World, engine: &mut Engine, started: &Happened) -> usize {
 }
 
 #[test]
+fn who_sets_the_mask_that_a_thread_has_anyway_changes_nothing() {
+    for policy in [DriftPolicy::Reapply, DriftPolicy::Enforce] {
+        let (mut world, mut engine, started) = with_drift(policy);
+        let (pid, task) = (started.event.pid, started.event.task);
+        for _ in 0..3 * BURST {
+            world.tick();
+            let kind = EventKind::SetAffinity { caller_pid: 5, caller_tid: 6, caller_comm: "omp".into() };
+            let happened = world.event(pid, task, kind);
+            let actions = engine.apply(&happened.event, None);
+            let [Action::Bind(bind)] = &actions[..] else { panic!("{policy}: {actions:?}") };
+            engine.record(bind, BindOutcome::Unchanged(bind.cpus.clone()), world.now_ns);
+        }
+        let counts = engine.drift();
+        assert_eq!((counts.changes, counts.put_back, counts.left, counts.by.len()), (0, 0, 0, 0), "{policy}");
+        // One that cannot be put back is not.
+        world.tick();
+        let kind = EventKind::SetAffinity { caller_pid: 5, caller_tid: 6, caller_comm: "omp".into() };
+        let happened = world.event(pid, task, kind);
+        let actions = engine.apply(&happened.event, None);
+        let [Action::Bind(bind)] = &actions[..] else { panic!("{policy}: {actions:?}") };
+        let failed = BindOutcome::Failed { why: "no".into(), excluded: true, actual: None };
+        engine.record(bind, failed, world.now_ns);
+        let counts = engine.drift();
+        assert_eq!((counts.changes, counts.put_back, counts.left), (1, 0, 1), "{policy}");
+    }
+}
+
+#[test]
 fn who_observes_leaves_a_thread_where_others_put_it_until_it_takes_another_name() {
     let (mut world, mut engine, started) = with_drift(DriftPolicy::Observe);
     assert_eq!(repin(&mut world, &mut engine, &started), 0);
