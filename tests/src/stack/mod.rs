@@ -247,8 +247,8 @@ impl Actor {
 
 impl Drop for Actor {
     fn drop(&mut self) {
-        // A daemon's `child` is its reaped intermediate: it ends by itself as its standard input closes.
-        if self.hello.pid == self.child.id() && matches!(self.child.try_wait(), Ok(None)) {
+        // Who was started by another program, or is a daemon, whose intermediate has been reaped, ends by itself as its standard input closes.
+        if matches!(self.child.try_wait(), Ok(None)) {
             let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
             let _ = self.child.wait();
         }
