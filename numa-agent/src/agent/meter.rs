@@ -333,14 +333,13 @@ impl Marks for Meter {
         if self.observer.follows(task) {
             // Up to now it was ours.
             let marked = self.programs.slot_of(task);
-            let slot = marked.or_else(|| self.observer.slot_of(task));
-            let account = slot.and_then(|slot| Some((slot, told(self.programs.read_account(slot))?)));
-            let account = account.as_ref().filter(|(_, account)| is_of(account, task));
-            if marked.is_none() && slot.is_some() {
+            if marked.is_none() && self.observer.slot_of(task).is_some() {
                 // It has ended: word of it is on its way, and has the slot.
                 return;
             }
-            let account = account.filter(|_| marked.is_some()).map(|(slot, account)| (*slot, account));
+            let account = marked.and_then(|slot| Some((slot, told(self.programs.read_account(slot))?)));
+            let account = account.as_ref().filter(|(_, account)| is_of(account, task));
+            let account = account.map(|(slot, account)| (*slot, account));
             self.observer.end(task, account, sys::monotonic_ns());
             self.unheard.remove(&task);
         }
