@@ -11,7 +11,8 @@ pub const UNSEEN_CALLS: usize = 8;
 pub const NO_ACCOUNT: usize = 9;
 /// Number of counters of losses.
 pub const LOSSES: usize = 10;
-/// A thread was born where it belongs while the ring was crowded: nobody has been told, see [`is_crowded`].
+/// A thread was born where it belongs, when there were too many such births ([`crate::pace`]) or the ring was crowded ([`is_crowded`]): nobody
+/// has been told.
 pub const UNTOLD_BIRTHS: usize = 10;
 /// Such a thread has ended without anybody having heard of it.
 pub const UNTOLD_ENDS: usize = 11;

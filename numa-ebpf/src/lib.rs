@@ -12,6 +12,7 @@ pub mod filter;
 pub mod histogram;
 pub mod hold;
 pub mod mark;
+pub mod pace;
 pub mod place;
 pub mod record;
 pub mod tap;

@@ -12,6 +12,7 @@ use numa_ebpf::{
     filter::{BANKS, Table},
     hold::{Control, Held},
     mark::{Mark, TICK_NS},
+    pace,
     place::{CpuState, Place, PlanSet},
     record::{Exec, Header},
     wake::Urgency,
@@ -26,6 +27,10 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 /// When user space was last woken for them, in `CLOCK_MONOTONIC` nanoseconds; see [`numa_ebpf::wake`].
 #[map(name = "woken")]
 pub static WOKEN: Array<u64> = Array::with_max_entries(1, 0);
+
+/// How far births that were told of are ahead of their pace, see [`numa_ebpf::pace`].
+#[map(name = "paced")]
+pub static PACED: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Marked tasks by tid. The loader sets the size.
 #[map(name = "tasks")]
@@ -61,7 +66,7 @@ pub static SLOT_OF: Array<u32> = Array::with_max_entries(1, 0);
 #[map(name = "plan_of")]
 pub static PLAN_OF: Array<u32> = Array::with_max_entries(1, 0);
 
-/// Not zero, by slot: nobody has been told of the birth of its task, see [`counter::is_crowded`]. Zero in slots that nobody has.
+/// Not zero, by slot: nobody has been told of the birth of its task, see [`counter::UNTOLD_BIRTHS`]. Zero in slots that nobody has.
 #[map(name = "untold")]
 pub static UNTOLD: Array<u32> = Array::with_max_entries(1, 0);
 
@@ -130,6 +135,21 @@ pub fn add(index: usize, number: u64) {
 pub fn is_crowded() -> bool {
     let [used, size] = [BPF_RB_AVAIL_DATA, BPF_RB_RING_SIZE].map(|what| EVENTS.query(what.into()));
     counter::is_crowded(used, size)
+}
+
+/// Whether a birth that nothing is to be done about is told, see [`pace`].
+#[inline(always)]
+pub fn admits_birth() -> bool {
+    let Some(paced) = PACED.get_ptr_mut(0) else { return false };
+    // SAFETY: the map's live element, a word that other CPUs write as well.
+    match pace::admit(unsafe { paced.read_volatile() }, accounts::now()) {
+        Some(due_ns) => {
+            // SAFETY: as above.
+            unsafe { paced.write_volatile(due_ns) };
+            true
+        }
+        None => false,
+    }
 }
 
 /// Counts a record of that kind as dropped.

@@ -2,13 +2,22 @@
 //!
 //! No guard that is ready, no heartbeat: nobody is held whom nobody would let go on. Who is held when the guard is lost goes on at once.
 
-use std::{collections::BTreeMap, os::fd::AsFd as _, time::Duration};
+use std::{
+    collections::BTreeMap,
+    os::fd::AsFd as _,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use nix::errno::Errno;
 use serde_json::json;
 use tokio::{io::unix::AsyncFd, time::Interval};
 
-use super::{Agent, output::Output, turn::interval};
+use super::{
+    Agent,
+    inputs::{interval, poll_cleared},
+    output::Output,
+};
 use crate::{
     core::{
         hold::{Answer, By, End, Hold, HoldSettings, MemoryResult, Order, Release},
@@ -114,22 +123,14 @@ impl Holding {
     }
 
     /// What is to be done next; for ever pending while nobody is held.
-    pub(super) async fn next(&mut self) -> Due {
-        let Some(beats) = &mut self.beats else { return std::future::pending().await };
-        let Some(guarded) = &self.guarded else {
-            beats.tick().await;
-            return Due::Beat;
-        };
-        tokio::select! {
-            _ = beats.tick() => Due::Beat,
-            ready = guarded.signal.readable() => {
-                // Cleared before reading. Without an event loop nothing works.
-                if let Ok(mut ready) = ready {
-                    ready.clear_ready();
-                }
-                Due::Word
-            }
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Due> {
+        let Some(beats) = &mut self.beats else { return Poll::Pending };
+        if let Some(guarded) = &self.guarded
+            && poll_cleared(&guarded.signal, context).is_ready()
+        {
+            return Poll::Ready(Due::Word);
         }
+        beats.poll_tick(context).map(|_| Due::Beat)
     }
 
     /// Another heartbeat, if it is time.

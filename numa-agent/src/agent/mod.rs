@@ -10,6 +10,7 @@ mod cgroups;
 mod deferred;
 mod executor;
 mod holding;
+mod inputs;
 mod journaling;
 mod lines;
 mod machine;
@@ -39,6 +40,7 @@ use self::{
     deferred::Deferred,
     executor::Executor,
     holding::Holding,
+    inputs::{Done, Signals},
     journaling::Journaling,
     machine::Machine,
     measuring::MemoryJob,
@@ -48,7 +50,7 @@ use self::{
     reload::{Reload, Reloads},
     session::Watched,
     tapped::Tapped,
-    turn::{Done, Signals, flat},
+    turn::flat,
     unread::Unread,
     viewers::{Server, Viewing},
 };

@@ -1,11 +1,21 @@
 //! A recording session: the agent's loop, which changes nothing and ends by itself.
 
-use std::{os::unix::net::UnixStream, process::ExitStatus, sync::mpsc::sync_channel, time::Duration};
+use std::{
+    future::poll_fn,
+    os::unix::net::UnixStream,
+    pin::Pin,
+    process::ExitStatus,
+    sync::mpsc::sync_channel,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use anyhow::Context;
+use anyhow::Context as _;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Agent, LineFormat, Options, Signals, Socket, measuring::read_memory, viewers::Door};
+use super::{
+    Agent, LineFormat, Options, Signals, Socket, inputs::Alarm, measuring::read_memory, viewers::Door,
+};
 use crate::{
     core::{jitter::recording::Recording, task::TaskId},
     host::sys::{self, Gated, Signal},
@@ -38,9 +48,10 @@ pub enum Progress<'a> {
 
 /// The part of a session that the loop looks at.
 pub(super) struct Watched {
-    pub(super) end: Option<Instant>,
+    end: Option<Instant>,
+    alarm: Alarm,
     processes: Vec<TaskId>,
-    pub(super) command: Option<Command>,
+    command: Option<Command>,
     progress: Box<dyn FnMut(Progress<'_>)>,
     /// A signal that asked for the end was passed on to the command.
     asked: bool,
@@ -83,7 +94,7 @@ pub fn record(options: Options, session: Session) -> anyhow::Result<Option<ExitS
             agent.memory = Some(read_memory(leaders));
         }
         let end = duration.map(|duration| Instant::now() + duration);
-        agent.session = Some(Watched { end, processes, command, progress, asked: false });
+        agent.session = Some(Watched::new(end, processes, command, progress));
         agent.turn(&mut signals).await?;
         let draft = agent.conclude();
         let mut frame = agent.frame();
@@ -144,7 +155,22 @@ pub fn observe(options: Options) -> anyhow::Result<UnixStream> {
 impl Watched {
     /// Until nobody looks on any more.
     fn endless() -> Self {
-        Self { end: None, processes: Vec::new(), command: None, progress: Box::new(|_| {}), asked: false }
+        Self::new(None, Vec::new(), None, Box::new(|_| {}))
+    }
+
+    fn new(
+        end: Option<Instant>,
+        processes: Vec<TaskId>,
+        command: Option<Command>,
+        progress: Box<dyn FnMut(Progress<'_>)>,
+    ) -> Self {
+        Self { end, alarm: Alarm::default(), processes, command, progress, asked: false }
+    }
+
+    /// Until the command has ended, or the time is over; for ever pending without them.
+    pub(super) fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let command = self.command.as_mut().map_or(Poll::Pending, |command| command.poll_end(context));
+        if command.is_ready() { command } else { self.alarm.poll(self.end, context) }
     }
 }
 
@@ -158,12 +184,13 @@ impl Command {
         Ok(Self { pid, ended, status: None })
     }
 
-    /// Waits for its end; for ever once it has been seen.
-    pub(super) async fn end(&mut self) {
+    /// Until its end; for ever once it has been seen.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.status.is_some() {
-            return std::future::pending().await;
+            return Poll::Pending;
         }
-        self.status = (&mut self.ended).await.ok().and_then(Result::ok);
+        self.status = ready!(Pin::new(&mut self.ended).poll(context)).ok().and_then(Result::ok);
+        Poll::Ready(())
     }
 
     /// Passes a signal on, unless the terminal has sent it to the command too.
@@ -179,15 +206,15 @@ impl Command {
     async fn see_off(mut self, signals: &mut Signals) -> anyhow::Result<Option<ExitStatus>> {
         let mut asked = false;
         while self.status.is_none() {
-            let signal = tokio::select! {
-                () = self.end() => break,
-                signal = signals.end() => signal,
-            };
-            if asked {
-                break;
+            let signal = poll_fn(|context| match self.poll_end(context) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => signals.poll_end(context).map(Some),
+            });
+            match signal.await {
+                Some(signal) if !asked => self.pass_on(signal),
+                _ => break,
             }
             asked = true;
-            self.pass_on(signal);
         }
         Ok(self.status)
     }
@@ -216,26 +243,5 @@ impl Agent {
         if let Some(session) = &mut self.session {
             (session.progress)(Progress::Interval(&text));
         }
-    }
-}
-
-/// The end of a session's command or time; for ever pending without them.
-pub(super) async fn over(session: &mut Option<Watched>) {
-    let Some(session) = session else { return std::future::pending().await };
-    let time = async {
-        match session.end {
-            Some(end) => tokio::time::sleep_until(end).await,
-            None => std::future::pending().await,
-        }
-    };
-    let command = async {
-        match &mut session.command {
-            Some(command) => command.end().await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = time => {}
-        () = command => {}
     }
 }

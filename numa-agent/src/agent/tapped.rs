@@ -66,13 +66,3 @@ impl Tapped {
         (self.taps.into_connections(0), words)
     }
 }
-
-/// The ring is half full; for ever pending without a tap.
-pub async fn half_full(signal: Option<&Signal>) {
-    let Some(signal) = signal else { return std::future::pending().await };
-    match signal.readable().await {
-        Ok(mut ready) => ready.clear_ready(),
-        // Only where the runtime is shutting down.
-        Err(_) => std::future::pending().await,
-    }
-}

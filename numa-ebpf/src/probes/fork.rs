@@ -11,7 +11,7 @@ use numa_ebpf::{
 use crate::{
     accounts,
     config::CPU_IDS,
-    maps::{PLAN_OF, PLAN_SETS, emit, header, is_crowded, mark, marked, unmark_earlier},
+    maps::{PLAN_OF, PLAN_SETS, admits_birth, emit, header, is_crowded, mark, marked, unmark_earlier},
     task,
 };
 
@@ -26,8 +26,8 @@ pub fn fork(ctx: BtfTracePointContext) -> i32 {
     let Some(parent) = marked(parent_tid) else { return 0 };
     // Where its creator belongs is where it will most likely belong: same name, same process or one of the same group.
     let plan = plan_of(child, parent.slot as u32);
-    // Nothing is to be done about a thread that is where it belongs; most end before anybody could look.
-    let hidden = plan != NO_PLAN && pid != tid && is_crowded();
+    // Nothing is to be done about a thread that is where it belongs; in a storm most end before anybody could look.
+    let hidden = plan != NO_PLAN && pid != tid && (is_crowded() || !admits_birth());
     let slot = mark(pid, tid, start, None, plan, hidden);
     // User space may have found it meanwhile, or before us.
     if hidden && accounts::is_hidden(slot) {

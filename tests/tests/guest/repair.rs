@@ -378,14 +378,19 @@ fn repair_ends_where_a_node_has_no_room() {
     let full = it.planned.iter().min_by_key(|node| node_bytes(*node, "MemFree:")).expect("a node");
     // Not bound to it for all it does: the kernel would end it for a page that is not there any more.
     let mut filler = stage.puppet("idle", 0);
-    // All but half of what this node is to get: the kernel itself wants to have some free, and may give back some that is not.
+    // All but two thirds of its half of what is to be moved: the kernel itself wants to have some free, and may take or give back a few
+    // megabytes meanwhile.
     let more = 2 * MORE_PAGES;
     it.puppet.order(&Order::Take { pages: more }).expect("pages");
-    let left = (TOUCHED_PAGES as u64 + u64::from(more)) / 4;
+    let left = (TOUCHED_PAGES as u64 + u64::from(more)) / 3;
     let free = node_bytes(full, "MemFree:") / sys::page_bytes() as u64;
     let pages = u32::try_from(free.checked_sub(left).expect("room")).expect("few");
     let nodes = [full].into_iter().collect();
     filler.order(&Order::Interleave { nodes, pages }).expect("pages");
+    println!(
+        "of {free} free pages of node {full}, {} are left",
+        node_bytes(full, "MemFree:") / sys::page_bytes() as u64
+    );
     let (process, code) = repair(&stage, it.puppet.pid(), &["--duty", "100"]);
     let result = format!("stopped: node {full} has no room without reclaim");
     assert_eq!((code, &process["result"]), (Some(1), &Value::from(result)), "{process}");

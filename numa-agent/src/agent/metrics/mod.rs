@@ -14,10 +14,11 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Agent, meter::Pass};
@@ -95,13 +96,14 @@ pub(super) fn serve(listener: TcpListener) -> io::Result<Metering> {
     Ok(Metering { asked, alive })
 }
 
-/// Waits until somebody wants a sample; for ever without an endpoint.
-pub(super) async fn asked(metering: &mut Option<Metering>) -> Asker {
-    let Some(metering) = metering else { return std::future::pending().await };
-    match metering.asked.recv().await {
-        Some(asker) => asker,
-        // The serving thread is gone.
-        None => std::future::pending().await,
+impl Metering {
+    /// Until somebody wants a sample.
+    pub(super) fn poll_asked(&mut self, context: &mut Context<'_>) -> Poll<Asker> {
+        match ready!(self.asked.poll_recv(context)) {
+            Some(asker) => Poll::Ready(asker),
+            // The serving thread is gone.
+            None => Poll::Pending,
+        }
     }
 }
 

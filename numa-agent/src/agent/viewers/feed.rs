@@ -1,19 +1,22 @@
 //! The loop's end: what viewers want of it, and what it tells them.
 
 use std::{
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, futures::OwnedNotified, mpsc},
     time::Instant,
 };
 
 use super::NEWS;
+use crate::agent::inputs::Alarm;
 use crate::core::view::{Agent, SCHEMA, Status, build::Reading};
 
 /// The least time between two statuses, however many ask; more where one takes long.
@@ -44,7 +47,7 @@ pub struct Demand {
     /// The last viewer has gone, and no other can come.
     over: AtomicBool,
     /// Something of this has changed.
-    changed: Notify,
+    changed: Arc<Notify>,
     /// Events for which there was no room on the way.
     missed: AtomicU64,
 }
@@ -149,12 +152,17 @@ pub struct Viewing {
     told: Option<(Instant, Duration)>,
     /// When the last reading began, and how long it took.
     read: Option<(Instant, Duration)>,
+    /// Another change of what they want.
+    changed: Pin<Box<OwnedNotified>>,
+    /// Time for the next of it.
+    alarm: Alarm,
 }
 
 impl Viewing {
     /// Nobody has asked anything yet.
     pub fn new(feed: Feed, agent: Agent) -> Self {
-        Self { feed, agent, told: None, read: None }
+        let changed = Box::pin(Arc::clone(&feed.demand.changed).notified_owned());
+        Self { feed, agent, told: None, read: None, changed, alarm: Alarm::default() }
     }
 
     /// What the agent is.
@@ -208,20 +216,15 @@ impl Viewing {
     }
 }
 
-/// Waits until viewers want something; for ever where there can be none.
-pub async fn wanted(viewing: &Option<Viewing>) -> Want {
-    let Some(viewing) = viewing else { return std::future::pending().await };
-    loop {
+impl Viewing {
+    /// Until viewers want something.
+    pub fn poll_wanted(&mut self, context: &mut Context<'_>) -> Poll<Want> {
         // Before the look: what changes after it makes this ready.
-        let changed = viewing.feed.demand.changed.notified();
-        let Some((due, want)) = viewing.next() else {
-            changed.await;
-            continue;
-        };
-        tokio::select! {
-            biased;
-            () = tokio::time::sleep_until(due) => return want,
-            () = changed => {}
+        while self.changed.as_mut().poll(context).is_ready() {
+            self.changed = Box::pin(Arc::clone(&self.feed.demand.changed).notified_owned());
         }
+        let next = self.next();
+        ready!(self.alarm.poll(next.map(|(due, _)| due), context));
+        next.map_or(Poll::Pending, |(_, want)| Poll::Ready(want))
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 #[cfg(test)]
 pub(super) use self::feed::News;
 pub(super) use self::{
-    feed::{Feed, Viewing, Want, wanted},
+    feed::{Feed, Viewing, Want},
     serve::{Door, Server},
 };
 use super::{Agent, Options, Socket, meter::Pass};

@@ -243,7 +243,7 @@ impl Programs {
         self.mark_of_task(task)?.account()
     }
 
-    /// Has the end of a marked task told, if its birth was not ([`counter::is_crowded`]). Whoever ends meanwhile may have been counted as one
+    /// Has the end of a marked task told, if its birth was not ([`numa_ebpf::counter::UNTOLD_BIRTHS`]). Whoever ends meanwhile may have been counted as one
     /// of whom nobody has heard.
     ///
     /// # Errors
