@@ -116,12 +116,9 @@ impl<K: Kernel, M: Marks> Executor<K, M> {
                     let done = self.bind(engine, &bind, turn);
                     // Only now: until it is bound it runs where it does not belong.
                     let assign = self.marks.follow(engine, bind.pid, bind.task);
-                    self.note(engine, &bind, done);
-                    unbound
-                        .remove(&bind.task)
-                        .or(assign)
-                        .into_iter()
-                        .for_each(|assign| self.marks.assign(assign));
+                    let task = bind.task;
+                    self.note(engine, bind, done);
+                    unbound.remove(&task).or(assign).into_iter().for_each(|assign| self.marks.assign(assign));
                 }
                 Action::Mark { pid, task } => {
                     if self.marks.mark(pid, task) {
@@ -155,7 +152,7 @@ impl<K: Kernel, M: Marks> Executor<K, M> {
             for action in engine.again(bind.pid, bind.task, bind.cause, bind.at_ns) {
                 if let Action::Bind(bind) = action {
                     let done = self.bind(engine, &bind, Turn::Next);
-                    self.note(engine, &bind, done);
+                    self.note(engine, bind, done);
                 }
             }
         }
@@ -186,20 +183,21 @@ impl<K: Kernel, M: Marks> Executor<K, M> {
     }
 
     /// Takes note of what came of it.
-    fn note(&mut self, engine: &mut Engine, bind: &Bind, done: Option<(BindOutcome, Option<u64>)>) {
+    fn note(&mut self, engine: &mut Engine, bind: Bind, done: Option<(BindOutcome, Option<u64>)>) {
         let Some((outcome, latency_ns)) = done else { return };
         if !self.dry_run {
-            self.journaling.after(engine, bind, &outcome);
+            self.journaling.after(engine, &bind, &outcome);
         }
-        let is_news = engine.is_news(bind, &outcome);
+        let is_news = engine.is_news(&bind, &outcome);
         // A real-time thread counts once, however often a scan finds that it is one still.
         if is_news || !matches!(outcome, BindOutcome::Spared { .. }) {
-            self.stats.bound(bind, &outcome, latency_ns);
+            self.stats.bound(&bind, &outcome, latency_ns);
         }
-        if is_news {
-            self.output.bound(bind, &outcome, latency_ns);
+        let news = is_news.then(|| outcome.clone());
+        engine.record(&bind, outcome, sys::monotonic_ns());
+        if let Some(outcome) = news {
+            self.output.bound(bind, outcome, latency_ns);
         }
-        engine.record(bind, outcome, sys::monotonic_ns());
     }
 
     fn preview(&self, bind: &Bind) -> BindOutcome {

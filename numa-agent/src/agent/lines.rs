@@ -25,10 +25,13 @@ const NAP: Duration = Duration::from_millis(2);
 /// How long the agent waits at its end for a reader that may have stopped to read.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Makes a line, on the thread that writes it.
+type Line = Box<dyn FnOnce() -> Vec<u8> + Send>;
+
 /// The queue's near end; clones lead to the same writer.
 #[derive(Debug, Clone)]
 pub struct LineQueue {
-    queue: SyncSender<Vec<u8>>,
+    queue: SyncSender<Line>,
     counts: Arc<Counts>,
 }
 
@@ -43,14 +46,14 @@ impl LineQueue {
     /// Starts the thread that writes to `out`.
     #[must_use]
     pub fn start(mut out: impl Write + Send + 'static) -> Self {
-        let (queue, lines) = sync_channel::<Vec<u8>>(QUEUE);
+        let (queue, lines) = sync_channel::<Line>(QUEUE);
         let counts = Arc::new(Counts::default());
         let written = Arc::clone(&counts);
         std::thread::spawn(move || {
             // It writes to what is open already, and may be older than the agent's own renunciation.
             let _ = capabilities::keep_only(&[]);
             while let Ok(line) = lines.recv() {
-                if out.write_all(&line).and_then(|()| out.flush()).is_err() {
+                if out.write_all(&line()).and_then(|()| out.flush()).is_err() {
                     written.dropped.fetch_add(1, Ordering::Relaxed);
                 }
                 if written.pending.fetch_sub(1, Ordering::Release) == 1 {
@@ -63,9 +66,13 @@ impl LineQueue {
 
     /// Queues one line; never waits.
     pub fn line(&self, line: impl Into<String>) {
-        let mut line = line.into();
-        line.push('\n');
-        self.push(line.into_bytes());
+        let line = line.into();
+        self.later(move || line);
+    }
+
+    /// Queues one line that is still to be put into words: not by who tells of it. Never waits.
+    pub fn later(&self, line: impl FnOnce() -> String + Send + 'static) {
+        self.push(Box::new(move || (line() + "\n").into_bytes()));
     }
 
     /// How many lines were dropped so far.
@@ -82,7 +89,7 @@ impl LineQueue {
         }
     }
 
-    fn push(&self, line: Vec<u8>) {
+    fn push(&self, line: Line) {
         // Counted before the writer can have it.
         self.counts.pending.fetch_add(1, Ordering::Relaxed);
         if self.queue.try_send(line).is_err() {
@@ -95,7 +102,8 @@ impl LineQueue {
 /// For whom a line is one call of `write`, as the log's.
 impl Write for LineQueue {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        self.push(line.to_vec());
+        let bytes = line.to_vec();
+        self.push(Box::new(move || bytes));
         Ok(line.len())
     }
 

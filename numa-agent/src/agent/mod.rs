@@ -29,7 +29,7 @@ mod turn;
 mod unread;
 mod viewers;
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use anyhow::Context;
 use nix::errno::Errno;
@@ -67,7 +67,7 @@ pub use self::{
 use crate::{
     core::{
         births::Births,
-        engine::Engine,
+        engine::{Action, Engine},
         event::{EventKind, TaskEvent},
         filter::KernelFilter,
         idset::CpuSet,
@@ -284,6 +284,8 @@ impl Agent {
         let renames_all = matches!(event.kind, EventKind::Rename { .. }) && event.task.tid == event.pid;
         let before = renames_all.then(|| self.place_of(event.pid)).flatten();
         let actions = self.engine.apply(event, facts);
+        let binds_it = |action: &Action| matches!(action, Action::Bind(bind) if bind.task == event.task);
+        let followed = actions.iter().any(binds_it);
         self.executor.marks.keep_up(&self.engine);
         self.executor.execute(&mut self.engine, actions);
         if let EventKind::Exec { .. } = event.kind {
@@ -296,6 +298,7 @@ impl Agent {
             // A role may have changed without a bind, and those of all threads with the process's.
             let threads = match renames_all && self.place_of(event.pid) != before {
                 true => self.engine.threads_of(event.pid),
+                false if followed => BTreeSet::new(),
                 false => [event.task].into(),
             };
             threads.into_iter().for_each(|task| self.executor.follow(&self.engine, event.pid, task));

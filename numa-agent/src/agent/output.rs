@@ -2,6 +2,7 @@
 //!
 //! A reader that does not keep up must not hold up the agent: lines go through a [`LineQueue`].
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
@@ -10,7 +11,8 @@ use super::{
 };
 use crate::{
     core::{
-        engine::{Bind, Cause},
+        engine::{Bind, Caller, Cause},
+        idset::CpuSet,
         task::BindOutcome,
     },
     report::escape,
@@ -77,12 +79,16 @@ impl Output {
         self.messages.line(text);
     }
 
-    /// One attempt to bind.
-    pub fn bound(&mut self, bind: &Bind, outcome: &BindOutcome, latency_ns: Option<u64>) {
-        self.json(|| bound_json(bind, outcome, latency_ns));
+    /// One attempt to bind. Who was moved may wait for the CPU that we have: the line is put into words by who writes it.
+    pub fn bound(&mut self, bind: Bind, outcome: BindOutcome, latency_ns: Option<u64>) {
+        if let Some(feed) = self.feed.as_ref().filter(|feed| feed.is_watched()) {
+            feed.event(&bound_json(&bind, &outcome, latency_ns));
+        }
         let changed = !matches!(outcome, BindOutcome::Unchanged(_) | BindOutcome::Gone);
-        if self.format == LineFormat::Text && changed {
-            self.lines.line(bound_text(bind, outcome, latency_ns));
+        match self.format {
+            LineFormat::Json => self.lines.later(move || bound_json(&bind, &outcome, latency_ns)),
+            LineFormat::Text if changed => self.lines.later(move || bound_text(&bind, &outcome, latency_ns)),
+            LineFormat::Text | LineFormat::Silent => {}
         }
     }
 
@@ -117,17 +123,56 @@ fn json_line(line: &Value) -> String {
     escape::json(&line.to_string())
 }
 
-fn bound_json(bind: &Bind, outcome: &BindOutcome, latency_ns: Option<u64>) -> Value {
-    let mut line = json!({
-        "schema": 1, "event": "bound", "pid": bind.pid, "tid": bind.task.tid, "start_time": bind.task.start_time,
-        "comm": bind.comm, "role": bind.role.name(), "group": bind.group, "cpus": bind.cpus,
-        "actual_cpus": outcome.mask(), "cause": bind.cause.name(), "result": outcome.to_string(),
-        "latency_us": latency_ns.map(|ns| ns as f64 / 1000.0),
-    });
-    if let Cause::SetAffinity(caller) = &bind.cause {
-        line["caller"] = json!({ "pid": caller.pid, "tid": caller.tid, "comm": caller.comm });
-    }
-    line
+/// An attempt to bind as a line of JSON. In a storm there are thousands a second: they are not put together as values first.
+#[derive(Serialize)]
+struct BoundLine<'a> {
+    schema: u32,
+    event: &'static str,
+    pid: u32,
+    tid: u32,
+    start_time: u64,
+    comm: &'a str,
+    role: &'static str,
+    group: Option<&'a str>,
+    cpus: &'a CpuSet,
+    actual_cpus: Option<&'a CpuSet>,
+    cause: &'static str,
+    result: String,
+    latency_us: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<CallerFields<'a>>,
+}
+
+#[derive(Serialize)]
+struct CallerFields<'a> {
+    pid: u32,
+    tid: u32,
+    comm: &'a str,
+}
+
+fn bound_json(bind: &Bind, outcome: &BindOutcome, latency_ns: Option<u64>) -> String {
+    let caller = match &bind.cause {
+        Cause::SetAffinity(Caller { pid, tid, comm }) => Some(CallerFields { pid: *pid, tid: *tid, comm }),
+        _ => None,
+    };
+    let line = BoundLine {
+        schema: 1,
+        event: "bound",
+        pid: bind.pid,
+        tid: bind.task.tid,
+        start_time: bind.task.start_time,
+        comm: &bind.comm,
+        role: bind.role.name(),
+        group: bind.group.as_deref(),
+        cpus: &bind.cpus,
+        actual_cpus: outcome.mask(),
+        cause: bind.cause.name(),
+        result: outcome.to_string(),
+        latency_us: latency_ns.map(|ns| ns as f64 / 1000.0),
+        caller,
+    };
+    // Strings and numbers: nothing that has no JSON.
+    escape::json(&serde_json::to_string(&line).unwrap_or_default())
 }
 
 fn bound_text(bind: &Bind, outcome: &BindOutcome, latency_ns: Option<u64>) -> String {
@@ -146,10 +191,7 @@ mod tests {
     use super::*;
     use crate::{
         agent::viewers::News,
-        core::{
-            engine::Caller,
-            task::{TaskId, ThreadRole},
-        },
+        core::task::{TaskId, ThreadRole},
     };
 
     fn repinned() -> Bind {
@@ -172,7 +214,7 @@ mod tests {
         let messages = LineQueue::start(std::io::sink());
         let mut output = Output::start(LineFormat::Silent, messages, Some(feed));
         let say = |output: &mut Output| {
-            output.bound(&repinned(), &BindOutcome::Gone, None);
+            output.bound(repinned(), BindOutcome::Gone, None);
             output.event("lost", json!({ "lost": 3 }), || None);
         };
         say(&mut output);
@@ -188,7 +230,8 @@ mod tests {
         };
         let (bound, lost) = (next(), next());
         assert_eq!((&bound["kind"], &bound["schema"]), (&json!("event"), &json!(1)));
-        assert_eq!(bound["event"], bound_json(&repinned(), &BindOutcome::Gone, None));
+        let same: Value = serde_json::from_str(&bound_json(&repinned(), &BindOutcome::Gone, None)).unwrap();
+        assert_eq!(bound["event"], same);
         assert_eq!(lost["event"], json!({ "schema": 1, "event": "lost", "lost": 3 }));
     }
 
@@ -201,12 +244,12 @@ mod tests {
             text.contains("socket0_group1") && text.contains("by 8 (omp") && text.contains("42 us"),
             "{text}"
         );
-        let json = bound_json(&repinned(), &outcome, Some(41_500));
+        let line = bound_json(&repinned(), &outcome, Some(41_500));
+        assert!(!line.chars().any(escape::is_hidden), "{line:?}");
+        let json: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&json["comm"], &json["caller"]["comm"]), (&json!(repinned().comm), &json!("omp\n")));
         assert_eq!(json["caller"]["tid"], 8);
         assert_eq!((&json["cpus"], &json["actual_cpus"]), (&json!("4-7"), &json!("4-7")));
         assert_eq!(json["latency_us"], 41.5);
-        let line = json_line(&json);
-        assert!(!line.chars().any(escape::is_hidden), "{line:?}");
-        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), json, "the value is the same");
     }
 }
