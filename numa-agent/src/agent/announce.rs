@@ -134,8 +134,10 @@ impl Agent {
         fields["drift"] = json!(drift);
         fields["lost"] = self.lost.json();
         fields["unreadable_events"] = json!(self.unreadable);
-        let unattributed = self.executor.marks.observer.unattributed();
-        fields["unattributed"] = json!({ "threads": unattributed.threads, "run_ns": unattributed.run_ns });
+        let observer = &self.executor.marks.observer;
+        for (key, nobodys) in [("unattributed", observer.unattributed()), ("untold", observer.untold())] {
+            fields[key] = json!({ "threads": nobodys.threads, "run_ns": nobodys.run_ns });
+        }
         fields["messages_dropped"] = json!(messages_dropped);
         fields["warnings"] = json!(self.engine.warnings());
         let text: Vec<String> = self.executor.stats.text().lines().map(escape::text).collect();

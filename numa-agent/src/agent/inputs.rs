@@ -268,6 +268,10 @@ impl Alarm {
     /// Ready at that time; for ever pending without one.
     pub(super) fn poll(&mut self, at: Option<Instant>, context: &mut Context<'_>) -> Poll<()> {
         let Some(at) = at else { return Poll::Pending };
+        // Timers ring a millisecond late.
+        if at <= Instant::now() {
+            return Poll::Ready(());
+        }
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if sleep.deadline() > at {
             sleep.as_mut().reset(at);
@@ -303,4 +307,49 @@ pub(super) fn interval(period: Duration) -> Interval {
     let mut interval = interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alone<T>(what: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(what)
+    }
+
+    async fn look(alarm: &mut Alarm, at: Option<Instant>) -> Poll<()> {
+        poll_fn(|context| Poll::Ready(alarm.poll(at, context))).await
+    }
+
+    #[test]
+    fn an_alarm_rings_when_it_was_told_last() {
+        let (soon, later) = (Duration::from_millis(30), Duration::from_millis(90));
+        alone(async {
+            let (mut alarm, start) = (Alarm::default(), Instant::now());
+            assert!(look(&mut alarm, None).await.is_pending(), "it is not set");
+            // Set, put off, and put forward again.
+            for at in [soon, later, soon] {
+                assert!(look(&mut alarm, Some(start + at)).await.is_pending());
+            }
+            poll_fn(|context| alarm.poll(Some(start + soon), context)).await;
+            assert!(start.elapsed() >= soon && start.elapsed() < later);
+            // Set for what is over by then, it goes on to the time that it is told now.
+            poll_fn(|context| alarm.poll(Some(start + later), context)).await;
+            assert!(start.elapsed() >= later);
+            assert!(look(&mut alarm, Some(start)).await.is_ready(), "what is over rings at once");
+        });
+    }
+
+    #[test]
+    fn a_jobs_result_comes_once() {
+        alone(async {
+            let mut job = Some(tokio::task::spawn_blocking(|| 7));
+            assert_eq!(poll_fn(|context| poll_job(&mut job, context)).await.expect("no panic"), 7);
+            let mut none = pin!(poll_fn(|context| Poll::Ready(poll_job(&mut job, context))));
+            assert!(none.as_mut().await.is_pending());
+            let mut job = Some(tokio::task::spawn_blocking(|| panic!("as it may")));
+            assert!(poll_fn(|context| poll_job::<()>(&mut job, context)).await.is_err());
+        });
+    }
 }

@@ -144,12 +144,21 @@ impl Agent {
     /// Where and when, and what about.
     pub(super) fn frame(&self) -> Frame {
         let programs = &self.executor.marks.programs;
-        let [mut lost, lost_detail] = self.lost.apart().map(|lost| {
+        let [mut lost, mut lost_detail] = self.lost.apart().map(|lost| {
             let words = (lost.total() > 0).then(|| format!("events lost in the kernel: {lost}"));
             words.into_iter().collect::<Vec<String>>()
         });
         if self.unreadable > 0 {
             lost.push(format!("events that could not be read: {}", self.unreadable));
+        }
+        let untold = self.executor.marks.observer.untold();
+        if untold.threads > 0 {
+            lost_detail.push(format!(
+                "{} threads were born where they belong, in a storm, and ended before anybody was told of them: all that is known of them is \
+                 their CPU time, {:.1} ms together",
+                untold.threads,
+                untold.run_ns as f64 / 1e6
+            ));
         }
         let (missing_programs, missing) = missing(programs.health());
         let unattributed = self.executor.marks.observer.unattributed();

@@ -364,12 +364,13 @@ fn pin_pids(engine: &mut Engine) {
 }
 
 fn load_options(options: &Options, topology: &Topology) -> LoadOptions {
+    let cpus = topology.cpus.len() as u32;
     LoadOptions {
         self_pid: std::process::id(),
         debug_log: options.bpf_log,
         places: Places::new(topology).to_vec(&CpuSet::new()),
-        max_accounts: options.max_accounts.unwrap_or((64 * topology.cpus.len() as u32).max(4096)),
-        ring_bytes: options.ring_bytes,
+        max_accounts: options.max_accounts.unwrap_or((64 * cpus).max(4096)),
+        ring_bytes: options.ring_bytes.unwrap_or((cpus << 17).next_power_of_two().clamp(1 << 20, 2 << 20)),
         hold: !options.dry_run,
         tap: options.jitter.tap.map(|tap| TapOptions { tap, sends: Sends::Best }),
         ..LoadOptions::default()

@@ -26,8 +26,8 @@ pub struct Options {
     pub reconcile: Option<Duration>,
     /// Have the kernel programs log what they do.
     pub bpf_log: bool,
-    /// Size of the ring buffer, as [`LoadOptions::ring_bytes`].
-    pub ring_bytes: u32,
+    /// Size of the ring buffer, as [`LoadOptions::ring_bytes`]; `None`: by the machine.
+    pub ring_bytes: Option<u32>,
     /// How many threads can be measured at once; by default 64 for each CPU, and 4096 at least.
     pub max_accounts: Option<u32>,
     /// What to do with what is measured.

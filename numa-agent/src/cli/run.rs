@@ -11,7 +11,6 @@ use crate::{
         jitter::observer::Limits,
         settings::{DriftPolicy, Settings},
     },
-    host::bpf::LoadOptions,
 };
 
 /// Flags of `run`.
@@ -51,8 +50,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
     max_threads: Option<u32>,
     /// Size of the ring buffer between kernel and agent; tests make it too small.
-    #[arg(long, value_name = "BYTES", hide = true, default_value_t = LoadOptions::default().ring_bytes)]
-    ring_bytes: u32,
+    #[arg(long, value_name = "BYTES", hide = true)]
+    ring_bytes: Option<u32>,
     /// Where reports of scheduling jitter go: at the end, on SIGUSR1 and every --report-every. The ending (.md, .html, .txt,
     /// .json) says in which format; beside it goes the recording for `jitter report` and `jitter compare`.
     #[arg(long, value_name = "PATH", default_value = "workflow_visualization/numa_jitter_report.md")]

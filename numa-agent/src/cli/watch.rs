@@ -23,7 +23,6 @@ use crate::{
         view::{self, FASTEST_MS, Line, Request, SLOWEST_MS},
     },
     host::{
-        bpf::LoadOptions,
         client::{self, ClientError, Lines, Peer},
         sys,
     },
@@ -234,7 +233,7 @@ fn observe(args: &Arc<WatchArgs>, messages: &LineQueue, interval_ms: u64) -> any
         messages: messages.clone(),
         reconcile: Some(RECONCILE),
         bpf_log: false,
-        ring_bytes: LoadOptions::default().ring_bytes,
+        ring_bytes: None,
         max_accounts: args.max_threads,
         jitter: Jitter { interval: args.interval, limits: LIMITS, reports: None, processes: None, tap: None },
         outline: Box::new(outline),

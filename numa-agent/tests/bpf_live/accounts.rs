@@ -473,6 +473,43 @@ fn who_is_born_on_plan_is_measured_by_it_and_a_short_life_comes_along() {
 }
 
 #[test]
+fn in_a_storm_who_is_born_on_plan_is_told_of_at_a_pace_and_the_rest_is_counted() {
+    const THREADS: usize = 4000;
+    /// [`numa_ebpf::pace`]: so many at once.
+    const BURST: usize = 1024;
+    let Some(mut live) = live(&LoadOptions { ring_bytes: 4 << 20, ..seeing_ourselves() }) else { return };
+    let own = live.mark(std::process::id(), own_tid());
+    let slot = live.programs.slot_of(own).expect("measured");
+    let everywhere = PlanSet { cpus: [u64::MAX; CPUS / 64], nodes: u64::MAX };
+    live.programs.set_plan_set(1, &everywhere).expect("a plan set");
+    live.programs.assign(slot, 1).expect("a slot");
+    let began = Instant::now();
+    (0..THREADS).for_each(|_| thread::spawn(|| ()).join().expect("no panic"));
+    let paced = began.elapsed().as_millis() as usize * 2;
+    live.drain();
+    let told = live.seen.iter().filter(|event| matches!(event.kind, EventKind::Fork { .. })).count();
+    let untold = live.programs.untold();
+    assert_eq!((live.programs.drops().total(), untold.living), (0, 0), "nothing is lost, no slot is kept");
+    assert!((BURST..=BURST + paced + 2).contains(&told), "{told} in {paced} half milliseconds");
+    assert_eq!(untold.ended as usize, THREADS - told, "the others are counted");
+    assert!(told < THREADS, "so slow a machine shows nothing: {paced} half milliseconds");
+    // Who is not where it belongs is told of all the same.
+    live.programs.set_plan_set(2, &PlanSet::EMPTY).expect("a plan set");
+    live.programs.assign(slot, 2).expect("a slot");
+    live.seen.clear();
+    (0..100).for_each(|_| thread::spawn(|| ()).join().expect("no panic"));
+    live.drain();
+    let told = live.seen.iter().filter(|event| matches!(event.kind, EventKind::Fork { .. })).count();
+    assert_eq!(told, 100);
+    for exit in live.seen.clone() {
+        if let EventKind::Exit { brief: None, .. } = exit.kind {
+            live.ended(&exit);
+        }
+    }
+    live.programs.unmark(own).expect("unmark");
+}
+
+#[test]
 fn where_the_ring_is_crowded_who_is_born_on_plan_is_counted_and_not_told() {
     const THREADS: usize = 3000;
     let options = LoadOptions { ring_bytes: 64 << 10, max_accounts: 64, ..seeing_ourselves() };

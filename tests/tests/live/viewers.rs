@@ -30,7 +30,6 @@ use numa_agent::{
         view::{Line, Request, Snapshot, Status, Thread},
     },
     host::{
-        bpf::LoadOptions,
         client::{self, Lines, Peer},
         cpuset::Cpuset,
         sysfs,
@@ -419,7 +418,7 @@ fn an_observer_in_the_same_process_sees_the_same_and_changes_nothing() {
         messages: LineQueue::start(std::io::sink()),
         reconcile: None,
         bpf_log: false,
-        ring_bytes: LoadOptions::default().ring_bytes,
+        ring_bytes: None,
         max_accounts: None,
         jitter: Jitter {
             interval: Duration::from_secs(1),

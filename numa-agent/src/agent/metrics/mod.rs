@@ -134,6 +134,7 @@ impl Agent {
         sample.unreadable = self.unreadable;
         sample.lines_dropped = self.executor.output.dropped().0;
         sample.unattributed = observer.unattributed();
+        sample.untold = observer.untold();
         sample.waiting = self.executor.deferred.len() as u64;
         sample.journaled = self.executor.journaling.counts();
         for (place, total) in observer.totals().into_iter().flat_map(|totals| totals.iter()) {

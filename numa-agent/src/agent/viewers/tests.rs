@@ -1,6 +1,7 @@
 //! A loop without a kernel, and viewers of all kinds.
 
 use std::{
+    future::poll_fn,
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::PathBuf,
@@ -120,13 +121,17 @@ impl Drop for Stage {
     }
 }
 
+/// Waits until viewers want something.
+async fn wanted(viewing: &mut Viewing) -> Want {
+    poll_fn(|context| viewing.poll_wanted(context)).await
+}
+
 /// Until nobody can look on any more.
 async fn turn(viewing: Viewing, readings: &AtomicU64) {
     let mut viewing = Some(viewing);
     loop {
-        let want = wanted(&viewing).await;
         let Some(told) = &mut viewing else { return };
-        match want {
+        match wanted(told).await {
             Want::Status => told.tell_status(state(), tokio::time::Instant::now()),
             Want::Reading => {
                 told.begin();
@@ -272,7 +277,7 @@ fn a_state_that_takes_long_is_not_told_often() {
         std::thread::sleep(Duration::from_millis(50));
         viewing.tell_status(state(), began);
         demand.ask_status();
-        assert_eq!(wanted(&Some(viewing)).await, Want::Status);
+        assert_eq!(wanted(&mut viewing).await, Want::Status);
         assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
     });
 }

@@ -30,7 +30,6 @@ use crate::{
         view::{Line, Request, Snapshot, Status},
     },
     host::{
-        bpf::LoadOptions,
         client::{self, ClientError},
         procfs, surroundings,
         sys::{Host, Kernel},
@@ -305,7 +304,7 @@ fn recorded(args: &CheckArgs, time: Duration, messages: LineQueue) -> Result<Obs
         messages,
         reconcile: None,
         bpf_log: false,
-        ring_bytes: LoadOptions::default().ring_bytes,
+        ring_bytes: None,
         max_accounts: None,
         gives_up: false,
         real_time: false,

@@ -27,7 +27,6 @@ use crate::{
         task::TaskId,
     },
     host::{
-        bpf::LoadOptions,
         files,
         procfs::ProcReader,
         sys::{Gated, Host, Kernel},
@@ -146,7 +145,7 @@ pub fn run(args: RecordArgs, messages: LineQueue) -> anyhow::Result<()> {
         messages,
         reconcile: Some(RECONCILE),
         bpf_log: false,
-        ring_bytes: LoadOptions::default().ring_bytes,
+        ring_bytes: None,
         max_accounts: args.max_threads,
         jitter: Jitter { interval: args.interval, limits: LIMITS, reports: None, processes: what, tap },
         outline: Box::new(args.machine.outline()),

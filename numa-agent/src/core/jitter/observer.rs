@@ -87,7 +87,7 @@ pub type Rest = BTreeMap<(Option<String>, ThreadRole), (u64, Figures)>;
 /// Moves from (row) place to (column) place, see [`Places::row`].
 pub type Moves = [u64; MATRIX * MATRIX];
 
-/// Threads that were measured, and of which it is not known whose they were.
+/// Threads that were measured, and are nobody's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Unattributed {
     /// How many.
@@ -121,6 +121,7 @@ pub struct Observer {
     totals: Option<Totals>,
     unmeasured: u64,
     unattributed: Unattributed,
+    untold: Unattributed,
 }
 
 #[derive(Debug)]
@@ -159,6 +160,7 @@ impl Observer {
             totals: None,
             unmeasured: 0,
             unattributed: Unattributed::default(),
+            untold: Unattributed::default(),
         }
     }
 
@@ -387,13 +389,19 @@ impl Observer {
         true
     }
 
-    /// So many threads have ended of which nobody has heard, with that CPU time.
+    /// So many threads have ended of whose birth where they belong nobody was told, with that CPU time.
     pub fn note_untold(&mut self, threads: u64, run_ns: u64) {
-        self.unattributed.threads += threads;
-        self.unattributed.run_ns += run_ns;
+        self.untold.threads += threads;
+        self.untold.run_ns += run_ns;
     }
 
-    /// Threads that were measured for nobody.
+    /// Those, all together: processes that we manage have started them, but they are nobody's in particular.
+    #[must_use]
+    pub fn untold(&self) -> Unattributed {
+        self.untold
+    }
+
+    /// Threads that ended before it was known whose they were.
     #[must_use]
     pub fn unattributed(&self) -> Unattributed {
         self.unattributed

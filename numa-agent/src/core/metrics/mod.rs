@@ -63,8 +63,10 @@ pub struct Sample {
     pub scans: u64,
     /// What holding processes at exec came to.
     pub holds: Tally,
-    /// Threads that were measured for nobody.
+    /// Threads that ended before it was known whose they were.
     pub unattributed: Unattributed,
+    /// Threads that were born where they belong, and ended before anybody was told of them.
+    pub untold: Unattributed,
     /// Warnings said.
     pub warnings: u64,
     /// Places of the plan that cpusets cut now.

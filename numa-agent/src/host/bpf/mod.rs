@@ -68,15 +68,15 @@ pub struct LoadOptions {
 }
 
 impl Default for LoadOptions {
-    /// A ring of 2 MiB, which holds a second of the worst storm measured (10 000 events a second) at 200 bytes each, and counts
-    /// twice in our resident memory, where it is mapped twice. Room for 262 144 tasks: 400 processes with a thread on each of
+    /// A ring of 1 MiB, which holds half a second of the worst storm measured on two CPUs (3000 programs a second, two records each) at 350 bytes
+    /// a record, and counts twice in our resident memory, where it is mapped twice. Room for 262 144 tasks: 400 processes with a thread on each of
     /// 640 CPUs; that takes 24 MiB of kernel memory, 96 bytes a task (`memlock` in `/proc/PID/fdinfo`, 6.18).
     fn default() -> Self {
         Self {
             self_pid: std::process::id(),
             debug_log: false,
             places: Vec::new(),
-            ring_bytes: 2 << 20,
+            ring_bytes: 1 << 20,
             max_tasks: 1 << 18,
             max_accounts: 1 << 12,
             tap: None,

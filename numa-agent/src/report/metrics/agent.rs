@@ -55,6 +55,11 @@ pub(super) fn encode(page: &Page, families: &mut Families<'_>) -> fmt::Result {
         "Threads that ended before it was known whose they were.",
         &sample.unattributed.threads,
     )?;
+    families.counter(
+        "numa_agent_untold_threads",
+        "Threads that were born where they belong, in a storm, and ended before anybody was told of them.",
+        &sample.untold.threads,
+    )?;
     families.gauge(
         "numa_agent_sample_duration",
         "How long the agent took to find out all this.",
