@@ -2,9 +2,10 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Child, ChildStderr, Stdio},
+    sync::Mutex,
     thread,
     time::Duration,
 };
@@ -23,7 +24,9 @@ const CHUNKS: usize = 15;
 
 /// A server of this process.
 struct Server {
-    listener: TcpListener,
+    /// Locked from a connection's begin until it is accepted: who serves has the end of its own client.
+    listener: Mutex<TcpListener>,
+    address: SocketAddr,
 }
 
 /// An answer by the server's own account: when each send had begun and ended.
@@ -31,17 +34,22 @@ type Stamps = Vec<[u64; 2]>;
 
 impl Server {
     fn new(address: &str) -> Self {
-        Self { listener: TcpListener::bind(address).expect("binds") }
+        let listener = TcpListener::bind(address).expect("binds");
+        let address = listener.local_addr().expect("bound");
+        Self { listener: Mutex::new(listener), address }
     }
 
     fn port(&self) -> u16 {
-        self.listener.local_addr().expect("bound").port()
+        self.address.port()
     }
 
     /// A client on one connection asks for that many answers; the port it has, and the answers.
     fn serve(&self, answers: usize, pause: Duration) -> (u16, Vec<Stamps>) {
-        let mut client = TcpStream::connect(self.listener.local_addr().expect("bound")).expect("connects");
-        let (mut server, _) = self.listener.accept().expect("a client");
+        let (mut client, mut server) = {
+            let listener = self.listener.lock().expect("nobody panicked");
+            let client = TcpStream::connect(self.address).expect("connects");
+            (client, listener.accept().expect("a client").0)
+        };
         let port = client.local_addr().expect("bound").port();
         let all = (0..answers).map(|_| {
             client.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
