@@ -29,7 +29,11 @@ mod turn;
 mod unread;
 mod viewers;
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use nix::errno::Errno;
@@ -122,6 +126,8 @@ struct Agent {
     /// The next scan follows a loss, see [`Scanner::after_loss`].
     after_loss: bool,
     scan_started: Instant,
+    /// How long the last one took, until the loop came to its result.
+    scan_took: Duration,
     scan: Option<JoinHandle<anyhow::Result<Scan>>>,
     reload: Option<JoinHandle<anyhow::Result<Box<Reload>>>>,
     reloads: Reloads,
@@ -216,6 +222,7 @@ impl Agent {
             rescan: false,
             after_loss: false,
             scan_started: Instant::now(),
+            scan_took: Duration::ZERO,
             scan: None,
             reload: None,
             reloads: Reloads::default(),

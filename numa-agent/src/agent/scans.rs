@@ -14,6 +14,9 @@ use crate::{
     report::escape,
 };
 
+/// For who is where it belongs scans take one part in so many of the time.
+const UNTOLD_SHARE: u32 = 50;
+
 impl Agent {
     pub(super) fn take_in(&mut self, scan: &Scan, cause: &Cause) {
         self.executor.stats.scans += 1;
@@ -73,6 +76,7 @@ impl Agent {
     }
 
     pub(super) fn finish_scan(&mut self, scan: Done<Scan>) {
+        self.scan_took = self.scan_started.elapsed();
         match flat(scan) {
             Ok(scan) => {
                 look_for_devices(&mut self.executor.marks.programs, &mut self.engine, &scan.devices);
@@ -103,8 +107,9 @@ impl Agent {
             }
             self.executor.output.event("lost", json!({ "lost": new.json() }), || Some(text));
         }
-        // They are where they belong; who lives on is found by a scan.
-        self.rescan |= self.executor.marks.note_untold() > 0;
+        // They are where they belong; who lives on is found by a scan. In a storm that goes on there are always some.
+        let lives = self.executor.marks.note_untold() > 0;
+        self.rescan |= lives && self.scan_started.elapsed() >= UNTOLD_SHARE * self.scan_took;
     }
 
     /// Looks for some more of the tasks of whose end the ring had no room to tell.
