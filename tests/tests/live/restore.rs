@@ -346,7 +346,9 @@ fn in_a_pid_namespace_of_its_own_nothing_is_bound_or_undone() {
     assert!(code == Some(1) && said.contains("hostPID"), "{code:?}: {said}");
     let (code, said) = within(with("restore", &[]));
     assert!(code == Some(1) && said.contains("nothing was undone"), "{code:?}: {said}");
-    let check = ["check", "--section", "B"].map(str::to_owned).into_iter().chain(stage.args()).collect();
+    let report = utf8(&stage.dir.path().join("check.md"));
+    let check = ["check", "--section", "B", "--report", &report].map(str::to_owned);
+    let check = check.into_iter().chain(stage.args()).collect();
     let (code, said) = within(check);
     assert!(code == Some(1) && said.contains("hostPID"), "{code:?}: {said}");
     assert_eq!(sys::affinity(puppet.pid()).unwrap(), stage.members);
