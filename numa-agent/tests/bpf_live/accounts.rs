@@ -490,9 +490,9 @@ fn in_a_storm_who_is_born_on_plan_is_told_of_at_a_pace_and_the_rest_is_counted()
     let told = live.seen.iter().filter(|event| matches!(event.kind, EventKind::Fork { .. })).count();
     let untold = live.programs.untold();
     assert_eq!((live.programs.drops().total(), untold.living), (0, 0), "nothing is lost, no slot is kept");
+    // As many as there are, where starting them takes that long.
     assert!((BURST..=BURST + paced + 2).contains(&told), "{told} in {paced} half milliseconds");
     assert_eq!(untold.ended as usize, THREADS - told, "the others are counted");
-    assert!(told < THREADS, "so slow a machine shows nothing: {paced} half milliseconds");
     // Who is not where it belongs is told of all the same.
     live.programs.set_plan_set(2, &PlanSet::EMPTY).expect("a plan set");
     live.programs.assign(slot, 2).expect("a slot");
